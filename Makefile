@@ -1,0 +1,42 @@
+# Two commands do everything: `make demo` and `make test`. Needs Python 3.11+, git and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := $(shell cat envs/torch.txt)
+
+.PHONY: demo test setup setup-test lint lock
+
+demo: setup
+	$(BIN)/snakemake --cores 2
+
+test: setup-test
+	$(BIN)/pytest
+
+lint: setup-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+setup: $(VENV)/.run
+setup-test: $(VENV)/.test
+
+# A stamp is written only when every step before it has succeeded.
+$(VENV)/.run: envs/requirements.lock envs/torch.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r envs/requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run envs/requirements-test.lock
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r envs/requirements-test.lock
+	touch $@
+
+# Written with `uv`; torch is left out because its build is the site's choice.
+lock:
+	cd envs && uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-package torch --no-emit-find-links requirements-test.in -o requirements-test.lock
+	cd envs && uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-package torch --no-emit-find-links -c requirements-test.lock requirements.in -o requirements.lock

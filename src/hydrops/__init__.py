@@ -1,0 +1,1 @@
+"""Endolymphatic hydrops from MRI, for whole cohorts."""

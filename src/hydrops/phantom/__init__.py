@@ -1,0 +1,1 @@
+"""A digital phantom of a hydrops examination: anatomy, MR physics, DICOM."""

@@ -1,0 +1,209 @@
+"""Status records: what became of one stage of one session, and the way every stage is run.
+
+A record is a small JSON file without time stamps. It lists the sha256 of each file of its stage,
+so that its own content changes exactly when the stage's result changes: the rules depend on
+records, and work that came out the same does not make later work run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hydrops.errors import ExcludedError, HydropsError
+from hydrops.paths import Unit
+
+Outcome = Literal["done", "excluded"]
+
+
+@dataclass
+class StageResult:
+    """What a stage's work returns beside the files that it wrote.
+
+    Parameters
+    ----------
+    numbers
+        Figures worth keeping (quality, positions), JSON types only.
+    excluded_sides
+        Reason by side, for ears that cannot be used while the other can.
+    """
+
+    numbers: dict[str, Any] = field(default_factory=dict)
+    excluded_sides: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Record:
+    """What became of one stage of one session.
+
+    `stage` is where the outcome arose: an exclusion keeps the name of the stage that excluded,
+    however many stages later it is read. `fingerprint` identifies what the result was made from
+    where the stage itself decides what to do again (chunks); it is empty elsewhere.
+    """
+
+    stage: str
+    participant_id: str
+    session_id: str
+    outcome: Outcome
+    reason: str = ""
+    excluded_sides: dict[str, dict[str, str]] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write `text` under a temporary name beside `path` and move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as JSON, whole or not at all."""
+    write_text_atomically(path, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
+
+
+def read_record(path: Path) -> Record:
+    """Read a record.
+
+    Raises
+    ------
+    HydropsError
+        If the file is missing or is not a record.
+    """
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise HydropsError(f"{path}: no such status record; run its stage first") from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise HydropsError(
+            f"{path}: not a status record ({error}); delete it and run again"
+        ) from error
+
+
+def run_stage(
+    record_path: Path,
+    stage: str,
+    unit: Unit,
+    upstream: Iterable[Path],
+    work: Callable[[Path], StageResult],
+    fingerprint: str = "",
+) -> Record:
+    """Run one stage of one session and leave its record.
+
+    `work` writes its files below the folder that it is given. They are moved beside the record
+    only when it has returned, and the record is written last, so that a record stands for files
+    that are whole. An exclusion upstream, or an `ExcludedError` from `work`, leaves a record
+    with the reason and no files.
+
+    Parameters
+    ----------
+    record_path
+        Where the record goes; the stage's files go into the same folder.
+    upstream
+        Records that this stage depends on.
+    work
+        Does the work in a temporary folder; a crash in it propagates and leaves nothing.
+    fingerprint
+        Kept in the record, see `Record`.
+    """
+    folder = record_path.parent
+    excluded_sides: dict[str, dict[str, str]] = {}
+    for path in upstream:
+        earlier = read_record(path)
+        if earlier.outcome == "excluded":
+            folder.mkdir(parents=True, exist_ok=True)
+            _empty(folder)
+            record = Record(
+                earlier.stage, unit.participant, unit.session, "excluded", earlier.reason
+            )
+            record.fingerprint = fingerprint
+            write_record(record_path, record)
+            return record
+        excluded_sides |= earlier.excluded_sides
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-{stage}-"))
+    try:
+        result = work(scratch)
+        record = Record(
+            stage,
+            unit.participant,
+            unit.session,
+            "done",
+            excluded_sides=excluded_sides
+            | {s: {"stage": stage, "reason": r} for s, r in result.excluded_sides.items()},
+            numbers=result.numbers,
+            files={
+                str(p.relative_to(scratch)): sha256_of_file(p)
+                for p in sorted(scratch.rglob("*"))
+                if p.is_file()
+            },
+            fingerprint=fingerprint,
+        )
+        _empty(folder)
+        for child in scratch.iterdir():
+            child.replace(folder / child.name)
+    except ExcludedError as exclusion:
+        _empty(folder)
+        record = Record(
+            stage, unit.participant, unit.session, "excluded", exclusion.reason
+        )
+        record.fingerprint = fingerprint
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    write_record(record_path, record)
+    return record
+
+
+def is_current(record_path: Path, fingerprint: str) -> bool:
+    """Whether a record stands with this fingerprint and with every file that it lists."""
+    if not record_path.is_file():
+        return False
+    try:
+        record = read_record(record_path)
+    except HydropsError:
+        return False
+    return record.fingerprint == fingerprint and not missing_files(record_path)
+
+
+def missing_files(record_path: Path) -> list[str]:
+    """Files that a record lists and that are no longer there."""
+    return [
+        name for name in read_record(record_path).files if not (record_path.parent / name).is_file()
+    ]
+
+
+def digest(*parts: str) -> str:
+    """Short SHA-256 of some strings, for fingerprints."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _empty(folder: Path) -> None:
+    """Take away an earlier result, its record first, so that no record outlives its files."""
+    (folder / "record.json").unlink(missing_ok=True)
+    for child in folder.iterdir():
+        if child.is_dir():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
