@@ -166,9 +166,7 @@ def run_stage(
             child.replace(folder / child.name)
     except ExcludedError as exclusion:
         _empty(folder)
-        record = Record(
-            stage, unit.participant, unit.session, "excluded", exclusion.reason
-        )
+        record = Record(stage, unit.participant, unit.session, "excluded", exclusion.reason)
         record.fingerprint = fingerprint
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -15,7 +15,7 @@ ones, varied from ear to ear:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,8 +137,7 @@ def draw_ear(
     shape = _draw_shape(anatomy_rng, variation)
     lumen, axes = _raster(shape, anatomy_rng, variation)
     landmarks = shape.landmarks()
-    return build_ear(
-        side,
+    ear = build_ear(
         lumen,
         axes,
         landmarks,
@@ -146,6 +145,7 @@ def draw_ear(
         dict(hydrops) if hydrops is not None else draw_hydrops(hydrops_rng),
         texture_rng,
     )
+    return ear if side == "right" else mirrored(ear)
 
 
 def ear_from_label(
@@ -192,7 +192,8 @@ def ear_from_label(
         order=1,
     )
     guides = {n: rotation @ (to_right @ np.asarray(p)) + offset for n, p in landmarks.items()}
-    return build_ear(side, drawn > 0.5, axes, guides, nerve_canal(guides), hydrops, rng)
+    ear = build_ear(drawn > 0.5, axes, guides, nerve_canal(guides), hydrops, rng)
+    return ear if side == "right" else mirrored(ear)
 
 
 def nerve_canal(points: Mapping[str, Array]) -> tuple[Array, Array, float, float]:
@@ -206,7 +207,6 @@ def nerve_canal(points: Mapping[str, Array]) -> tuple[Array, Array, float, float
 
 
 def build_ear(
-    side: str,
     lumen: Mask,
     axes: tuple[Array, Array, Array],
     guides: Mapping[str, Array],
@@ -214,7 +214,7 @@ def build_ear(
     hydrops: Mapping[str, float],
     rng: np.random.Generator,
 ) -> Ear:
-    """Divide a lumen in a right ear's frame into organs, grow the endolymph, take its side.
+    """Divide a right ear's lumen into organs and grow the endolymph in them.
 
     Parameters
     ----------
@@ -228,21 +228,29 @@ def build_ear(
     spacing = float(axes[0][1] - axes[0][0])
     centre = np.array([axis[index].mean() for axis, index in zip(axes, lumen.nonzero())])
     origin = np.array([axis[0] for axis in axes]) - centre
-    points = {name: np.asarray(point) - centre for name, point in guides.items()}
-    fundus, porus = canal[0] - centre, canal[1] - centre
-    if side == "left":
-        labels = labels[::-1]
-        origin[0] = -(origin[0] + (labels.shape[0] - 1) * spacing)
-        mirror = np.array([-1.0, 1.0, 1.0])
-        points = {name: point * mirror for name, point in points.items()}
-        fundus, porus = fundus * mirror, porus * mirror
     return Ear(
-        side,
+        "right",
         spacing,
-        np.ascontiguousarray(labels),
+        labels,
         origin,
-        points,
-        (fundus, porus, canal[2], canal[3]),
+        {name: np.asarray(point) - centre for name, point in guides.items()},
+        (canal[0] - centre, canal[1] - centre, canal[2], canal[3]),
+    )
+
+
+def mirrored(ear: Ear) -> Ear:
+    """The same ear on the other side of the head."""
+    mirror = np.array([-1.0, 1.0, 1.0])
+    origin = ear.origin_mm * mirror
+    origin[0] -= (ear.labels.shape[0] - 1) * ear.spacing_mm
+    fundus, porus, *radii = ear.canal
+    return Ear(
+        "left" if ear.side == "right" else "right",
+        ear.spacing_mm,
+        np.ascontiguousarray(ear.labels[::-1]),
+        origin,
+        {name: point * mirror for name, point in ear.landmarks.items()},
+        (fundus * mirror, porus * mirror, radii[0], radii[1]),
     )
 
 
@@ -277,7 +285,9 @@ def split_organs(
     core_labels, count = ndimage.label(core)
     near = (x - vestibule[0]) ** 2 + (y - vestibule[1]) ** 2 + (z - vestibule[2]) ** 2
     if count:
-        seed = int(core_labels[np.unravel_index(np.argmin(np.where(core, near, np.inf)), core.shape)])
+        seed = int(
+            core_labels[np.unravel_index(np.argmin(np.where(core, near, np.inf)), core.shape)]
+        )
         core = core_labels == seed
     body = rest & (ndimage.distance_transform_edt(~core, sampling=spacing) < 0.9)
     organs = np.zeros(lumen.shape, np.uint8)
@@ -412,7 +422,6 @@ class _Shape:
         return {name: self.rotation @ point for name, point in self.points.items()}
 
 
-
 def _draw_shape(rng: np.random.Generator, variation: float) -> _Shape:
     def around(mean: float, spread: float) -> float:
         return float(mean * (1.0 + np.clip(rng.normal(0.0, spread), -2.5, 2.5) * variation))
@@ -431,18 +440,38 @@ def _draw_shape(rng: np.random.Generator, variation: float) -> _Shape:
     return _Shape((cochlea, *canals), ellipsoids, _rotation(angles), points)
 
 
-def _draw_canals(around, size: float):  # type: ignore[no-untyped-def]
+def _draw_canals(
+    around: Callable[[float, float], float], size: float
+) -> tuple[tuple[_Tube, ...], tuple[tuple[Array, Array, Array], ...]]:
     """Three arcs in their planes, run into the vestibule, and their ampullae."""
     up = np.array([0.0, 0.0, 1.0])
     # centre of the ring, radius, start and end of the arc in degrees from the first in-plane
     # axis, vestibular end of each limb (ampulla first), first in-plane axis
     plan = {
-        "lateral": ((2.35, -1.5, 1.2), 2.75, (112.0, -128.0), (0.9, 0.8, 1.6), (0.6, -2.1, 0.9),
-                    np.array([1.0, -0.35, 0.0])),
-        "superior": ((0.75, 0.15, 4.1), 3.35, (-32.0, 205.0), (0.7, 1.2, 1.7), (-0.5, -2.0, 1.6),
-                     np.array([0.6, 0.8, 0.0])),
-        "posterior": ((1.35, -4.6, 1.1), 3.2, (-152.0, 128.0), (-0.1, -1.9, -0.7),
-                      (-0.5, -2.0, 1.6), np.array([0.72, -0.69, 0.0])),
+        "lateral": (
+            (2.35, -1.5, 1.2),
+            2.75,
+            (112.0, -128.0),
+            (0.9, 0.8, 1.6),
+            (0.6, -2.1, 0.9),
+            np.array([1.0, -0.35, 0.0]),
+        ),
+        "superior": (
+            (0.75, 0.15, 4.1),
+            3.35,
+            (-32.0, 205.0),
+            (0.7, 1.2, 1.7),
+            (-0.5, -2.0, 1.6),
+            np.array([0.6, 0.8, 0.0]),
+        ),
+        "posterior": (
+            (1.35, -4.6, 1.1),
+            3.2,
+            (-152.0, 128.0),
+            (-0.1, -1.9, -0.7),
+            (-0.5, -2.0, 1.6),
+            np.array([0.72, -0.69, 0.0]),
+        ),
     }
     tubes, ampullae = [], []
     for name, (centre, radius, (start, end), first, last, toward) in plan.items():
@@ -464,7 +493,12 @@ def _draw_canals(around, size: float):  # type: ignore[no-untyped-def]
     return tuple(tubes), tuple(ampullae)
 
 
-def _draw_cochlea(around, size: float, rng, variation: float):  # type: ignore[no-untyped-def]
+def _draw_cochlea(
+    around: Callable[[float, float], float],
+    size: float,
+    rng: np.random.Generator,
+    variation: float,
+) -> tuple[_Tube, dict[str, Array]]:
     """Spiral of the cochlear lumen, its hook into the vestibule, and its landmarks."""
     turns = float(np.clip(2.6 + rng.normal(0.0, 0.12) * variation, 2.25, 2.95))
     axis = np.array([0.60, 0.74, -0.30])
@@ -484,8 +518,8 @@ def _draw_cochlea(around, size: float, rng, variation: float):  # type: ignore[n
     height = rise * share**1.1
     spiral = (
         base
-        + radius[:, None] * (np.cos(angle)[:, None] * start_direction
-                             + np.sin(angle)[:, None] * second)
+        + radius[:, None]
+        * (np.cos(angle)[:, None] * start_direction + np.sin(angle)[:, None] * second)
         + height[:, None] * axis
     )
     hook = np.array([0.3, 1.2, -1.0]) * size

@@ -1,0 +1,1 @@
+"""Networks: simulate what they learn from, train, package, load, evaluate."""

@@ -1,0 +1,235 @@
+"""Segment the compartments of each ear and find its landmarks with a trained network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from nibabel.affines import apply_affine
+from scipy import ndimage
+
+from hydrops.errors import ExcludedError, HydropsError
+from hydrops.images import save_image
+from hydrops.labels import LABELS, LANDMARKS, SIDES
+from hydrops.model.bundle import Bundle, read_bundle, verify_weights
+from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
+from hydrops.model.preprocess import prepare
+from hydrops.paths import Paths, Unit
+from hydrops.records import StageResult, read_record
+
+FloatGrid = npt.NDArray[np.float32]
+
+#: How far beyond the surface of the labyrinth its partial volume reaches, voxels.
+RIM_VOXELS = 2
+#: Least volume of the largest piece for it to be taken for an ear, mm3.
+LEAST_EAR_MM3 = 20.0
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A loaded network, ready for one ear after another."""
+
+    bundle: Bundle
+    network: torch.nn.Module
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class EarSegmentation:
+    """What a network found in one ear.
+
+    Parameters
+    ----------
+    fractions
+        (7, x, y, z) volume fraction of each of `hydrops.labels.LABELS`, sum one.
+    landmarks
+        (3, 3) voxel coordinates in the order of `hydrops.labels.LANDMARKS`.
+    confidences
+        (3,) share of each heatmap at its peak, 0 to 1.
+    uncertainty
+        Mean entropy of the classes in the fluid as a share of its maximum; 0 is sure, 1 is not.
+    """
+
+    fractions: FloatGrid
+    landmarks: FloatGrid
+    confidences: FloatGrid
+    uncertainty: float
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a configuration asks for.
+
+    Raises
+    ------
+    HydropsError
+        If it is neither ``cpu`` nor ``cuda``, or CUDA is asked for and absent.
+    """
+    if name not in ("cpu", "cuda"):
+        raise HydropsError(f"device: {name} is neither cpu nor cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise HydropsError(
+            "device: cuda was asked for, but no CUDA device can be used here; "
+            "ask for a GPU, or set device: cpu in the configuration"
+        )
+    return torch.device(name)
+
+
+def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Segmenter:
+    """Load a bundle's network; only weights are read from its file, never code.
+
+    Raises
+    ------
+    HydropsError
+        If the weights are missing, changed, or do not fit the network; see `choose_device`.
+    """
+    where = choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    bundle = read_bundle(folder)
+    weights = verify_weights(bundle)
+    network = DualHeadUNet(NetworkOptions.from_dict(bundle.metadata["network"]))
+    try:
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except RuntimeError as error:
+        raise HydropsError(f"{weights}: does not fit the network of its metadata") from error
+    network.eval().to(where)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return Segmenter(bundle, network, where)
+
+
+@torch.inference_mode()
+def segment_ear(
+    segmenter: Segmenter, mrc: FloatGrid, mi2: FloatGrid | None, side: str
+) -> EarSegmentation:
+    """Segment one ear on the crop grid (axes R, A, S, voxels of 0.5 mm).
+
+    The network knows right ears; a left one is mirrored on its way in and back on its way out.
+    Without HYDROPS-Mi2 nothing sets endolymph apart: its fractions are zero and all fluid counts
+    as perilymph.
+
+    Raises
+    ------
+    ExcludedError
+        If there is nothing in the crop that the network takes for an ear.
+    """
+    flip = side == "left"
+    images = [None if i is None else torch.from_numpy(_turned(i, flip)) for i in (mrc, mi2)]
+    if images[0] is None:
+        raise ValueError("an ear cannot be segmented without MRC")
+    batch = prepare(images[0], images[1])[None].to(
+        segmenter.device, memory_format=torch.channels_last_3d
+    )
+    with torch.autocast(
+        segmenter.device.type, torch.bfloat16, enabled=segmenter.device.type == "cuda"
+    ):
+        logits, heat = segmenter.network(batch)
+    probabilities = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
+    positions, confidences = landmark_positions(heat[0].float())
+    fractions = keep_labyrinth(probabilities, float(np.prod([0.5, 0.5, 0.5])))
+    if mi2 is None:
+        fractions[1::2] += fractions[2::2]
+        fractions[2::2] = 0.0
+    landmarks = positions.cpu().numpy()
+    if flip:
+        fractions = np.ascontiguousarray(fractions[:, ::-1])
+        landmarks[:, 0] = mrc.shape[0] - 1 - landmarks[:, 0]
+    return EarSegmentation(
+        fractions, landmarks, confidences.cpu().numpy(), _entropy_in_fluid(fractions)
+    )
+
+
+def keep_labyrinth(probabilities: FloatGrid, voxel_mm3: float) -> FloatGrid:
+    """Keep the largest piece of fluid and the partial volume at its rim; the rest is background.
+
+    A labyrinth is one connected space; what else a network marks are vessels and cisterns.
+
+    Raises
+    ------
+    ExcludedError
+        If the largest piece is too small to be an ear.
+    """
+    fluid = probabilities[1:].sum(0)
+    pieces, count = ndimage.label(fluid > 0.5, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())[1:] if count else np.zeros(1)
+    if sizes.max() * voxel_mm3 < LEAST_EAR_MM3:
+        raise ExcludedError("the model finds no inner ear where one was expected")
+    largest = pieces == int(sizes.argmax()) + 1
+    near = ndimage.binary_dilation(largest, iterations=RIM_VOXELS)
+    fractions = probabilities * near
+    fractions[0] = 1.0 - fractions[1:].sum(0)
+    return np.asarray(fractions, np.float32)
+
+
+def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path) -> StageResult:
+    """Segment the located ears of a session and write labels, fractions and landmarks.
+
+    An ear in which the network finds nothing is excluded; if none is left, so is the session.
+    """
+    located = read_record(paths.record("locate", unit))
+    result = StageResult()
+    for side in SIDES:
+        if side in located.excluded_sides:
+            continue
+        mrc_path = paths.crop(unit, side, "MRC")
+        if not mrc_path.is_file():
+            raise HydropsError(f"{mrc_path}: missing, though ears were located; locate again")
+        mi2_path = paths.crop(unit, side, "HYDROPSMi2")
+        image = nib.load(mrc_path)
+        mi2 = np.asarray(nib.load(mi2_path).dataobj, np.float32) if mi2_path.is_file() else None
+        try:
+            found = segment_ear(segmenter, np.asarray(image.dataobj, np.float32), mi2, side)
+        except ExcludedError as exclusion:
+            result.excluded_sides[side] = f"{side} ear: {exclusion.reason}"
+            continue
+        _write_ear(found, image.affine, unit, side, paths, segmenter.bundle.identifier, output)
+        result.numbers[side] = {
+            "uncertainty": round(found.uncertainty, 4),
+            "endolymph": mi2 is not None,
+        }
+    if not result.numbers:
+        raise ExcludedError("; ".join(result.excluded_sides.values()) or "no ear was located")
+    return result
+
+
+def _write_ear(
+    found: EarSegmentation,
+    affine: npt.NDArray[np.float64],
+    unit: Unit,
+    side: str,
+    paths: Paths,
+    model: str,
+    output: Path,
+) -> None:
+    def target(kind: str) -> Path:
+        return output / paths.segmentation(unit, side, kind, model).name
+
+    # Rounding to 1/255 keeps a sum of volumes to better than a thousandth.
+    scaled = np.round(np.moveaxis(found.fractions, 0, -1) * 255).astype(np.uint8)
+    save_image(target("probseg"), scaled, affine, slope=1 / 255)
+    save_image(target("dseg"), found.fractions.argmax(0).astype(np.uint8), affine)
+    points = apply_affine(affine, found.landmarks)
+    landmarks: dict[str, Any] = {
+        name: {
+            "ras_mm": [round(float(value), 3) for value in point],
+            "confidence": round(float(confidence), 3),
+        }
+        for name, point, confidence in zip(LANDMARKS, points, found.confidences)
+    }
+    path = output / paths.landmarks(unit, side, model).name
+    path.write_text(json.dumps(landmarks, indent=1) + "\n", encoding="utf-8")
+
+
+def _turned(image: FloatGrid, flip: bool) -> FloatGrid:
+    return np.ascontiguousarray(image[::-1] if flip else image)
+
+
+def _entropy_in_fluid(fractions: FloatGrid) -> float:
+    fluid = fractions[0] < 0.5
+    inside = fractions[:, fluid].clip(1e-6, 1.0)
+    return float(-(inside * np.log(inside)).sum(0).mean() / np.log(len(LABELS)))
