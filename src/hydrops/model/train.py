@@ -314,7 +314,7 @@ def validate(network: torch.nn.Module, pool: Pool, where: torch.device) -> dict[
             ]
         )
     table = np.array(rows)
-    means = table.mean(0)
+    means = [float(mean) for mean in table.mean(0)]
     return {
         "tfs_dice": round(means[0], 4),
         "els_dice": round(means[1], 4),

@@ -1,0 +1,217 @@
+"""Simulated crops, the network, training that can be killed, and bundles."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hydrops.errors import HydropsError
+from hydrops.labels import LABELS, LANDMARKS
+from hydrops.model import simulate
+from hydrops.model.bundle import WEIGHTS, find_bundle, list_bundles, verify_weights
+from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
+from hydrops.model.package import write_bundle
+from hydrops.model.preprocess import CROP_SHAPE, CROP_SPACING_MM, prepare
+from hydrops.model.train import TrainOptions, landmark_loss, ratio_loss, soft_dice_loss, train
+from hydrops.phantom.anatomy import draw_ear
+
+from conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def geometry() -> simulate.Geometry:
+    rng = np.random.default_rng(1)
+    return simulate.draw_geometry(draw_ear(rng, "right"), rng)
+
+
+def test_a_crop_holds_the_whole_ear_and_no_voxel_more_than_itself(
+    geometry: simulate.Geometry,
+) -> None:
+    fractions = geometry.fractions / 255.0
+    assert fractions.sum(0).max() < 1.02
+    fluid = fractions[:6].sum() * CROP_SPACING_MM**3
+    assert 80 < fluid < 420
+    assert (geometry.landmarks > 0).all()
+    assert (geometry.landmarks < CROP_SHAPE[0]).all()
+
+
+def test_nerve_canal_comes_close_to_the_ear_and_never_touches_it() -> None:
+    rng = np.random.default_rng(4)
+    fractions = simulate.draw_geometry(draw_ear(rng, "right"), rng).fractions
+    fluid, canal = fractions[:6].sum(0) > 0, fractions[6] > 0
+    assert canal.any()
+    assert not (fluid & canal).any()
+
+
+def test_images_are_the_same_for_the_same_seed(geometry: simulate.Geometry) -> None:
+    fractions = torch.from_numpy(geometry.fractions).float() / 255
+    first, again, other = (
+        simulate.draw_images(fractions, np.random.default_rng(seed)) for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.isfinite(first).all()
+
+
+def test_endolymph_is_darker_than_perilymph_in_the_second_image(
+    geometry: simulate.Geometry,
+) -> None:
+    fractions = torch.from_numpy(geometry.fractions).float() / 255
+    perilymph, endolymph = fractions[0:6:2].sum(0) > 0.9, fractions[1:6:2].sum(0) > 0.9
+    lower = 0
+    for seed in range(6):
+        image = simulate.draw_images(fractions, np.random.default_rng(seed), missing=0.0)[1]
+        lower += int(image[endolymph].mean() < image[perilymph].mean())
+    assert lower >= 5  # gadolinium fails in some patients
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(1e-3, 1e4), st.floats(1e-3, 1e4))
+def test_scanner_gain_does_not_matter(a: float, b: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mrc = torch.rand((12, 12, 12), generator=generator)
+    hydrops = torch.randn((12, 12, 12), generator=generator)
+    plain = prepare(mrc, hydrops * mrc)
+    scaled = prepare(a * mrc, (b * hydrops) * (a * mrc))
+    torch.testing.assert_close(plain, scaled, rtol=1e-3, atol=1e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(*[st.floats(4.0, 11.0)] * 3))
+def test_landmarks_come_back_between_voxels(point: tuple[float, ...]) -> None:
+    axes = torch.meshgrid(*[torch.arange(16.0)] * 3, indexing="ij")
+    square = sum((axis - p) ** 2 for axis, p in zip(axes, point, strict=True))
+    positions, confidences = landmark_positions((-0.5 * square / 1.0**2)[None])
+    assert torch.allclose(positions[0], torch.tensor(point), atol=0.05)
+    assert confidences[0] > 0.9
+
+
+def test_losses_are_least_at_the_truth(geometry: simulate.Geometry) -> None:
+    fractions = torch.from_numpy(geometry.fractions[:6]).float() / 255
+    target = torch.cat([1 - fractions.sum(0, keepdim=True), fractions])[None]
+    blurred = torch.nn.functional.avg_pool3d(target, 3, 1, 1)
+    assert soft_dice_loss(target, target) < 1e-3 < soft_dice_loss(blurred, target)
+    assert ratio_loss(target, target) < 1e-6
+    swapped = target[:, [0, 2, 1, 4, 3, 6, 5]]
+    assert ratio_loss(swapped, target) > 0.1
+    points = torch.from_numpy(geometry.landmarks)[None]
+    axes = torch.meshgrid(*[torch.arange(64.0)] * 3, indexing="ij")
+    good = torch.stack(
+        [-sum((a - p) ** 2 for a, p in zip(axes, q, strict=True)) / 2 / 1.44 for q in points[0]]
+    )[None]
+    assert landmark_loss(good, points) < landmark_loss(good.roll(3, dims=2), points)
+
+
+def test_network_gives_every_class_and_every_landmark() -> None:
+    network = DualHeadUNet(NetworkOptions((4, 8, 16), 0)).eval()
+    labels, heat = network(torch.zeros(1, 2, 16, 16, 16))
+    assert labels.shape == (1, len(LABELS), 16, 16, 16)
+    assert heat.shape == (1, len(LANDMARKS), 16, 16, 16)
+
+
+@pytest.fixture
+def tiny() -> TrainOptions:
+    options = TrainOptions.load(REPOSITORY / "config" / "models" / "paired_unet3d.yaml")
+    return dataclasses.replace(
+        options,
+        phantoms=1,
+        crops_per_ear=2,
+        validation_phantoms=1,
+        steps=24,
+        patch=32,
+        validate_every=12,
+        train_specimens=(),
+        validation_specimens=(),
+        network=NetworkOptions((4, 8, 16), 0),
+    )
+
+
+def test_a_killed_training_goes_on_where_it_was(
+    tiny: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its first checkpoint, a training ends with the weights of one left alone."""
+    from hydrops.model import train as module
+
+    nowhere = tmp_path / "no specimens"
+    straight = torch.load(train(tiny, nowhere, tmp_path / "a", threads=1), weights_only=True)
+
+    def killed(history: list[dict[str, float]], folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_history", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny, nowhere, tmp_path / "b", threads=1)
+    assert not (tmp_path / "b" / "weights.pt").exists()
+    resumed = torch.load(train(tiny, nowhere, tmp_path / "b", threads=1), weights_only=True)
+    for name, value in straight.items():
+        torch.testing.assert_close(resumed[name], value)
+    assert (tmp_path / "b" / "history.png").stat().st_size > 1000
+
+
+def test_a_specimen_in_both_parts_is_refused(tmp_path: Path) -> None:
+    source = REPOSITORY / "config" / "models" / "paired_unet3d.yaml"
+    values = yaml.safe_load(source.read_text())
+    values["validation_specimens"] = [values["train_specimens"][0]]
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(HydropsError, match="in training and in validation"):
+        TrainOptions.load(path)
+
+
+def test_an_unknown_key_of_a_training_is_named(tmp_path: Path) -> None:
+    source = REPOSITORY / "config" / "models" / "paired_unet3d.yaml"
+    path = tmp_path / "wrong.yaml"
+    path.write_text(source.read_text() + "stepps: 3\n")
+    with pytest.raises(HydropsError, match="stepps"):
+        TrainOptions.load(path)
+
+
+def test_an_image_saved_as_a_label_is_refused(shared_data: Path, tmp_path: Path) -> None:
+    real = shared_data / "bony-labyrinth"
+    (tmp_path / "F01").mkdir()
+    (tmp_path / "landmarks.tsv").write_text((real / "landmarks.tsv").read_text())
+    wrong = tmp_path / "F01" / "F01_label.nii.gz"
+    wrong.write_bytes((real / "F01" / "F01_ct.nii.gz").read_bytes())
+    with pytest.raises(HydropsError, match="is this the image"):
+        simulate.load_specimens(tmp_path, ["F01"])
+
+
+def test_bundle_is_found_and_its_weights_are_checked(tiny: TrainOptions, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    for number in ("1.9.0", "1.10.0"):
+        write_bundle(dataclasses.replace(tiny, version=number), weights, tmp_path / "models")
+    bundle = find_bundle(tmp_path / "models", "paired_unet3d")
+    assert bundle.identifier == "paired_unet3d-1.10.0"
+    assert find_bundle(tmp_path / "models", "paired_unet3d-1.9.0").version == "1.9.0"
+    assert len(list_bundles(tmp_path / "models")) == 2
+    assert verify_weights(bundle).is_file()
+    with (bundle.folder / WEIGHTS).open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(HydropsError, match="sha256"):
+        verify_weights(bundle)
+    with pytest.raises(HydropsError, match=r"there are: paired_unet3d-1\.9\.0"):
+        find_bundle(tmp_path / "models", "no_such_model")
+
+
+def test_metadata_is_what_monai_expects(tiny: TrainOptions, tmp_path: Path) -> None:
+    """The network of the bundle's configuration is built by MONAI's own parser."""
+    from monai.bundle import ConfigParser
+
+    weights = tmp_path / "weights.pt"
+    torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    bundle = write_bundle(tiny, weights, tmp_path / "models")
+    parser = ConfigParser()
+    parser.read_config(bundle.folder / "configs" / "inference.json")
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(bundle.folder / WEIGHTS, weights_only=True))
+    assert json.loads((bundle.folder / "configs" / "metadata.json").read_text())["version"]
