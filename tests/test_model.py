@@ -19,7 +19,8 @@ from hydrops.model import simulate
 from hydrops.model.bundle import WEIGHTS, find_bundle, list_bundles, verify_weights
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
 from hydrops.model.package import write_bundle
-from hydrops.model.preprocess import CROP_SHAPE, CROP_SPACING_MM, prepare
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.preprocess import prepare
 from hydrops.model.train import TrainOptions, landmark_loss, ratio_loss, soft_dice_loss, train
 from hydrops.phantom.anatomy import draw_ear
 

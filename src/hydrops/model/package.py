@@ -14,7 +14,7 @@ import pandas as pd
 
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model.bundle import CARD, INFERENCE, METADATA, WEIGHTS, Bundle, read_bundle
-from hydrops.model.preprocess import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.train import TrainOptions
 from hydrops.records import sha256_of_file
 

@@ -1,12 +1,8 @@
-"""What a network sees of an ear: the crop's geometry and the scaling of its intensities."""
+"""How the intensities of an ear are scaled before a network sees them."""
 
 from __future__ import annotations
 
 import torch
-
-#: Crop around one ear: voxels along R, A, S, and their size.
-CROP_SHAPE = (64, 64, 64)
-CROP_SPACING_MM = 0.5
 
 
 def prepare(mrc: torch.Tensor, mi2: torch.Tensor | None, gain: float = 1.0) -> torch.Tensor:

@@ -22,7 +22,8 @@ from scipy import ndimage
 
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
-from hydrops.model.preprocess import CROP_SHAPE, CROP_SPACING_MM, prepare
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.preprocess import prepare
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, ear_from_label, mirrored
 from hydrops.phantom.signal import R1_PER_MMOL_S
 

@@ -16,8 +16,8 @@ import yaml
 
 from hydrops.errors import HydropsError
 from hydrops.labels import LABELS, LANDMARKS
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
-from hydrops.model.preprocess import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.simulate import (
     Pool,
     Specimen,

@@ -1,0 +1,172 @@
+"""NIfTI images: read with care, written whole, resampled once."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from scipy import ndimage
+
+from hydrops.errors import ExcludedError
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+
+Affine = npt.NDArray[np.float64]
+FloatGrid = npt.NDArray[np.float32]
+
+
+def load_image(path: Path) -> tuple[FloatGrid, Affine]:
+    """Read a 3D image as float32 with its voxel-to-RAS-mm affine (4 x 4).
+
+    Raises
+    ------
+    ExcludedError
+        If the file is missing, empty, cut off, not 3D, constant, or holds NaN or infinity.
+    """
+    try:
+        image = nib.load(path)
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except FileNotFoundError:
+        raise ExcludedError(f"{path.name}: the file is missing") from None
+    except (ImageFileError, OSError, EOFError, ValueError) as error:
+        raise ExcludedError(f"{path.name}: not a readable NIfTI image (cut off?)") from error
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != 3 or min(data.shape) < 2:
+        raise ExcludedError(f"{path.name}: not a volume, its shape is {data.shape}")
+    if not np.isfinite(data).all():
+        raise ExcludedError(f"{path.name}: holds voxels that are not numbers (NaN or infinity)")
+    if data.min() == data.max():
+        raise ExcludedError(f"{path.name}: every voxel is the same, there is no picture in it")
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise ExcludedError(f"{path.name}: its header gives no usable position or voxel size")
+    return data, affine
+
+
+def save_image(
+    path: Path, data: npt.NDArray[np.generic], affine: Affine, slope: float | None = None
+) -> None:
+    """Write a NIfTI (.nii.gz) whose bytes depend on nothing but its content.
+
+    Parameters
+    ----------
+    slope
+        Scale factor of stored integers (``scl_slope``).
+    """
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    if slope is not None:
+        image.header.set_slope_inter(slope, 0.0)
+    buffer = io.BytesIO()
+    image.to_file_map({"image": nib.FileHolder(fileobj=buffer)})
+    raw = bytearray(buffer.getvalue())
+    if slope is not None:
+        # nibabel resets the scale of integer data that it writes; 112 is scl_slope's offset.
+        raw[112:120] = np.array([slope, 0.0], "<f4").tobytes()
+    write_gzip(path, bytes(raw))
+
+
+def write_gzip(path: Path, content: bytes) -> None:
+    """Compress without name or time, so that the same content gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    with (
+        temporary.open("wb") as stream,
+        gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0, compresslevel=1) as packed,
+    ):
+        packed.write(content)
+    temporary.replace(path)
+
+
+def spacing_mm(affine: Affine) -> FloatGrid:
+    """Voxel size along each axis, mm."""
+    return np.asarray(np.linalg.norm(affine[:3, :3], axis=0), np.float32)
+
+
+def crop_affine(centre_ras_mm: Sequence[float]) -> Affine:
+    """Affine of the crop grid around a point: RAS axes, middle of the grid at the point."""
+    affine = np.diag([CROP_SPACING_MM] * 3 + [1.0])
+    middle = (np.array(CROP_SHAPE) - 1) / 2
+    affine[:3, 3] = np.asarray(centre_ras_mm) - CROP_SPACING_MM * middle
+    return affine
+
+
+def resample(
+    data: FloatGrid,
+    affine: Affine,
+    shape: tuple[int, ...],
+    target: Affine,
+    transform: Affine | None = None,
+    order: int = 3,
+) -> FloatGrid:
+    """Interpolate an image onto another grid, once, by cubic B-splines.
+
+    Only the part of the image that the grid covers is filtered; outside it the result is 0.
+
+    Parameters
+    ----------
+    data, affine
+        The image.
+    shape, target
+        The grid: its shape and its voxel-to-RAS-mm affine.
+    transform
+        RAS mm of the grid's world to RAS mm of the image's world, 4 x 4.
+    """
+    chain = np.linalg.inv(affine) @ (np.eye(4) if transform is None else transform) @ target
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
+    reach = chain[:3, :3] @ corners + chain[:3, 3:]
+    margin = 8
+    low = np.clip(np.floor(reach.min(1)).astype(int) - margin, 0, np.array(data.shape))
+    high = np.clip(np.ceil(reach.max(1)).astype(int) + margin + 1, 0, np.array(data.shape))
+    if (high - low < 2).any():
+        return np.zeros(shape, np.float32)
+    part = data[tuple(slice(a, b) for a, b in zip(low, high))]
+    return np.asarray(
+        ndimage.affine_transform(
+            part,
+            chain[:3, :3],
+            chain[:3, 3] - low,
+            output_shape=tuple(shape),
+            output=np.float32,
+            order=order,
+            mode="constant",
+            cval=0.0,
+        )
+    )
+
+
+def lps_to_ras(matrix: Affine) -> Affine:
+    """Turn a 4 x 4 transform between LPS worlds into one between RAS worlds, or back."""
+    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
+    return np.asarray(flip @ matrix @ flip)
+
+
+def write_itk_transform(path: Path, ras: Affine) -> None:
+    """Write a rigid RAS transform as ITK text (LPS, AffineTransform, centre at the origin)."""
+    lps = lps_to_ras(ras)
+    numbers = " ".join(f"{value:.12g}" for value in [*lps[:3, :3].ravel(), *lps[:3, 3]])
+    path.write_text(
+        "#Insight Transform File V1.0\n#Transform 0\n"
+        "Transform: AffineTransform_double_3_3\n"
+        f"Parameters: {numbers}\nFixedParameters: 0 0 0\n",
+        encoding="utf-8",
+    )
+
+
+def read_itk_transform(path: Path) -> Affine:
+    """Read what `write_itk_transform` wrote, as a RAS transform (4 x 4)."""
+    lines = dict(
+        line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line
+    )
+    numbers = np.array([float(value) for value in lines["Parameters"].split()])
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = numbers[:9].reshape(3, 3), numbers[9:]
+    return lps_to_ras(matrix)

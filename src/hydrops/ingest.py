@@ -1,0 +1,323 @@
+"""Ingest: find the image of each role in a session's files and convert it, without names."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dcm2niix
+import nibabel as nib
+import numpy as np
+
+from hydrops.dicom import SeriesHeader, files_below, find_series
+from hydrops.errors import ExcludedError
+from hydrops.images import Affine, load_image, spacing_mm, write_gzip
+from hydrops.paths import Paths, Unit
+from hydrops.protocol import Protocol, Rule
+from hydrops.records import StageResult
+
+#: What of a sidecar is kept: physics, and nothing that says who, where or when.
+SIDECAR_KEYS = (
+    "Modality", "MagneticFieldStrength", "Manufacturer", "ManufacturersModelName",
+    "MRAcquisitionType", "ScanningSequence", "SequenceVariant", "ScanOptions", "SequenceName",
+    "PulseSequenceName", "ImageType", "SliceThickness", "SpacingBetweenSlices", "EchoTime",
+    "RepetitionTime", "InversionTime", "FlipAngle", "EchoTrainLength", "NumberOfAverages",
+    "PixelBandwidth", "PartialFourier", "ParallelReductionFactorInPlane", "PercentSampling",
+    "ConversionSoftware", "ConversionSoftwareVersion",
+)  # fmt: skip
+#: Least extent of an image that can hold an ear, mm.
+LEAST_EXTENT_MM = 15.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that may play a role: how to name it, and its timing in ms."""
+
+    name: str
+    tr_ms: float | None
+    te_ms: float | None
+    ti_ms: float | None
+    inversion: bool
+    image_type: tuple[str, ...]
+    series_number: int | None = None
+
+
+def ingest_session(source: Path, unit: Unit, protocol: Protocol, output: Path) -> StageResult:
+    """Write the image of every role, and its sidecar, below `output`.
+
+    Parameters
+    ----------
+    source
+        Folder (any depth) of DICOM, or of NIfTI with or without BIDS sidecars.
+    output
+        Gets ``anat/sub-..._ses-..._acq-<role>_<suffix>.nii.gz`` and ``.json``.
+
+    Raises
+    ------
+    ExcludedError
+        If a role has no or two candidates, slices are missing, files are broken, the folder
+        holds two studies, or the images do not share a field of view.
+    """
+    if not source.is_dir():
+        raise ExcludedError(f"the source folder {source.name} does not exist")
+    files = files_below(source)
+    niftis = [path for path in files if path.name.endswith((".nii", ".nii.gz"))]
+    ingest = _ingest_nifti if niftis else _ingest_dicom
+    numbers = ingest(niftis or files, unit, protocol, output)
+    _check_overlap(unit, protocol, output)
+    return StageResult(numbers)
+
+
+def choose(candidates: Sequence[Candidate], protocol: Protocol) -> dict[str, int]:
+    """Index of the one candidate of each role.
+
+    Raises
+    ------
+    ExcludedError
+        If a role has none, or more than one.
+    """
+    chosen = {}
+    for role, rule in protocol.roles.items():
+        fitting = [n for n, candidate in enumerate(candidates) if _fits(candidate, rule)]
+        if not fitting:
+            seen = "; ".join(c.name for c in candidates) or "no images"
+            raise ExcludedError(f"no series can be the {role}; found: {seen}")
+        if len(fitting) > 1:
+            names = " and ".join(candidates[n].name for n in fitting)
+            raise ExcludedError(
+                f"{len(fitting)} series could be the {role}: {names}; "
+                "name one by series_number in the protocol"
+            )
+        chosen[role] = fitting[0]
+    return chosen
+
+
+def _fits(candidate: Candidate, rule: Rule) -> bool:
+    if rule.series_number is not None:
+        return candidate.series_number == rule.series_number
+    within = all(
+        allowed is None or (value is not None and allowed[0] <= value <= allowed[1])
+        for value, allowed in (
+            (candidate.tr_ms, rule.tr_ms),
+            (candidate.te_ms, rule.te_ms),
+            (candidate.ti_ms, rule.ti_ms),
+        )
+    )
+    inverted = rule.inversion is None or candidate.inversion == rule.inversion
+    typed = rule.image_type is None or rule.image_type in candidate.image_type
+    # A phase or a projection image has the timing of the image that it was made of.
+    magnitude = not {"P", "PHASE", "MIP", "PROJECTION IMAGE", "MPR"} & set(candidate.image_type)
+    return within and inverted and typed and magnitude
+
+
+def _ingest_dicom(
+    files: Sequence[Path], unit: Unit, protocol: Protocol, output: Path
+) -> dict[str, Any]:
+    series, ignored = find_series(files)
+    if not series:
+        raise ExcludedError("the source folder holds no DICOM or NIfTI image")
+    if len({s.study_uid for s in series}) > 1 or len({s.patient for s in series}) > 1:
+        raise ExcludedError(
+            "the source folder holds more than one study; give each its own row and folder"
+        )
+    volumes = [s for s in series if s.three_dimensional or not s.ti_ms]
+    candidates = [
+        Candidate(s.describe(), s.tr_ms, s.te_ms, s.ti_ms, s.inversion, s.image_type, s.number)
+        for s in volumes
+    ]
+    chosen = {role: volumes[n] for role, n in choose(candidates, protocol).items()}
+    numbers: dict[str, Any] = {"ignored_files": len(ignored), "roles": {}}
+    for role, header in chosen.items():
+        fault = header.geometry_fault()
+        if fault:
+            raise ExcludedError(f"{role}: {fault}")
+        with tempfile.TemporaryDirectory() as scratch:
+            image = convert_series(header, Path(scratch))
+            sidecar = json.loads(image.with_suffix(".json").read_text(encoding="utf-8"))
+            _check_content(image, f"{role}: {header.describe()}")
+            _store(image.read_bytes(), sidecar, unit, role, output)
+        numbers["roles"][role] = {
+            "series_number": header.number,
+            "shape": [header.columns, header.rows, len(header.slices)],
+            "spacing_mm": [round(v, 4) for v in header.spacing_mm()],
+            "tr_ms": header.tr_ms,
+            "te_ms": header.te_ms,
+            "ti_ms": header.ti_ms,
+        }
+    numbers["field_t"] = chosen["MRC"].field_t
+    numbers["manufacturer"] = chosen["MRC"].manufacturer
+    return numbers
+
+
+def convert_series(header: SeriesHeader, folder: Path) -> Path:
+    """Convert one series by dcm2niix into `folder` and check its geometry against the headers.
+
+    Raises
+    ------
+    ExcludedError
+        If dcm2niix fails, splits the series, or disagrees with the DICOM geometry.
+    """
+    links = folder / "dicom"
+    links.mkdir()
+    for number, path in enumerate(header.files):
+        (links / f"{number:05d}.dcm").symlink_to(path.resolve())
+    command = [dcm2niix.bin, "-z", "n", "-b", "y", "-ba", "y", "-f", "image", "-o", folder, links]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    made = sorted(folder.glob("*.nii"))
+    if len(made) != 1:
+        last = next((li for li in reversed(done.stdout.splitlines()) if "rror" in li), "")
+        reason = f"it made {len(made)} images of it" if made else f"it made no image of it {last}"
+        raise ExcludedError(f"{header.describe()}: dcm2niix cannot convert it, {reason}".strip())
+    image = nib.load(made[0])
+    shape = image.shape[:3]
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
+    found = (image.affine[:3, :3] @ corners + image.affine[:3, 3:]).T
+    apart = np.linalg.norm(found[:, None] - header.corners()[None], axis=2).min(1).max()
+    if sorted(shape[:2]) != sorted((header.columns, header.rows)) or apart > 0.05 * min(
+        header.pixel_spacing_mm
+    ):
+        raise ExcludedError(
+            f"{header.describe()}: the converted image lies {apart:.2f} mm from where the DICOM "
+            "headers put it; its geometry cannot be trusted"
+        )
+    return made[0]
+
+
+def _ingest_nifti(
+    files: Sequence[Path], unit: Unit, protocol: Protocol, output: Path
+) -> dict[str, Any]:
+    sidecars = [_sidecar_of(path) for path in files]
+    candidates = [_nifti_candidate(p, s, protocol) for p, s in zip(files, sidecars)]
+    by_physics = [n for n, s in enumerate(sidecars) if s.get("EchoTime") is not None]
+    if by_physics:
+        chosen = {
+            role: by_physics[n]
+            for role, n in choose([candidates[n] for n in by_physics], protocol).items()
+        }
+        for role, n in chosen.items():
+            labelled = _role_in_name(files[n], protocol)
+            if labelled not in (None, role):
+                raise ExcludedError(
+                    f"{files[n].name} is called {labelled} but its timing is that of the {role}; "
+                    "were the two swapped?"
+                )
+    else:
+        chosen = _chosen_by_name(files, protocol)
+    numbers: dict[str, Any] = {"roles": {}}
+    for role, n in chosen.items():
+        data, affine = load_image(files[n])
+        _check_extent(data.shape, affine, files[n].name)
+        image = nib.load(files[n])
+        _store(image.to_bytes(), sidecars[n], unit, role, output)
+        numbers["roles"][role] = {
+            "shape": list(data.shape),
+            "spacing_mm": [round(float(v), 4) for v in spacing_mm(affine)],
+            "tr_ms": candidates[n].tr_ms,
+            "te_ms": candidates[n].te_ms,
+            "ti_ms": candidates[n].ti_ms,
+        }
+    return numbers
+
+
+def _sidecar_of(path: Path) -> dict[str, Any]:
+    sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    if not sidecar.is_file():
+        return {}
+    try:
+        return dict(json.loads(sidecar.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, ValueError) as error:
+        raise ExcludedError(f"{sidecar.name}: not a readable sidecar") from error
+
+
+def _nifti_candidate(path: Path, sidecar: Mapping[str, Any], protocol: Protocol) -> Candidate:
+    def milliseconds(key: str) -> float | None:
+        value = sidecar.get(key)
+        return None if value is None else round(1000.0 * float(value), 3)
+
+    ti = milliseconds("InversionTime")
+    del protocol
+    return Candidate(
+        path.name,
+        milliseconds("RepetitionTime"),
+        milliseconds("EchoTime"),
+        ti or None,
+        bool(ti),
+        tuple(sidecar.get("ImageType", ())),
+    )
+
+
+def _role_in_name(path: Path, protocol: Protocol) -> str | None:
+    """The role that a file's name gives it: BIDS ``acq-PPI``, or the word between separators."""
+    stem = path.name.split(".")[0]
+    words = {word.upper() for part in stem.split("_") for word in part.split("-")}
+    named = [role for role in ("MRC", "PPI", "PEI", "HYDROPS") if role in words]
+    return named[0] if len(named) == 1 and named[0] in protocol.roles else None
+
+
+def _chosen_by_name(files: Sequence[Path], protocol: Protocol) -> dict[str, int]:
+    names = [_role_in_name(path, protocol) for path in files]
+    if len(files) == 1 and len(protocol.roles) == 1:
+        return {next(iter(protocol.roles)): 0}
+    chosen = {}
+    for role in protocol.roles:
+        fitting = [n for n, name in enumerate(names) if name == role]
+        if len(fitting) != 1:
+            found = " and ".join(files[n].name for n in fitting) or "none"
+            raise ExcludedError(
+                f"without sidecars the {role} is told by its name, and one file must carry it; "
+                f"found: {found}"
+            )
+        chosen[role] = fitting[0]
+    return chosen
+
+
+def _check_content(path: Path, what: str) -> None:
+    try:
+        data, affine = load_image(path)
+    except ExcludedError as error:
+        raise ExcludedError(error.reason.replace(path.name, what)) from error
+    _check_extent(data.shape, affine, what)
+
+
+def _check_extent(shape: Sequence[int], affine: Affine, what: str) -> None:
+    extent = spacing_mm(affine) * np.array(shape[:3])
+    if min(shape[:3]) < 8 or extent.min() < LEAST_EXTENT_MM:
+        size = " x ".join(f"{e:.0f}" for e in extent)
+        raise ExcludedError(f"{what}: its field of view of {size} mm cannot hold an inner ear")
+
+
+def _check_overlap(unit: Unit, protocol: Protocol, output: Path) -> None:
+    """All roles must show the same place: their middles no further apart than half the smaller."""
+    paths = Paths(output)
+    middles = {}
+    for role in protocol.roles:
+        image = nib.load(output / "anat" / paths.image(unit, role).name)
+        half = (np.array(image.shape[:3]) - 1) / 2
+        extent = float((spacing_mm(image.affine) * np.array(image.shape[:3])).min())
+        middles[role] = (image.affine[:3, :3] @ half + image.affine[:3, 3], extent)
+    reference, size = middles["MRC"]
+    for role, (middle, extent) in middles.items():
+        apart = math.dist(reference, middle)
+        if apart > 0.5 * max(size, extent):
+            raise ExcludedError(f"{role} lies {apart:.0f} mm from the MRC: another place or study?")
+
+
+def _store(content: bytes, sidecar: Mapping[str, Any], unit: Unit, role: str, output: Path) -> None:
+    """Write an image's bytes, free text in its header blanked, and what may be kept beside it."""
+    raw = bytearray(content)
+    if raw[344:347] == b"n+1":
+        # NIfTI-1: data_type, db_name; descrip, aux_file; intent_name.
+        for start, stop in ((4, 32), (148, 252), (328, 344)):
+            raw[start:stop] = bytes(stop - start)
+    target = output / "anat" / Paths(output).image(unit, role).name
+    write_gzip(target, bytes(raw))
+    kept = {key: sidecar[key] for key in SIDECAR_KEYS if key in sidecar}
+    target.with_name(target.name.replace(".nii.gz", ".json")).write_text(
+        json.dumps({**kept, "Role": role}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )

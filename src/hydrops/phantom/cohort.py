@@ -1,0 +1,284 @@
+"""Cohorts of phantoms: who takes part, their DICOM, and the truth beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from hydrops.errors import HydropsError
+from hydrops.images import save_image
+from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES
+from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
+from hydrops.phantom.dicom import Series, Study, write_series
+from hydrops.phantom.head import (
+    MATRIX,
+    VOXEL_MM,
+    Head,
+    draw_head,
+    render,
+    scanner_affine,
+    truth_fractions,
+)
+from hydrops.phantom.motion import draw_motion
+from hydrops.phantom.signal import MRC, PEI, PPI
+from hydrops.phantom.signal import Sequence as MRSequence
+
+T1 = MRSequence("MRC", tr_ms=600.0, te_ms=12.0)
+#: Stored value of a signal of water's proton density; the pair's scale differs from the MRC's.
+SCALE = {"MRC": 5000.0, "PPI": 10000.0, "PEI": 10000.0}
+FAULTS = ("", "missing_slice", "wrong_inversion_time", "no_pei", "one_ear")
+
+
+@dataclass(frozen=True)
+class ParticipantSpec:
+    """One phantom participant.
+
+    Parameters
+    ----------
+    severity
+        Hydrops of the left and the right ear, 0 (normal) to 1.
+    fault
+        One of `FAULTS`: what is wrong with the examination, empty if nothing is.
+    enhanced
+        Write enhanced multi-frame DICOM.
+    """
+
+    participant_id: str
+    seed: int
+    group: str
+    severity: tuple[float, float]
+    age: int = 50
+    sex: str = "n/a"
+    affected_side: str = "none"
+    pta: tuple[float, float] = (15.0, 15.0)
+    fault: str = ""
+    enhanced: bool = False
+
+
+def load_specs(path: Path) -> list[ParticipantSpec]:
+    """Read the participants of a cohort of phantoms.
+
+    Raises
+    ------
+    HydropsError
+        If a key is unknown or missing, a fault is unknown, or a participant appears twice.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["participants"]
+        specs = [
+            ParticipantSpec(
+                **{**e, "severity": tuple(e["severity"]), "pta": tuple(e.get("pta", (15, 15)))}
+            )
+            for e in entries
+        ]
+    except (TypeError, KeyError, OSError) as error:
+        raise HydropsError(f"{path}: not a cohort of phantoms ({error})") from error
+    names = [spec.participant_id for spec in specs]
+    if len(set(names)) != len(names):
+        raise HydropsError(f"{path}: a participant appears twice")
+    for spec in specs:
+        if spec.fault not in FAULTS:
+            raise HydropsError(f"{path}: {spec.participant_id}: unknown fault {spec.fault}")
+    return specs
+
+
+def random_specs(count: int, seed: int) -> list[ParticipantSpec]:
+    """Participants of two groups, for benchmarks and evaluations."""
+    rng = np.random.default_rng(seed)
+    return [
+        ParticipantSpec(
+            f"{number:04d}",
+            seed * 100_000 + number,
+            "meniere" if number % 2 else "control",
+            tuple(rng.uniform(0.0, 1.0, 2) * (rng.random(2) < 0.75)),  # type: ignore[arg-type]
+            enhanced=number % 4 == 0,
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def participants_table(specs: Sequence[ParticipantSpec], dicom_root: Path) -> pd.DataFrame:
+    """The participants.tsv of a cohort of phantoms."""
+    return pd.DataFrame(
+        [
+            {
+                "participant_id": spec.participant_id,
+                "session_id": "1",
+                "source": str(dicom_root / f"sub-{spec.participant_id}"),
+                "group": spec.group,
+                "age": spec.age,
+                "sex": spec.sex,
+                "affected_side": spec.affected_side,
+                "pta_left": spec.pta[0],
+                "pta_right": spec.pta[1],
+            }
+            for spec in specs
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A head, its images before they are stored, and how it moved.
+
+    Parameters
+    ----------
+    images
+        Role to image, axes of `affine`, water's proton density being 1.
+    motions
+        Role to 4 x 4 RAS motion since the MRC, about the head's centre.
+    """
+
+    head: Head
+    affine: np.ndarray[Any, np.dtype[np.float64]]
+    images: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
+    motions: dict[str, np.ndarray[Any, np.dtype[np.float64]]]
+
+
+def examine(
+    rng: np.random.Generator,
+    left: Ear | None,
+    right: Ear | None,
+    offset_mm: Sequence[float] | None = None,
+    moved: bool = True,
+) -> Examination:
+    """Scan a head: MRC, PPI and PEI with the motion of real patients between them."""
+    tilt = rng.normal(0.0, 4.0, 3)
+    offset = rng.normal(0.0, 4.0, 3) if offset_mm is None else np.asarray(offset_mm)
+    head = draw_head(rng, left, right, list(tilt), list(offset))
+    affine = scanner_affine(MATRIX, VOXEL_MM, (0.0, 0.0, 8.0), float(rng.normal(0.0, 3.0)))
+    first = draw_motion(rng) if moved else np.eye(4)
+    second = draw_motion(rng) @ first if moved else np.eye(4)
+    motions = {"MRC": np.eye(4), "PPI": first, "PEI": second}
+    images = {
+        sequence.name: render(head, sequence, MATRIX, affine, rng, motions[sequence.name])
+        for sequence in (MRC, PPI, PEI)
+    }
+    return Examination(head, affine, images, motions)
+
+
+def write_participant(spec: ParticipantSpec, dicom_dir: Path, truth_dir: Path) -> None:
+    """Write a participant's DICOM and, beside it, the truth; both whole or not at all."""
+    rng = np.random.default_rng(spec.seed)
+    ears = {
+        side: draw_ear(rng, side, draw_hydrops(rng, severity))
+        for side, severity in zip(SIDES, spec.severity)
+    }
+    one_ear = spec.fault == "one_ear"
+    # A head far off centre: its right ear lies beyond the edge of the field of view.
+    offset = (75.0, 0.0, 0.0) if one_ear else None
+    examination = examine(rng, ears["left"], ears["right"], offset)
+    _replace_folder(dicom_dir, lambda folder: _write_dicom(folder, spec, examination, rng))
+    _replace_folder(truth_dir, lambda folder: _write_truth(folder, examination))
+
+
+def _replace_folder(folder: Path, write: Any) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    scratch.chmod(0o755)
+    try:
+        write(scratch)
+        if folder.exists():
+            shutil.rmtree(folder)
+        scratch.replace(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_dicom(
+    folder: Path, spec: ParticipantSpec, examination: Examination, rng: np.random.Generator
+) -> None:
+    study = Study(spec.seed, f"Phantom^{spec.participant_id}", f"PH{spec.seed}")
+    wrong = MRSequence("PEI", PEI.tr_ms, PEI.te_ms, 1500.0)
+    roles = {
+        "MRC": (4, "t2_space_mrc", MRC),
+        "PPI": (5, "space_ir_ppi", PPI),
+        "PEI": (6, "space_ir_pei", wrong if spec.fault == "wrong_inversion_time" else PEI),
+    }
+    for role, (number, description, sequence) in roles.items():
+        if role == "PEI" and spec.fault == "no_pei":
+            continue
+        pixels = np.clip(examination.images[role] * SCALE[role], 0, 4095).astype(np.uint16)
+        series = Series(number, description, sequence, pixels, examination.affine)
+        lost = [51] if role == "PEI" and spec.fault == "missing_slice" else []
+        write_series(folder, study, series, spec.enhanced and not lost, lost)
+    for number, description, shape, voxel, acquisition in (
+        (1, "scout", (64, 64, 3), (4.0, 4.0, 20.0), "2D"),
+        (2, "t1_axial", (96, 96, 20), (2.4, 2.4, 5.0), "2D"),
+        (3, "tof", (96, 96, 24), (2.0, 2.0, 1.5), "3D"),
+    ):
+        affine = scanner_affine(shape, voxel)
+        head = Head({}, *_without_ears(examination.head))
+        image = render(head, T1, shape, affine, rng, noise=0.01)
+        pixels = np.clip(image * 2000.0, 0, 4095).astype(np.uint16)
+        sequence = T1 if description != "tof" else MRSequence("TOF", 22.0, 4.0)
+        write_series(
+            folder, study, Series(number, description, sequence, pixels, affine, acquisition), False
+        )
+
+
+def _without_ears(head: Head) -> tuple[Any, ...]:
+    return head.places, head.pose, head.blobs, head.tubes, head.air_seed, head.effusion
+
+
+def _write_truth(folder: Path, examination: Examination) -> None:
+    head, rows, points = examination.head, [], []
+    for side, ear in head.ears.items():
+        fractions = truth_fractions(head, side, MATRIX, examination.affine)
+        labels = fractions.argmax(0).astype(np.uint8)
+        save_image(folder / f"{side}_dseg.nii.gz", labels, examination.affine)
+        full = np.diag([ear.spacing_mm] * 3 + [1.0])
+        full[:3, 3] = head.places[side] + ear.origin_mm
+        save_image(folder / f"{side}_full_dseg.nii.gz", ear.labels, head.pose @ full)
+        volumes, ratios = ear.volumes_mm3(), ear.ratios()
+        rows += [
+            {
+                "side": side,
+                "organ": organ,
+                "tfs_mm3": volumes[organ][0],
+                "els_mm3": volumes[organ][1],
+                "eh_volume_ratio": ratios[organ],
+            }
+            for organ in (*ORGANS, LABYRINTH)
+        ]
+        marks = head.landmarks(side)
+        points += [
+            dict(
+                zip(
+                    ("side", "landmark", "x_ras_mm", "y_ras_mm", "z_ras_mm"),
+                    (side, name, *np.round(marks[name], 4)),
+                )
+            )
+            for name in LANDMARKS
+        ]
+    pd.DataFrame(rows).to_csv(folder / "ears.tsv", sep="\t", index=False, float_format="%.5f")
+    pd.DataFrame(points).to_csv(folder / "landmarks.tsv", sep="\t", index=False)
+    motions: Mapping[str, Any] = {k: m.tolist() for k, m in examination.motions.items()}
+    (folder / "motions.json").write_text(json.dumps(motions, indent=1) + "\n", encoding="utf-8")
+
+
+def simulate_reader(
+    specs: Sequence[ParticipantSpec], truth_root: Path, seed: int = 1
+) -> pd.DataFrame:
+    """A simulated reader's table: the truth with the scatter of a person who reads by hand."""
+    rng = np.random.default_rng(seed)
+    tables = []
+    for spec in specs:
+        truth = pd.read_csv(truth_root / f"sub-{spec.participant_id}" / "ears.tsv", sep="\t")
+        truth = truth[["side", "organ", "eh_volume_ratio"]]
+        scatter = rng.normal(0.0, 0.02, len(truth))
+        truth["eh_volume_ratio"] = (truth["eh_volume_ratio"] + scatter).clip(0, 1).round(4)
+        truth.insert(0, "participant_id", spec.participant_id)
+        truth.insert(1, "session_id", "1")
+        truth["reader"] = "simulated"
+        tables.append(truth)
+    return pd.concat(tables, ignore_index=True)

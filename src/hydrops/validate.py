@@ -1,0 +1,46 @@
+"""Configuration files against their JSON schemas, with messages for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from hydrops.errors import HydropsError
+
+SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
+
+
+def load_yaml(path: Path, schema: str) -> dict[str, Any]:
+    """Read a YAML file and check it.
+
+    Parameters
+    ----------
+    schema
+        Name of a schema in ``workflow/schemas``, e.g. ``config``.
+
+    Raises
+    ------
+    HydropsError
+        If the file is missing, is not YAML, or breaks the schema; every fault is named.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HydropsError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise HydropsError(f"{path}: not YAML: {error}") from error
+    check(values, schema, str(path))
+    return dict(values)
+
+
+def check(values: Any, schema: str, where: str) -> None:
+    """Check plain data against a schema; see `load_yaml`."""
+    rules = yaml.safe_load((SCHEMAS / f"{schema}.schema.yaml").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(rules)
+    faults = sorted(validator.iter_errors(values), key=lambda fault: list(map(str, fault.path)))
+    if faults:
+        lines = [f"  {'.'.join(map(str, f.path)) or 'top level'}: {f.message}" for f in faults]
+        raise HydropsError("\n".join([f"{where}: does not fit its schema:", *lines]))
