@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,12 @@ def _rule(values: Mapping[str, Any]) -> Rule:
     return Rule(
         **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}  # type: ignore[arg-type]
     )
+
+
+def protocol_text(protocol: Protocol) -> str:
+    """A protocol as JSON that `protocol_from` reads, a string that Snakemake can compare."""
+    roles = {
+        role: {key: value for key, value in asdict(rule).items() if value is not None}
+        for role, rule in protocol.roles.items()
+    }
+    return json.dumps({"combination": protocol.combination, "roles": roles}, sort_keys=True)

@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from hydrops.errors import HydropsError
 from hydrops.images import save_image
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
@@ -31,79 +29,11 @@ from hydrops.phantom.head import (
 from hydrops.phantom.motion import draw_motion
 from hydrops.phantom.signal import MRC, PEI, PPI
 from hydrops.phantom.signal import Sequence as MRSequence
+from hydrops.phantom.specs import ParticipantSpec
 
 T1 = MRSequence("MRC", tr_ms=600.0, te_ms=12.0)
 #: Stored value of a signal of water's proton density; the pair's scale differs from the MRC's.
 SCALE = {"MRC": 5000.0, "PPI": 10000.0, "PEI": 10000.0}
-FAULTS = ("", "missing_slice", "wrong_inversion_time", "no_pei", "one_ear")
-
-
-@dataclass(frozen=True)
-class ParticipantSpec:
-    """One phantom participant.
-
-    Parameters
-    ----------
-    severity
-        Hydrops of the left and the right ear, 0 (normal) to 1.
-    fault
-        One of `FAULTS`: what is wrong with the examination, empty if nothing is.
-    enhanced
-        Write enhanced multi-frame DICOM.
-    """
-
-    participant_id: str
-    seed: int
-    group: str
-    severity: tuple[float, float]
-    age: int = 50
-    sex: str = "n/a"
-    affected_side: str = "none"
-    pta: tuple[float, float] = (15.0, 15.0)
-    fault: str = ""
-    enhanced: bool = False
-
-
-def load_specs(path: Path) -> list[ParticipantSpec]:
-    """Read the participants of a cohort of phantoms.
-
-    Raises
-    ------
-    HydropsError
-        If a key is unknown or missing, a fault is unknown, or a participant appears twice.
-    """
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["participants"]
-        specs = [
-            ParticipantSpec(
-                **{**e, "severity": tuple(e["severity"]), "pta": tuple(e.get("pta", (15, 15)))}
-            )
-            for e in entries
-        ]
-    except (TypeError, KeyError, OSError) as error:
-        raise HydropsError(f"{path}: not a cohort of phantoms ({error})") from error
-    names = [spec.participant_id for spec in specs]
-    if len(set(names)) != len(names):
-        raise HydropsError(f"{path}: a participant appears twice")
-    for spec in specs:
-        if spec.fault not in FAULTS:
-            raise HydropsError(f"{path}: {spec.participant_id}: unknown fault {spec.fault}")
-    return specs
-
-
-def random_specs(count: int, seed: int) -> list[ParticipantSpec]:
-    """Participants of two groups, for benchmarks and evaluations."""
-    rng = np.random.default_rng(seed)
-    return [
-        ParticipantSpec(
-            f"{number:04d}",
-            seed * 100_000 + number,
-            "meniere" if number % 2 else "control",
-            tuple(rng.uniform(0.0, 1.0, 2) * (rng.random(2) < 0.75)),  # type: ignore[arg-type]
-            enhanced=number % 4 == 0,
-        )
-        for number in range(1, count + 1)
-    ]
 
 
 def participants_table(specs: Sequence[ParticipantSpec], dicom_root: Path) -> pd.DataFrame:
@@ -266,18 +196,22 @@ def _write_truth(folder: Path, examination: Examination) -> None:
     (folder / "motions.json").write_text(json.dumps(motions, indent=1) + "\n", encoding="utf-8")
 
 
-def simulate_reader(
-    specs: Sequence[ParticipantSpec], truth_root: Path, seed: int = 1
-) -> pd.DataFrame:
-    """A simulated reader's table: the truth with the scatter of a person who reads by hand."""
+def simulate_reader(truths: Sequence[Path], seed: int = 1) -> pd.DataFrame:
+    """A simulated reader's table: the truth with the scatter of a person who reads by hand.
+
+    Parameters
+    ----------
+    truths
+        Truth folders of the participants, ``sub-<participant>``.
+    """
     rng = np.random.default_rng(seed)
     tables = []
-    for spec in specs:
-        truth = pd.read_csv(truth_root / f"sub-{spec.participant_id}" / "ears.tsv", sep="\t")
+    for folder in truths:
+        truth = pd.read_csv(folder / "ears.tsv", sep="\t")
         truth = truth[["side", "organ", "eh_volume_ratio"]]
         scatter = rng.normal(0.0, 0.02, len(truth))
         truth["eh_volume_ratio"] = (truth["eh_volume_ratio"] + scatter).clip(0, 1).round(4)
-        truth.insert(0, "participant_id", spec.participant_id)
+        truth.insert(0, "participant_id", folder.name.removeprefix("sub-"))
         truth.insert(1, "session_id", "1")
         truth["reader"] = "simulated"
         tables.append(truth)

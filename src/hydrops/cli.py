@@ -1,0 +1,60 @@
+"""The `hydrops` command. Exit codes: 0 done, 1 a mistake that the message names, 2 wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydrops.errors import HydropsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; heavy imports wait until a subcommand needs them."""
+    parser = argparse.ArgumentParser(prog="hydrops", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    scan = commands.add_parser("scan", help="list the examinations below a folder of DICOM")
+    scan.add_argument("folder", type=Path)
+    scan.add_argument("--protocol", type=Path, default=Path("config/protocols/hydrops.yaml"))
+    scan.set_defaults(run=_scan)
+    status = commands.add_parser("status", help="where a study stands")
+    status.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+    status.set_defaults(run=_status)
+    models = commands.add_parser("models", help="list the models")
+    models.add_argument("--models-dir", type=Path, default=Path("models"))
+    models.set_defaults(run=_models)
+    chosen = parser.parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except HydropsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _scan(chosen: argparse.Namespace) -> None:
+    from hydrops.protocol import load_protocol
+    from hydrops.scan import scan_to_participants
+
+    table, messages = scan_to_participants(chosen.folder, load_protocol(chosen.protocol))
+    for message in messages:
+        print(message, file=sys.stderr)
+    print(table.to_csv(sep="\t", index=False), end="")
+
+
+def _status(chosen: argparse.Namespace) -> None:
+    from hydrops.config import resolve
+    from hydrops.status import closing_words
+    from hydrops.validate import load_yaml
+
+    print(closing_words(resolve(load_yaml(chosen.config, "config"))))
+
+
+def _models(chosen: argparse.Namespace) -> None:
+    from hydrops.model.bundle import list_bundles
+
+    for bundle in list_bundles(chosen.models_dir):
+        print(f"{bundle.identifier}\t{bundle.metadata['description']}")

@@ -1,0 +1,110 @@
+"""A study resolved: configuration, participants, protocol and models, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hydrops.chunks import assign_chunks
+from hydrops.errors import HydropsError
+from hydrops.model.bundle import Bundle, find_bundle
+from hydrops.participants import read_participants, units_of
+from hydrops.paths import Paths, Unit
+from hydrops.protocol import Protocol, load_protocol
+from hydrops.records import missing_files
+from hydrops.validate import check
+
+DEFAULTS: dict[str, Any] = {
+    "results": "results",
+    "models_dir": "models",
+    "device": "cpu",
+    "chunk_size": 16,
+    "reader_table": None,
+    "phantom": None,
+    "register": {},
+    "locate": {},
+    "measure": {},
+}
+#: Stages of a session before the models, and those of a model that run in chunks.
+SHARED_STAGES = ("ingest", "register", "locate")
+CHUNK_STAGES = ("segment", "measure", "draw")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that the rules need to know."""
+
+    config: Mapping[str, Any]
+    participants: pd.DataFrame
+    units: list[Unit]
+    paths: Paths
+    protocol: Protocol
+    bundles: dict[str, Bundle]
+    chunks: dict[str, list[Unit]]
+
+    def source(self, participant: str, session: str) -> Path:
+        """Folder of a session's images."""
+        table = self.participants
+        row = table[(table.participant_id == participant) & (table.session_id == session)]
+        return Path(row["source"].iloc[0])
+
+    def options(self, stage: str) -> str:
+        """Options of a stage as JSON, a string that Snakemake can compare."""
+        values = dict(self.config[stage])
+        if stage in ("register", "locate"):
+            values["combination"] = self.protocol.combination
+        return json.dumps(values, sort_keys=True)
+
+
+def resolve(config: Mapping[str, Any]) -> Study:
+    """Check a configuration and read what it names.
+
+    Raises
+    ------
+    HydropsError
+        For every mistake that can be found before the first job.
+    """
+    check(dict(config), "config", "configuration")
+    values = {**DEFAULTS, **config}
+    participants = read_participants(Path(values["participants"]))
+    units = units_of(participants)
+    protocol = load_protocol(Path(values["protocol"]))
+    bundles = [find_bundle(Path(values["models_dir"]), name) for name in values["models"]]
+    if len({b.identifier for b in bundles}) != len(bundles):
+        raise HydropsError("configuration: models: the same model is named twice")
+    return Study(
+        values,
+        participants,
+        units,
+        Paths(Path(values["results"])),
+        protocol,
+        {bundle.identifier: bundle for bundle in bundles},
+        assign_chunks(units, int(values["chunk_size"])),
+    )
+
+
+def drop_stale_records(study: Study) -> list[Path]:
+    """Remove the records, and the manifests that count them, whose files are gone.
+
+    A record stands for its files; once they are deleted it is wrong, and without it they are made
+    again.
+    """
+    dropped = []
+    for unit in study.units:
+        places: list[tuple[str, str | None]] = [(stage, None) for stage in SHARED_STAGES]
+        places += [(stage, model) for stage in CHUNK_STAGES for model in study.bundles]
+        for stage, model in places:
+            record = study.paths.record(stage, unit, model)
+            if record.is_file() and missing_files(record):
+                record.unlink()
+                dropped.append(record)
+                if model is not None:
+                    for chunk, members in study.chunks.items():
+                        if unit in members:
+                            study.paths.chunk(stage, model, chunk).unlink(missing_ok=True)
+    return dropped

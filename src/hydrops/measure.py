@@ -1,0 +1,295 @@
+"""Measure each ear: volumes, EH ratios, representative slices, grade, landmarks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hydrops.errors import ExcludedError
+from hydrops.images import Affine, FloatGrid, load_image, resample
+from hydrops.labels import LABYRINTH, ORGANS, SIDES, endolymph_code, perilymph_code
+from hydrops.paths import Paths, Unit
+from hydrops.records import StageResult, read_record
+
+EAR_COLUMNS = (
+    "participant_id", "session_id", "side", "organ", "tfs_mm3", "els_mm3", "eh_volume_ratio",
+    "eh_area_ratio", "representative_slice", "grade", "model",
+)  # fmt: skip
+LANDMARK_COLUMNS = (
+    "participant_id", "session_id", "side", "landmark", "x_ras_mm", "y_ras_mm", "z_ras_mm",
+    "confidence", "model",
+)  # fmt: skip
+#: Vestibule: share of the area that is endolymph (Nakashima et al., Acta Otolaryngol Suppl
+#: 2009;560:5): up to a third none, up to a half mild, above it significant. Cochlea: their grades
+#: compare the endolymph with the scala vestibuli, which MRI rarely resolves; read as areas, an
+#: endolymph beyond its normal tenth to a fifth displaces Reissner's membrane (mild), and one
+#: larger than the scala vestibuli, two fifths of the lumen, is significant.
+GRADE_THRESHOLDS = {"vestibule": (1 / 3, 1 / 2), "cochlea": (0.2, 0.4)}
+#: Part of a circle in which the lateral canal's ring must be seen (Cho et al. 2020, Methods).
+RING_DEGREES = 240.0
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """What is too implausible to report.
+
+    Parameters
+    ----------
+    tfs_range_mm3
+        Total fluid of a labyrinth; published 140 to 265 mm3, with room for noise and rarities.
+    max_border_share
+        Largest share of the fluid that may lie on the outermost voxels of the crop.
+    """
+
+    tfs_range_mm3: tuple[float, float] = (70.0, 420.0)
+    max_border_share: float = 0.002
+
+
+def measure_session(
+    unit: Unit, paths: Paths, model: str, options: MeasureOptions, output: Path
+) -> StageResult:
+    """Measure the segmented ears of a session; writes its rows of both tables.
+
+    Raises
+    ------
+    ExcludedError
+        If no ear of the session gives a plausible measurement.
+    """
+    segmented = read_record(paths.record("segment", unit, model))
+    result = StageResult()
+    ears: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
+    mrc_image = nib.load(paths.image(unit, "MRC"))
+    for side in SIDES:
+        if side not in segmented.numbers:
+            continue
+        fractions, affine = load_fractions(paths.segmentation(unit, side, "probseg", model))
+        reason = implausible(fractions, affine, options)
+        if reason is not None:
+            result.excluded_sides[side] = f"{side} ear: {reason}"
+            continue
+        with_endolymph = bool(segmented.numbers[side]["endolymph"])
+        slices = _on_acquired_slices(fractions, affine, mrc_image, unit, paths)
+        identity = {
+            "participant_id": unit.participant,
+            "session_id": unit.session,
+            "side": side,
+            "model": model,
+        }
+        ears += [identity | row for row in ear_rows(fractions, affine, with_endolymph, slices)]
+        landmarks = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
+        marks += [
+            identity
+            | {"landmark": name, "confidence": found["confidence"]}
+            | dict(zip(("x_ras_mm", "y_ras_mm", "z_ras_mm"), found["ras_mm"]))
+            for name, found in landmarks.items()
+        ]
+    if not ears:
+        raise ExcludedError("; ".join(result.excluded_sides.values()) or "no ear was segmented")
+    for rows, columns, path in (
+        (ears, EAR_COLUMNS, paths.measures(unit, model)),
+        (marks, LANDMARK_COLUMNS, paths.measured_landmarks(unit, model)),
+    ):
+        table = pd.DataFrame(rows, columns=list(columns))
+        table.to_csv(output / path.name, sep="\t", index=False, na_rep="n/a", float_format="%.4f")
+    return result
+
+
+def load_fractions(path: Path) -> tuple[FloatGrid, Affine]:
+    """Volume fractions (7, x, y, z) and the affine of a probseg."""
+    image = nib.load(path)
+    fractions = np.moveaxis(np.asarray(image.dataobj, np.float32), -1, 0)
+    return np.ascontiguousarray(fractions), image.affine
+
+
+def implausible(fractions: FloatGrid, affine: Affine, options: MeasureOptions) -> str | None:
+    """Why a segmentation cannot be a whole inner ear, or None."""
+    fluid = fractions[1:].sum(0)
+    total = float(fluid.sum()) * _voxel_mm3(affine)
+    inner = float(fluid[1:-1, 1:-1, 1:-1].sum()) * _voxel_mm3(affine)
+    if total > 0 and (total - inner) / total > options.max_border_share:
+        return "the labyrinth is cut by the edge of the field of view"
+    low, high = options.tfs_range_mm3
+    if not low <= total <= high:
+        return (
+            f"a total fluid space of {total:.0f} mm3 is not plausible "
+            f"({low:.0f} to {high:.0f} mm3): look at the scan"
+        )
+    missing = [o for o in ORGANS if organ_volumes(fractions, affine)[o][0] < 1.0]
+    if missing:
+        return f"no {missing[0].replace('_', ' ')} was found"
+    return None
+
+
+def organ_volumes(fractions: FloatGrid, affine: Affine) -> dict[str, tuple[float, float]]:
+    """Total fluid and endolymph of each organ and of the labyrinth, mm3.
+
+    Sums of volume fractions, so that a voxel half filled counts half.
+    """
+    sums = fractions.reshape(len(fractions), -1).sum(1, dtype=np.float64) * _voxel_mm3(affine)
+    volumes = {
+        organ: (
+            float(sums[perilymph_code(organ)] + sums[endolymph_code(organ)]),
+            float(sums[endolymph_code(organ)]),
+        )
+        for organ in ORGANS
+    }
+    total, endolymph = np.sum(list(volumes.values()), axis=0)
+    volumes[LABYRINTH] = (float(total), float(endolymph))
+    return volumes
+
+
+@dataclass(frozen=True)
+class AcquiredSlices:
+    """An ear on the slices that the scanner acquired.
+
+    Parameters
+    ----------
+    organs
+        (x, y, z) organ of each voxel, 1 to 3 in the order of `ORGANS`, 0 outside; z lowest first.
+    mi2
+        (x, y, z) HYDROPS-Mi2 on the same voxels, or None.
+    numbers
+        Index in the MRC of each slice z, counted from 0.
+    """
+
+    organs: npt.NDArray[np.uint8]
+    mi2: FloatGrid | None
+    numbers: npt.NDArray[np.int64]
+
+
+def ear_rows(
+    fractions: FloatGrid, affine: Affine, with_endolymph: bool, slices: AcquiredSlices
+) -> list[dict[str, Any]]:
+    """One row for each organ and one for the labyrinth; what is undefined is None.
+
+    The EH area ratio (Cho et al. 2020, Methods) is the share of pixels with negative HYDROPS-Mi2
+    in the organ's region on its representative slice; it is defined for cochlea and vestibule.
+    """
+    rows = []
+    for organ, (tfs, els) in organ_volumes(fractions, affine).items():
+        number, area = (None, None)
+        if organ in GRADE_THRESHOLDS:
+            number, area = _area_ratio(organ, slices)
+        ratio = els / tfs if with_endolymph and tfs > 0 else None
+        rows.append(
+            {
+                "organ": organ,
+                "tfs_mm3": tfs,
+                "els_mm3": els if with_endolymph else None,
+                "eh_volume_ratio": ratio,
+                "eh_area_ratio": area,
+                "representative_slice": number,
+                "grade": grade(organ, area),
+            }
+        )
+    return rows
+
+
+def grade(organ: str, area_ratio: float | None) -> str | None:
+    """none, mild or significant by `GRADE_THRESHOLDS`; None where it is undefined."""
+    if area_ratio is None or organ not in GRADE_THRESHOLDS:
+        return None
+    mild, significant = GRADE_THRESHOLDS[organ]
+    if area_ratio <= mild:
+        return "none"
+    return "mild" if area_ratio <= significant else "significant"
+
+
+def representative_slice(organ: str, organs: npt.NDArray[np.uint8]) -> int | None:
+    """Index of an organ's representative slice (last axis, lowest first), or None.
+
+    After Cho et al. 2020: the cochlea's is the slice with the greatest height of the modiolus,
+    taken as the slice on which the cochlea, hollow filled, is longest; the vestibule's the lowest
+    on which the ring of the lateral canal is seen over more than `RING_DEGREES`, looked for
+    around the hole that canal and vestibule enclose.
+    """
+    if organ == "cochlea":
+        lengths = [_length(organs[:, :, z] == 1) for z in range(organs.shape[2])]
+        return int(np.argmax(lengths)) if max(lengths) > 0 else None
+    for z in range(organs.shape[2]):
+        if _ring_degrees(organs[:, :, z]) > RING_DEGREES:
+            return z
+    areas = (organs == 2).sum(axis=(0, 1))
+    return int(np.argmax(areas)) if areas.max() > 0 else None
+
+
+def _length(mask: npt.NDArray[np.bool_]) -> float:
+    """Longest extent of a region, pixels: four standard deviations along its main axis."""
+    points = np.argwhere(mask)
+    if len(points) < 6:
+        return 0.0
+    return float(4.0 * np.sqrt(np.linalg.eigvalsh(np.cov(points.T))[-1]))
+
+
+def _ring_degrees(organs: npt.NDArray[np.uint8]) -> float:
+    """Angle over which canal and vestibule surround a point beside the vestibule."""
+    ring = (organs == 3) | (organs == 2)
+    if (organs == 3).sum() < 8 or (organs == 2).sum() < 4:
+        return 0.0
+    centre = np.argwhere(organs == 3).mean(0)
+    if ring[tuple(np.round(centre).astype(int))]:
+        return 0.0
+    offsets = np.argwhere(ring) - centre
+    angles = np.sort(np.degrees(np.arctan2(offsets[:, 1], offsets[:, 0])))
+    gaps = np.diff(np.append(angles, angles[0] + 360.0))
+    return float(360.0 - gaps.max())
+
+
+def _area_ratio(organ: str, slices: AcquiredSlices) -> tuple[int | None, float | None]:
+    z = representative_slice(organ, slices.organs)
+    if z is None:
+        return None, None
+    region = slices.organs[:, :, z] == ORGANS.index(organ) + 1
+    number = int(slices.numbers[z])
+    if slices.mi2 is None or region.sum() < 4:
+        return number, None
+    return number, float((slices.mi2[:, :, z][region] < 0).mean())
+
+
+def _on_acquired_slices(
+    fractions: FloatGrid,
+    affine: Affine,
+    mrc: nib.Nifti1Image,
+    unit: Unit,
+    paths: Paths,
+) -> AcquiredSlices:
+    """Bring the organs onto the MRC's own voxels around the ear, lowest slice first."""
+    organs = np.stack([fractions[0], *(fractions[i] + fractions[i + 1] for i in (1, 3, 5))])
+    to_mrc = np.linalg.inv(mrc.affine) @ affine
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in fractions.shape[1:]], indexing="ij"))
+    reach = to_mrc[:3, :3] @ corners.reshape(3, -1) + to_mrc[:3, 3:]
+    low = np.clip(np.floor(reach.min(1)).astype(int), 0, mrc.shape[:3])
+    high = np.clip(np.ceil(reach.max(1)).astype(int) + 1, 0, mrc.shape[:3])
+    part = mrc.affine.copy()
+    part[:3, 3] += mrc.affine[:3, :3] @ low
+    shape = tuple(int(v) for v in high - low)
+    sampled = np.stack([resample(organ, affine, shape, part, order=1) for organ in organs[1:]])
+    labels = np.where(sampled.sum(0) > 0.5, sampled.argmax(0) + 1, 0).astype(np.uint8)
+    axis = _slice_axis(mrc.affine)
+    region = tuple(slice(a, b) for a, b in zip(low, high))
+    path = paths.registered(unit, "HYDROPSMi2")
+    mi2 = load_image(path)[0][region] if path.is_file() else None
+    numbers = np.arange(low[axis], high[axis])
+    labels = np.moveaxis(labels, axis, -1)
+    mi2 = None if mi2 is None else np.moveaxis(mi2, axis, -1)
+    if mrc.affine[2, axis] < 0:
+        labels, numbers = labels[..., ::-1], numbers[::-1]
+        mi2 = None if mi2 is None else mi2[..., ::-1]
+    return AcquiredSlices(labels, mi2, numbers)
+
+
+def _slice_axis(affine: Affine) -> int:
+    """Image axis that lies closest to the head's long axis."""
+    return int(np.argmax(np.abs(affine[2, :3]) / np.linalg.norm(affine[:3, :3], axis=0)))
+
+
+def _voxel_mm3(affine: Affine) -> float:
+    return float(abs(np.linalg.det(affine[:3, :3])))

@@ -1,0 +1,62 @@
+# The study, resolved before the DAG, and the few functions that the rules share.
+import sys
+from pathlib import Path
+
+from hydrops.code import stage_digest
+from hydrops.config import drop_stale_records, resolve
+from hydrops.errors import HydropsError
+from hydrops.paths import Unit
+from hydrops.phantom.specs import phantom_spec
+from hydrops.protocol import protocol_text
+from hydrops.status import closing_words
+
+try:
+    STUDY = resolve(config)
+except HydropsError as error:
+    sys.exit(f"error: {error}")
+
+PATHS = STUDY.paths
+UNIT = Unit("{participant}", "{session}")
+PREFIX = "sub-{participant}_ses-{session}"
+
+if workflow.is_main_process:
+    for record in drop_stale_records(STUDY):
+        print(f"{record}: its files are gone; they will be made again", file=sys.stderr)
+
+
+wildcard_constraints:
+    participant="[A-Za-z0-9]+",
+    session="[A-Za-z0-9]+",
+    model="[A-Za-z0-9_.-]+",
+    chunk="[0-9]+-of-[0-9]+",
+
+
+def log_of(stage, name):
+    """Log of a job, named as its benchmark is."""
+    return str(PATHS.root / "logs" / stage / f"{name}.log")
+
+
+def benchmark_of(stage, name):
+    """Time and memory of a job."""
+    return str(PATHS.root / "benchmarks" / stage / f"{name}.tsv")
+
+
+def members_of(wildcards):
+    """Sessions of a chunk as plain strings."""
+    return [[u.participant, u.session] for u in STUDY.chunks[wildcards.chunk]]
+
+
+def records_of_chunk(stage):
+    """Input function: the records of one stage for the sessions of a chunk."""
+    return lambda wc: [str(PATHS.record(stage, u)) for u in STUDY.chunks[wc.chunk]]
+
+
+def chunks_of(stage):
+    """Input function: the manifests of all chunks of a model."""
+    return lambda wc: [str(PATHS.chunk(stage, wc.model, c)) for c in STUDY.chunks]
+
+
+def source_of(wildcards):
+    """A session's folder, if it is there or will be made; ingest records one that is missing."""
+    folder = STUDY.source(wildcards.participant, wildcards.session)
+    return [str(folder)] if STUDY.config["phantom"] or folder.is_dir() else []

@@ -1,0 +1,25 @@
+# Volumes, ratios, slices and grades of each ear.
+
+
+rule measure_ears:
+    input:
+        segment=str(PATHS.chunk("segment", "{model}", "{chunk}")),
+    output:
+        manifest=str(PATHS.chunk("measure", "{model}", "{chunk}")),
+    log:
+        log_of("measure", "{model}/{chunk}"),
+    benchmark:
+        benchmark_of("measure", "{model}/{chunk}")
+    conda:
+        "../../envs/hydrops.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wc, attempt: 1500 * attempt,
+        runtime=lambda wc, attempt: 30 * attempt,
+    params:
+        root=str(PATHS.root),
+        members=members_of,
+        options=STUDY.options("measure"),
+        code=stage_digest("measure"),
+    script:
+        "../scripts/measure.py"
