@@ -13,18 +13,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import REPOSITORY
 from hydrops.errors import HydropsError
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model import simulate
 from hydrops.model.bundle import WEIGHTS, find_bundle, list_bundles, verify_weights
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
 from hydrops.model.package import write_bundle
-from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.preprocess import prepare
 from hydrops.model.train import TrainOptions, landmark_loss, ratio_loss, soft_dice_loss, train
 from hydrops.phantom.anatomy import draw_ear
-
-from conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +143,7 @@ def test_a_killed_training_goes_on_where_it_was(
     nowhere = tmp_path / "no specimens"
     straight = torch.load(train(tiny, nowhere, tmp_path / "a", threads=1), weights_only=True)
 
-    def killed(history: list[dict[str, float]], folder: Path) -> None:
+    def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

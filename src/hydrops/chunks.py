@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from hydrops.errors import HydropsError
@@ -81,9 +82,7 @@ def run_chunk(
             if is_current(record, fingerprint):
                 outcome = "as before"
             else:
-                done = run_stage(
-                    record, stage, unit, upstream, lambda out, u=unit: work(u, out), fingerprint
-                )
+                done = run_stage(record, stage, unit, upstream, partial(work, unit), fingerprint)
                 outcome = done.outcome
         except Exception:
             # One session must not cost the others; all failures end the job below.

@@ -21,7 +21,7 @@ rule tabulate_cohort:
         mem_mb=2000,
         runtime=30,
     params:
-        root=str(PATHS.root),
+        root=lambda wc: str(PATHS.root),
         code=stage_digest("cohort", "statistics"),
     script:
         "../scripts/cohort.py"

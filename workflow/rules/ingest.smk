@@ -18,7 +18,7 @@ rule ingest_session:
         mem_mb=lambda wc, attempt: 2000 * attempt,
         runtime=lambda wc, attempt: 10 * attempt,
     params:
-        root=str(PATHS.root),
+        root=lambda wc: str(PATHS.root),
         source=lambda wc: str(STUDY.source(wc.participant, wc.session)),
         protocol=protocol_text(STUDY.protocol),
         code=stage_digest("ingest"),

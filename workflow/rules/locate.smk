@@ -19,7 +19,7 @@ rule locate_ears:
         mem_mb=lambda wc, attempt: 2000 * attempt,
         runtime=lambda wc, attempt: 10 * attempt,
     params:
-        root=str(PATHS.root),
+        root=lambda wc: str(PATHS.root),
         options=STUDY.options("locate"),
         code=stage_digest("locate"),
     script:

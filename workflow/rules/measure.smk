@@ -17,7 +17,7 @@ rule measure_ears:
         mem_mb=lambda wc, attempt: 1500 * attempt,
         runtime=lambda wc, attempt: 30 * attempt,
     params:
-        root=str(PATHS.root),
+        root=lambda wc: str(PATHS.root),
         members=members_of,
         options=STUDY.options("measure"),
         code=stage_digest("measure"),

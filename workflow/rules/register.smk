@@ -18,7 +18,7 @@ rule register_session:
         mem_mb=lambda wc, attempt: 3000 * attempt,
         runtime=lambda wc, attempt: 10 * attempt,
     params:
-        root=str(PATHS.root),
+        root=lambda wc: str(PATHS.root),
         options=STUDY.options("register"),
         code=stage_digest("register"),
     script:

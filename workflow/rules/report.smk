@@ -17,7 +17,7 @@ rule draw_overlays:
         mem_mb=lambda wc, attempt: 1500 * attempt,
         runtime=lambda wc, attempt: 30 * attempt,
     params:
-        root=str(PATHS.root),
+        root=lambda wc: str(PATHS.root),
         members=members_of,
         code=stage_digest("draw"),
     script:
@@ -45,7 +45,7 @@ rule write_report:
         mem_mb=2000,
         runtime=30,
     params:
-        root=str(PATHS.root),
+        root=lambda wc: str(PATHS.root),
         bundle=lambda wc: str(STUDY.bundles[wc.model].folder),
         sha256=lambda wc: STUDY.bundles[wc.model].sha256,
         simulated=bool(STUDY.config["phantom"]),

@@ -18,7 +18,7 @@ rule segment_ears:
         runtime=lambda wc, attempt: 30 * attempt,
         gpu=1 if STUDY.config["device"] == "cuda" else 0,
     params:
-        root=str(PATHS.root),
+        root=lambda wc: str(PATHS.root),
         members=members_of,
         model=lambda wc: str(STUDY.bundles[wc.model].folder),
         sha256=lambda wc: STUDY.bundles[wc.model].sha256,

@@ -7,8 +7,8 @@ from hydrops.jobs import logged
 from hydrops.paths import Paths, Unit
 
 with logged(snakemake.log[0]):
-    from hydrops.records import run_stage
     from hydrops.locate import LocateOptions, locate_session
+    from hydrops.records import run_stage
 
     unit = Unit(snakemake.wildcards.participant, snakemake.wildcards.session)
     paths = Paths(Path(snakemake.params.root))

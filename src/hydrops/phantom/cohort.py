@@ -105,7 +105,7 @@ def write_participant(spec: ParticipantSpec, dicom_dir: Path, truth_dir: Path) -
     }
     one_ear = spec.fault == "one_ear"
     # A head far off centre: its right ear lies beyond the edge of the field of view.
-    offset = (75.0, 0.0, 0.0) if one_ear else None
+    offset = (62.0, 0.0, 0.0) if one_ear else None
     examination = examine(rng, ears["left"], ears["right"], offset)
     _replace_folder(dicom_dir, lambda folder: _write_dicom(folder, spec, examination, rng))
     _replace_folder(truth_dir, lambda folder: _write_truth(folder, examination))

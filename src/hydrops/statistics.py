@@ -1,0 +1,416 @@
+"""Statistics of a cohort: groups, sides, hearing, agreement with a reader.
+
+A person's two ears are not independent. Groups are therefore compared by one value a person, the
+larger ratio of the two ears, which is the diseased one in unilateral disease; sides are compared
+within persons.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from hydrops.errors import HydropsError
+from hydrops.labels import LABYRINTH, ORGANS
+
+COLUMNS = (
+    "analysis", "organ", "measure", "comparison", "n", "estimate", "estimate_name", "ci_low",
+    "ci_high", "statistic", "p_value", "p_corrected", "effect_size", "effect_size_name", "note",
+)  # fmt: skip
+READER_COLUMNS = ("participant_id", "session_id", "side", "organ", "reader")
+MEASURES = ("eh_volume_ratio", "eh_area_ratio")
+Values = npt.NDArray[np.float64]
+
+
+def read_reader_table(path: Path) -> pd.DataFrame:
+    """Read a reader's table.
+
+    Raises
+    ------
+    HydropsError
+        If it is missing, lacks a column, or has no measure at all.
+    """
+    try:
+        table = pd.read_csv(
+            path, sep="\t", dtype={"participant_id": str, "session_id": str}, na_values=["n/a"]
+        )
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise HydropsError(f"{path}: not a readable reader's table ({error})") from error
+    missing = [column for column in READER_COLUMNS if column not in table]
+    if missing:
+        raise HydropsError(f"{path}: column {missing[0]} is missing")
+    if not any(measure in table for measure in MEASURES):
+        raise HydropsError(f"{path}: has neither of the columns {' and '.join(MEASURES)}")
+    return table
+
+
+def cohort_statistics(
+    ears: pd.DataFrame, participants: pd.DataFrame, reader: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Every analysis of a cohort in one tidy table (`COLUMNS`); one row a figure.
+
+    An analysis that the data do not allow is a row that says why, without figures.
+    """
+    if not ears.empty:
+        keys = ["participant_id", "session_id"]
+        ears = ears.merge(participants, on=keys, how="left", validate="many_to_one")
+    rows = [
+        *_group_summaries(ears),
+        *_group_tests(ears),
+        *_side_tests(ears),
+        *_hearing(ears),
+        *_agreement(ears, reader),
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return _round(_correct(table))
+
+
+def icc_2_1(first: Values, second: Values) -> tuple[float, float, float]:
+    """ICC(2,1), two-way random effects, absolute agreement, single measurement, and its 95 % CI.
+
+    Shrout and Fleiss, Psychol Bull 1979;86:420; interval of McGraw and Wong, Psychol Methods
+    1996;1:30, table 7. NaN where there are fewer than three pairs or nothing varies.
+    """
+    return icc_2_1_table(np.column_stack([first, second]))
+
+
+def icc_2_1_table(ratings: Values) -> tuple[float, float, float]:
+    """As `icc_2_1`, of ratings (subjects, raters)."""
+    n, k = ratings.shape
+    if n < 3 or np.ptp(ratings) == 0:
+        return (float("nan"),) * 3
+    mean = ratings.mean()
+    subjects = k * ((ratings.mean(1) - mean) ** 2).sum() / (n - 1)
+    raters = n * ((ratings.mean(0) - mean) ** 2).sum() / (k - 1)
+    residual = ratings - ratings.mean(1, keepdims=True) - ratings.mean(0) + mean
+    error = (residual**2).sum() / ((n - 1) * (k - 1))
+    icc = (subjects - error) / (subjects + (k - 1) * error + k * (raters - error) / n)
+    if error < 1e-15:
+        return float(icc), float(icc), float(icc)
+    a = k * icc / (n * (1 - icc))
+    b = 1 + k * icc * (n - 1) / (n * (1 - icc))
+    freedom = (a * raters + b * error) ** 2 / (
+        (a * raters) ** 2 / (k - 1) + (b * error) ** 2 / ((n - 1) * (k - 1))
+    )
+    low_f = stats.f.ppf(0.975, n - 1, freedom)
+    high_f = stats.f.ppf(0.975, freedom, n - 1)
+    spread = k * raters + (k * n - k - n) * error
+    low = n * (subjects - low_f * error) / (low_f * spread + n * subjects)
+    high = n * (high_f * subjects - error) / (spread + n * high_f * subjects)
+    return float(icc), float(low), float(high)
+
+
+def bland_altman(first: Values, second: Values) -> dict[str, float]:
+    """Bias of `first` against `second` and limits of agreement, with 95 % CI of each.
+
+    Bland and Altman, Lancet 1986;327:307.
+    """
+    difference = np.asarray(first) - np.asarray(second)
+    n, bias, spread = len(difference), float(difference.mean()), float(difference.std(ddof=1))
+    t = float(stats.t.ppf(0.975, n - 1))
+    half_bias = t * spread / np.sqrt(n)
+    half_limit = t * spread * np.sqrt(3.0 / n)
+    low, high = bias - 1.96 * spread, bias + 1.96 * spread
+    return {
+        "bias": bias,
+        "bias_low": bias - half_bias,
+        "bias_high": bias + half_bias,
+        "lower": low,
+        "lower_low": low - half_limit,
+        "lower_high": low + half_limit,
+        "upper": high,
+        "upper_low": high - half_limit,
+        "upper_high": high + half_limit,
+    }
+
+
+def per_person(ears: pd.DataFrame, organ: str, measure: str) -> pd.DataFrame:
+    """The larger value of a person's ears, first session, with the person's group."""
+    chosen = ears[(ears.organ == organ) & ears[measure].notna()]
+    if chosen.empty:
+        return chosen.reindex(columns=["participant_id", "group", measure])
+    first = chosen.groupby("participant_id")["session_id"].transform("min")
+    chosen = chosen[chosen.session_id == first]
+    return (
+        chosen.groupby("participant_id", sort=True)
+        .agg({measure: "max", "group": "first"})
+        .reset_index()
+    )
+
+
+def _row(analysis: str, organ: str, measure: str, comparison: str, **found: Any) -> dict[str, Any]:
+    return {
+        "analysis": analysis, "organ": organ, "measure": measure, "comparison": comparison, **found
+    }  # fmt: skip
+
+
+def _places() -> list[tuple[str, str]]:
+    """Organ and measure of every analysis."""
+    ratios = [(organ, "eh_volume_ratio") for organ in (*ORGANS, LABYRINTH)]
+    return [*ratios, ("cochlea", "eh_area_ratio"), ("vestibule", "eh_area_ratio")]
+
+
+def _has_groups(ears: pd.DataFrame) -> bool:
+    return "group" in ears and bool(ears["group"].replace("", np.nan).notna().any())
+
+
+def _group_summaries(ears: pd.DataFrame) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    if ears.empty:
+        return [
+            _row("group summary", LABYRINTH, "eh_volume_ratio", "", n=0, note="no ear measured")
+        ]
+    names = sorted(ears["group"].dropna().unique()) if _has_groups(ears) else ["all"]
+    for organ, measure in _places():
+        part = ears[ears.organ == organ]
+        for name in names:
+            values = part if name == "all" else part[part["group"] == name]
+            numbers = values[measure].dropna().to_numpy(float)
+            if not numbers.size:
+                rows.append(
+                    _row("group summary", organ, measure, name, n=0, note="nothing measured")
+                )
+                continue
+            low, middle, high = np.percentile(numbers, (25, 50, 75))
+            spread = f", mean {numbers.mean():.3f}, SD {numbers.std(ddof=1):.3f}"
+            rows.append(
+                _row(
+                    "group summary", organ, measure, name, n=numbers.size, estimate=middle,
+                    estimate_name="median of ears (interval: quartiles)", ci_low=low, ci_high=high,
+                    note=f"{values.participant_id.nunique()} participants"
+                    + (spread if numbers.size > 1 else ""),
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _group_tests(ears: pd.DataFrame) -> list[dict[str, Any]]:
+    """Mann-Whitney between groups, by the larger ear of each person; Hodges-Lehmann shift."""
+    if ears.empty or not _has_groups(ears) or ears["group"].dropna().nunique() < 2:
+        return [
+            _row("group comparison", LABYRINTH, "eh_volume_ratio", "",
+                 note="needs two groups in participants.tsv")
+        ]  # fmt: skip
+    rows = []
+    for organ, measure in _places():
+        people = per_person(ears, organ, measure)
+        groups = {
+            name: part[measure].to_numpy(float) for name, part in people.groupby("group", sort=True)
+        }
+        for (a, x), (b, y) in itertools.combinations(groups.items(), 2):
+            comparison = f"{a!s} - {b!s}"
+            if min(len(x), len(y)) < 3:
+                rows.append(
+                    _row("group comparison", organ, measure, comparison, n=len(x) + len(y),
+                         note="fewer than three participants in a group")
+                )  # fmt: skip
+                continue
+            test = stats.mannwhitneyu(x, y)
+            shifts = np.subtract.outer(x, y).ravel()
+            low, high = _bootstrap_shift(x, y)
+            rows.append(
+                _row(
+                    "group comparison", organ, measure, comparison, n=len(x) + len(y),
+                    estimate=float(np.median(shifts)), estimate_name="Hodges-Lehmann shift",
+                    ci_low=low, ci_high=high, statistic=float(test.statistic),
+                    p_value=float(test.pvalue),
+                    effect_size=float(2 * test.statistic / (len(x) * len(y)) - 1),
+                    effect_size_name="rank-biserial correlation",
+                    note="Mann-Whitney; larger ear of each participant; interval: bootstrap",
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _bootstrap_shift(x: Values, y: Values, draws: int = 2000) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    shifts = [
+        np.median(np.subtract.outer(rng.choice(x, len(x)), rng.choice(y, len(y))))
+        for _ in range(draws)
+    ]
+    low, high = np.percentile(shifts, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _side_tests(ears: pd.DataFrame) -> list[dict[str, Any]]:
+    """Affected against other ear (unilateral disease) and left against right, within persons."""
+    rows = []
+    for organ, measure in _places():
+        pairs = _both_ears(ears, organ, measure)
+        unilateral = pairs[pairs.get("affected_side", pd.Series(dtype=str)).isin(("left", "right"))]
+        affected = np.where(
+            unilateral.get("affected_side", pd.Series(dtype=str)) == "left",
+            unilateral["left"], unilateral["right"],
+        )  # fmt: skip
+        other = unilateral["left"].to_numpy() + unilateral["right"].to_numpy() - affected
+        rows.append(_paired(organ, measure, "affected - other ear", affected, other))
+        rows.append(
+            _paired(organ, measure, "left - right", pairs["left"].to_numpy(float),
+                    pairs["right"].to_numpy(float))
+        )  # fmt: skip
+    return rows
+
+
+def _both_ears(ears: pd.DataFrame, organ: str, measure: str) -> pd.DataFrame:
+    if ears.empty:
+        return pd.DataFrame(columns=["left", "right"], dtype=float)
+    part = ears[(ears.organ == organ) & ears[measure].notna()]
+    wide = part.pivot(index=["participant_id", "session_id"], columns="side", values=measure)
+    wide = wide.reindex(columns=["left", "right"]).dropna().reset_index()
+    wide = wide.drop_duplicates("participant_id")
+    if "affected_side" in part:
+        sides = part.drop_duplicates("participant_id").set_index("participant_id")["affected_side"]
+        wide["affected_side"] = wide["participant_id"].map(sides)
+    return wide
+
+
+def _paired(organ: str, measure: str, comparison: str, a: Values, b: Values) -> dict[str, Any]:
+    difference = np.asarray(a, float) - np.asarray(b, float)
+    row = _row("side comparison", organ, measure, comparison, n=len(difference))
+    if len(difference) < 5 or not difference.any():
+        return row | {"note": "fewer than five pairs, or no difference at all"}
+    test = stats.wilcoxon(difference)
+    ranks = stats.rankdata(np.abs(difference))
+    positive, negative = (ranks[difference > 0].sum(), ranks[difference < 0].sum())
+    return row | {
+        "estimate": float(np.median(difference)),
+        "estimate_name": "median difference",
+        "statistic": float(test.statistic),
+        "p_value": float(test.pvalue),
+        "effect_size": float((positive - negative) / ranks.sum()),
+        "effect_size_name": "matched-pairs rank-biserial correlation",
+        "note": "Wilcoxon signed rank",
+    }
+
+
+def _hearing(ears: pd.DataFrame) -> list[dict[str, Any]]:
+    """Spearman correlation of an ear's ratio with its own pure-tone average.
+
+    The interval resamples persons, not ears, and the p-value comes from permuting hearing between
+    persons, so that two ears of one person do not count as two witnesses.
+    """
+    if ears.empty or not {"pta_left", "pta_right"} <= set(ears.columns):
+        return [
+            _row("correlation with hearing", LABYRINTH, "eh_volume_ratio", "pure-tone average",
+                 note="needs pta_left and pta_right in participants.tsv")
+        ]  # fmt: skip
+    rows = []
+    for organ, measure in _places():
+        part = ears[(ears.organ == organ) & ears[measure].notna()].copy()
+        part["pta"] = np.where(part.side == "left", part.pta_left, part.pta_right)
+        part = part.dropna(subset=["pta"])
+        row = _row("correlation with hearing", organ, measure, "pure-tone average", n=len(part))
+        people = [
+            group[[measure, "pta"]].to_numpy(float)
+            for _, group in part.groupby("participant_id", sort=True)
+        ]
+        if len(people) < 5 or part[measure].nunique() < 2 or part["pta"].nunique() < 2:
+            rows.append(row | {"note": "fewer than five participants, or nothing varies"})
+            continue
+        found = float(stats.spearmanr(part[measure], part["pta"]).statistic)
+        low, high, p = _clustered_spearman(people, found)
+        rows.append(
+            row
+            | {
+                "estimate": found, "estimate_name": "Spearman's rho", "ci_low": low,
+                "ci_high": high, "p_value": p, "effect_size": found,
+                "effect_size_name": "Spearman's rho",
+                "note": "interval and p resample participants",
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _clustered_spearman(people: Sequence[Values], found: float) -> tuple[float, float, float]:
+    rng = np.random.default_rng(0)
+    drawn, permuted = [], []
+    for _ in range(1000):
+        chosen = np.concatenate([people[i] for i in rng.integers(len(people), size=len(people))])
+        if np.ptp(chosen[:, 0]) > 0 and np.ptp(chosen[:, 1]) > 0:
+            drawn.append(stats.spearmanr(*chosen.T).statistic)
+        order = rng.permutation(len(people))
+        pairs = [(p[:, 0], people[o][:, 1]) for p, o in zip(people, order)]
+        x = np.concatenate([np.resize(a, max(len(a), len(b))) for a, b in pairs])
+        y = np.concatenate([np.resize(b, max(len(a), len(b))) for a, b in pairs])
+        permuted.append(stats.spearmanr(x, y).statistic)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    p = (1 + np.sum(np.abs(permuted) >= abs(found))) / (len(permuted) + 1)
+    return float(low), float(high), float(p)
+
+
+def matched_with_reader(
+    ears: pd.DataFrame, reader: pd.DataFrame, organ: str, measure: str
+) -> pd.DataFrame:
+    """Ours (`measure`) and the reader's (`reader_value`) for the ears that both measured."""
+    keys = ["participant_id", "session_id", "side", "organ"]
+    if ears.empty or measure not in reader:
+        return pd.DataFrame(columns=[*keys, measure, "reader_value"])
+    theirs = reader[[*keys, measure]].groupby(keys, as_index=False).mean()
+    both = ears.merge(theirs.rename(columns={measure: "reader_value"}), on=keys)
+    return both[both.organ == organ].dropna(subset=[measure, "reader_value"])
+
+
+def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> list[dict[str, Any]]:
+    if reader is None:
+        return [
+            _row("agreement with reader", LABYRINTH, "eh_volume_ratio", "pipeline - reader",
+                 note="no reader's table given")
+        ]  # fmt: skip
+    rows = []
+    for organ, measure in _places():
+        if measure not in reader:
+            continue
+        both = matched_with_reader(ears, reader, organ, measure)
+        ours, theirs = (both[c].to_numpy(float) for c in (measure, "reader_value"))
+        row = _row("agreement with reader", organ, measure, "pipeline - reader", n=len(both))
+        if len(both) < 3:
+            rows.append(row | {"note": "fewer than three ears that both measured"})
+            continue
+        icc, low, high = icc_2_1(ours, theirs)
+        limits = bland_altman(ours, theirs)
+        rows.append(
+            row | {"estimate": icc, "estimate_name": "ICC(2,1)", "ci_low": low, "ci_high": high}
+        )
+        for name, key in (
+            ("bias", "bias"),
+            ("lower limit of agreement", "lower"),
+            ("upper limit of agreement", "upper"),
+        ):
+            rows.append(
+                row
+                | {
+                    "estimate": limits[key], "estimate_name": name,
+                    "ci_low": limits[f"{key}_low"], "ci_high": limits[f"{key}_high"],
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _correct(table: pd.DataFrame) -> pd.DataFrame:
+    """Holm correction over the organs and measures of each analysis and comparison."""
+    from statsmodels.stats.multitest import multipletests
+
+    table = table.copy()
+    table["p_corrected"] = np.nan
+    tested = table["p_value"].notna()
+    for _, part in table[tested].groupby(["analysis", "comparison"]):
+        p = part["p_value"].to_numpy(float)
+        table.loc[part.index, "p_corrected"] = multipletests(p, method="holm")[1]
+    return table
+
+
+def _round(table: pd.DataFrame) -> pd.DataFrame:
+    for column in ("estimate", "ci_low", "ci_high", "statistic", "effect_size"):
+        table[column] = pd.to_numeric(table[column]).round(4)
+    for column in ("p_value", "p_corrected"):
+        table[column] = pd.to_numeric(table[column]).map(
+            lambda p: float(f"{p:.3g}"), na_action="ignore"
+        )
+    return table
