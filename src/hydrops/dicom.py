@@ -13,14 +13,11 @@ import numpy.typing as npt
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-MR_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.4",
-    "1.2.840.10008.5.1.4.1.1.4.1",
-    "1.2.840.10008.5.1.4.1.1.2",
-    "1.2.840.10008.5.1.4.1.1.2.1",
-}
 #: Transfer syntaxes that do not compress: a file then holds at least its pixels.
 UNCOMPRESSED = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
+
+#: Fewer slices than this are what is left of a volume, or a scout.
+LEAST_SLICES = 4
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,18 @@ class SeriesHeader:
         """Files of the series, each once, in the order of their names."""
         return sorted({s.file for s in self.slices})
 
+    @property
+    def is_mosaic(self) -> bool:
+        """Whether each file holds all slices of a volume side by side (Siemens)."""
+        return "MOSAIC" in self.image_type
+
+    @property
+    def places(self) -> int:
+        """Number of different slice positions."""
+        normal = self._normal()
+        along = np.sort([float(np.dot(s.position, normal)) for s in self.slices])
+        return 1 + int((np.diff(along) > 1e-3).sum())
+
     def describe(self) -> str:
         """The series in words that identify it and nobody."""
         times = [
@@ -74,8 +83,8 @@ class SeriesHeader:
         """Why the slices make no volume, in a sentence, or None if they do."""
         if self.truncated:
             return f"{self.describe()}: the file {self.truncated[0].name} is cut off"
-        if len(self.slices) < 2:
-            return f"{self.describe()}: a single slice is no volume"
+        if len(self.slices) < LEAST_SLICES:
+            return f"{self.describe()}: only {len(self.slices)} slice(s) are there, no volume"
         orientations = np.array([s.orientation for s in self.slices])
         if np.abs(orientations - orientations[0]).max() > 1e-3:
             return f"{self.describe()}: its slices are not parallel, so they make no volume"
@@ -132,8 +141,6 @@ def find_series(files: Iterable[Path]) -> tuple[list[SeriesHeader], list[Path]]:
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
             uid = str(header.SeriesInstanceUID)
-            if str(header.get("SOPClassUID", "")) not in MR_CLASSES:
-                raise AttributeError("no image")
             frames = _slices(path, header)
         except (
             InvalidDicomError,

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hydrops.labels import LABYRINTH, ORGANS
 from hydrops.statistics import bland_altman, icc_2_1, matched_with_reader
 
+#: Okabe and Ito (2008), told apart by colour-blind readers.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 ORGAN_NAMES = {
     "cochlea": "Cochlea",
@@ -22,170 +26,305 @@ ORGAN_NAMES = {
     "semicircular_canals": "Semicircular canals",
     LABYRINTH: "Labyrinth",
 }
+#: Name of a group for participants that have none.
+NO_GROUP = "no group"
+RATIO = "eh_volume_ratio"
+KEYS = ["participant_id", "session_id"]
+#: The golden ratio's fraction spreads points evenly, the same way each time.
+GOLDEN = 0.6180339887
+Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class CohortFigure:
-    """A figure that was written: its files share `name`."""
+    """A figure of the report.
+
+    Parameters
+    ----------
+    name
+        Stem of its files.
+    caption
+        What it shows; of a figure that could not be drawn, why.
+    png
+        Its picture, with an SVG of the same stem beside it; None if it could not be drawn.
+    """
 
     name: str
     title: str
     caption: str
-    png: Path
+    png: Path | None
+
+
+class _NothingToDrawError(Exception):
+    """The data do not allow a figure; the message says why."""
 
 
 def write_figures(
     ears: pd.DataFrame,
     participants: pd.DataFrame,
     reader: pd.DataFrame | None,
+    statistics: pd.DataFrame,
     simulated: bool,
     folder: Path,
 ) -> list[CohortFigure]:
-    """Draw what the data allow; `ears` as the cohort's table, `simulated` marks every caption."""
-    keys = ["participant_id", "session_id"]
-    merged = ears.merge(participants, on=keys, how="left") if not ears.empty else ears
-    drawings: list[tuple[str, str, Callable[[], tuple[Figure, str] | None]]] = [
-        ("ratio_by_group", "EH volume ratio by group and organ", lambda: _by_group(merged)),
-        ("sides", "Left against right ear", lambda: _sides(merged)),
-        ("hearing", "EH volume ratio and hearing", lambda: _hearing(merged)),
-        ("agreement", "Agreement with the reader", lambda: _agreement(merged, reader)),
-    ]
+    """Draw what the data allow; the same tables give the same bytes.
+
+    Parameters
+    ----------
+    ears, statistics
+        The cohort's tables as `hydrops.cohort.read_table` reads them.
+    reader
+        A reader's measurements, see `hydrops.statistics.read_reader_table`.
+    simulated
+        Marks every figure and caption.
+    folder
+        Gets ``<name>.png`` and ``<name>.svg``; those of a figure that can no longer be drawn are
+        removed.
+    """
+    table = _tidy(ears, participants)
+    drawings: list[tuple[str, str, Callable[[], tuple[Figure, str]]]] = [
+        ("ratio_by_group", "EH volume ratio by group and organ",
+         lambda: _by_group(table, statistics)),
+        ("sides", "Left against right ear", lambda: _sides(table)),
+        ("hearing", "EH volume ratio and hearing", lambda: _hearing(table, statistics)),
+        ("agreement", "Agreement with the reader", lambda: _agreement(table, reader)),
+    ]  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    with matplotlib.rc_context({"svg.hashsalt": "hydrops", "font.size": 10}):
-        for name, title, drawing in drawings:
-            drawn = drawing()
-            if drawn is None:
-                continue
-            figure, caption = drawn
-            if simulated:
-                caption += " Simulation: the data are digital phantoms."
-                figure.text(0.995, 0.005, "simulated data", ha="right", va="bottom",
-                            fontsize=8, color="#888888")  # fmt: skip
-            png = folder / f"{name}.png"
-            figure.savefig(png, dpi=130, metadata={"Software": None})
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-            written.append(CohortFigure(name, title, caption, png))
-    return written
+    style: Any = {"svg.hashsalt": "hydrops", "font.size": 10, "font.family": "DejaVu Sans"}
+    with matplotlib.rc_context(style):
+        return [_write(folder, simulated, *drawing) for drawing in drawings]
 
 
-def _by_group(ears: pd.DataFrame) -> tuple[Figure, str] | None:
-    ears = ears[ears["eh_volume_ratio"].notna()] if not ears.empty else ears
-    if ears.empty:
-        return None
-    table = ears.copy()
-    if "group" not in table or table["group"].isna().all():
-        table["group"] = "all"
-    table["group"] = table["group"].replace("", np.nan).fillna("no group")
+def _write(
+    folder: Path, simulated: bool, name: str, title: str, draw: Callable[[], tuple[Figure, str]]
+) -> CohortFigure:
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    try:
+        figure, caption = draw()
+    except _NothingToDrawError as nothing:
+        png.unlink(missing_ok=True)
+        svg.unlink(missing_ok=True)
+        return CohortFigure(name, title, str(nothing), None)
+    if simulated:
+        caption += " Simulation: the data are digital phantoms, not patients."
+        figure.suptitle("SIMULATED DATA", x=0.995, ha="right", fontsize=8, color="#b00020")
+    figure.savefig(png, dpi=130, metadata={"Software": None})
+    figure.savefig(svg, metadata={"Date": None})
+    return CohortFigure(name, title, caption, png)
+
+
+def _tidy(ears: pd.DataFrame, participants: pd.DataFrame) -> pd.DataFrame:
+    """Ears that have a ratio, with what is known of their participants; groups always named."""
+    table = ears.merge(participants, on=KEYS, how="left")
+    table[RATIO] = pd.to_numeric(table[RATIO])
+    table = table[table[RATIO].notna()].copy()
+    for column, missing in (("group", NO_GROUP), ("affected_side", "not given")):
+        if column not in table:
+            table[column] = missing
+        blank = table[column].isna() | table[column].isin(["", "n/a"])
+        table[column] = table[column].where(~blank, missing)
+    return table
+
+
+def _by_group(table: pd.DataFrame, statistics: pd.DataFrame) -> tuple[Figure, str]:
+    """Boxes and points of every organ, groups side by side; n below, p above."""
+    if table.empty:
+        raise _NothingToDrawError("No ear has an EH volume ratio.")
     groups = sorted(table["group"].unique())
-    table["Organ"] = table["organ"].map(ORGAN_NAMES)
-    order = [ORGAN_NAMES[o] for o in (*ORGANS, LABYRINTH)]
-    colours = dict(zip(groups, PALETTE * (len(groups) // len(PALETTE) + 1)))
-    figure = Figure(figsize=(9.5, 5.0), layout="constrained")
+    order = [*ORGANS, LABYRINTH]
+    colours = _colours(groups)
+    figure = Figure(figsize=(9.6, 4.9), layout="constrained")
     panel = figure.subplots()
-    common = {"data": table, "x": "Organ", "y": "eh_volume_ratio", "hue": "group",
-              "order": order, "hue_order": groups, "ax": panel}  # fmt: skip
-    sns.boxplot(**common, palette=colours, showfliers=False, fill=False, linewidth=1.3, gap=0.15)
-    sns.stripplot(**common, palette=colours, dodge=True, size=4.5, alpha=0.75, legend=False,
-                  jitter=0.12)  # fmt: skip
-    counts = table[table.organ == LABYRINTH].groupby("group")
-    labels = {g: f"{g} ({len(p)} ears of {p.participant_id.nunique()})" for g, p in counts}
-    legend = panel.get_legend()
-    for text in legend.get_texts() if legend else ():
-        text.set_text(labels.get(text.get_text(), text.get_text()))
-    sns.move_legend(panel, "upper right", title=None, frameon=False)
-    top = max(0.6, float(table["eh_volume_ratio"].max()) * 1.15)
-    panel.set(xlabel="", ylabel="EH volume ratio", ylim=(0, top))
+    sns.boxplot(
+        table, x="organ", y=RATIO, hue="group", order=order, hue_order=groups, ax=panel,
+        palette=colours, showfliers=False, fill=False, linewidth=1.4, gap=0.2, legend=False,
+    )  # fmt: skip
+    width = 0.8 / len(groups)
+    for number, organ in enumerate(order):
+        for rank, group in enumerate(groups):
+            values = table[(table["organ"] == organ) & (table["group"] == group)][RATIO]
+            middle = number - 0.4 + (rank + 0.5) * width
+            _points(panel, middle, 0.28 * width, values.to_numpy(float), colours[group])
+    top = max(0.6, float(table[RATIO].max()) * 1.1)
+    tests = _group_tests(statistics) if len(groups) == 2 else {}
+    for number, organ in enumerate(order):
+        if organ in tests:
+            panel.text(number, 1.0, p_words(tests[organ]), ha="center", va="bottom", fontsize=9,
+                       transform=panel.get_xaxis_transform())  # fmt: skip
+    counts = {
+        organ: " | ".join(
+            str(((table["organ"] == organ) & (table["group"] == group)).sum()) for group in groups
+        )
+        for organ in order
+    }
+    panel.set_xticks(range(len(order)), [f"{ORGAN_NAMES[o]}\nn = {counts[o]}" for o in order])
+    panel.set(xlabel="", ylabel="EH volume ratio (ELS / TFS)", ylim=(0, top))
+    whole = table[table["organ"] == LABYRINTH].groupby("group")["participant_id"].nunique()
+    for group in groups:
+        people = int(whole.get(group, 0))
+        panel.plot([], [], "s", color=colours[group], label=f"{group} ({people} participants)")
+    figure.legend(loc="outside upper left", ncols=min(len(groups), 4), frameon=False)
     sns.despine(ax=panel)
-    return figure, (
-        "Endolymph's share of the fluid space, one point an ear; boxes show median and quartiles."
+    caption = (
+        "Share of the fluid space that is endolymph. One point an ear; boxes show the median and "
+        "the quartiles, whiskers reach 1.5 times the box; n counts ears"
+        + (f" ({', '.join(groups)})." if len(groups) > 1 else ".")
+    )
+    if tests:
+        caption += (
+            " p: Mann-Whitney test by the larger ear of each participant, Holm's correction over "
+            "organs and measures."
+        )
+    return figure, caption
+
+
+def _points(panel: Axes, middle: float, spread: float, values: Values, colour: str) -> None:
+    """Points beside each other without chance, so that a figure is the same each time."""
+    offsets = np.empty(len(values))
+    offsets[np.argsort(values, kind="stable")] = (np.arange(len(values)) * GOLDEN) % 1.0 - 0.5
+    size, strength = (4.5, 0.8) if len(values) < 100 else (2.5, 0.4)
+    panel.plot(
+        middle + 2 * spread * offsets, values, "o", color=colour, ms=size, alpha=strength, mew=0
     )
 
 
-def _sides(ears: pd.DataFrame) -> tuple[Figure, str] | None:
-    if ears.empty:
-        return None
-    part = ears[(ears.organ == LABYRINTH) & ears["eh_volume_ratio"].notna()]
-    wide = part.pivot(
-        index=["participant_id", "session_id"], columns="side", values="eh_volume_ratio"
-    ).reindex(columns=["left", "right"])
-    wide = wide.dropna()
+def _group_tests(statistics: pd.DataFrame) -> dict[str, float]:
+    """Corrected p by organ where two groups were compared."""
+    rows = statistics[
+        (statistics["analysis"] == "group comparison")
+        & (statistics["measure"] == RATIO)
+        & statistics["p_corrected"].notna()
+    ]
+    return dict(zip(rows["organ"].astype(str), rows["p_corrected"].astype(float)))
+
+
+def p_words(p: float) -> str:
+    """A p-value as it is written: ``p = 0.034``, never ``p = 0.000``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _sides(table: pd.DataFrame) -> tuple[Figure, str]:
+    part = table[table["organ"] == LABYRINTH]
+    wide = part.pivot(index=KEYS, columns="side", values=RATIO)
+    wide = wide.reindex(columns=["left", "right"]).dropna()
     if wide.empty:
-        return None
-    side: dict[str, str] = {}
-    if "affected_side" in part:
-        side = dict(zip(part["participant_id"], part["affected_side"]))
-    affected = [side.get(p, "not given") for p, _ in wide.index]
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
-    panel = figure.subplots()
-    names = [n for n in ("left", "right", "both", "none", "not given") if n in affected]
-    for name, colour in zip(names, PALETTE):
-        chosen = wide[[a == name for a in affected]]
-        panel.plot(chosen["left"], chosen["right"], "o", color=colour, ms=6, alpha=0.85,
-                   label=f"affected: {name}")  # fmt: skip
-    top = max(0.5, float(wide.to_numpy().max()) * 1.1)
-    panel.plot([0, top], [0, top], "--", color="#888888", lw=1)
-    panel.set(xlabel="left ear, EH volume ratio", ylabel="right ear, EH volume ratio",
-              xlim=(0, top), ylim=(0, top), aspect="equal")  # fmt: skip
-    panel.legend(frameon=False, fontsize=9)
-    sns.despine(ax=panel)
+        raise _NothingToDrawError("No participant has an EH volume ratio of both ears.")
+    known = part.drop_duplicates(KEYS).set_index(KEYS)["affected_side"]
+    affected = known.reindex(wide.index)
+    figure, panel = _square()
+    names = [n for n in ("left", "right", "both", "none", "not given") if (affected == n).any()]
+    for name, marker in zip(names, "<>DoX"):
+        chosen = wide[affected == name]
+        colour = dict(zip(("left", "right", "both", "none"), PALETTE[2:])).get(name, "#555555")
+        panel.plot(chosen["left"], chosen["right"], marker, color=colour, ms=7, alpha=0.8, mew=0,
+                   label=f"affected ear: {name} (n = {len(chosen)})")  # fmt: skip
+    _identity(panel, wide.to_numpy(float))
+    panel.set(xlabel="left ear, EH volume ratio", ylabel="right ear, EH volume ratio")
+    figure.legend(loc="outside upper left", frameon=False, fontsize=9, ncols=1)
     return figure, (
-        "Each point is a participant; off the dashed line the ears differ. In unilateral disease "
-        "the affected ear is expected to have the larger ratio."
+        "Labyrinth, one point an examination with both ears measured. On the dashed line the ears "
+        "are equal; with unilateral disease on the left, a point is expected below it, with "
+        "disease on the right above it."
     )
 
 
-def _hearing(ears: pd.DataFrame) -> tuple[Figure, str] | None:
-    if ears.empty or not {"pta_left", "pta_right"} <= set(ears.columns):
-        return None
-    part = ears[(ears.organ == LABYRINTH) & ears["eh_volume_ratio"].notna()].copy()
-    part["pta"] = np.where(part.side == "left", part.pta_left, part.pta_right)
+def _hearing(table: pd.DataFrame, statistics: pd.DataFrame) -> tuple[Figure, str]:
+    if not {"pta_left", "pta_right"} <= set(table.columns):
+        raise _NothingToDrawError(
+            "No hearing thresholds are given (pta_left and pta_right in participants.tsv)."
+        )
+    part = table[table["organ"] == LABYRINTH].copy()
+    part["pta"] = np.where(part["side"] == "left", part["pta_left"], part["pta_right"])
+    part["pta"] = pd.to_numeric(part["pta"])
     part = part.dropna(subset=["pta"])
     if len(part) < 3:
-        return None
-    figure = Figure(figsize=(6.2, 4.6), layout="constrained")
-    panel = figure.subplots()
-    groups = part["group"].fillna("all") if "group" in part else pd.Series("all", part.index)
-    for name, colour in zip(sorted(groups.unique()), PALETTE):
-        chosen = part[groups == name]
-        panel.plot(chosen["pta"], chosen["eh_volume_ratio"], "o", color=colour, alpha=0.8,
-                   label=name)  # fmt: skip
+        raise _NothingToDrawError("Fewer than three measured ears have a hearing threshold.")
+    figure, panel = _square()
+    groups = sorted(part["group"].unique())
+    for group, colour in _colours(groups).items():
+        chosen = part[part["group"] == group]
+        panel.plot(chosen["pta"], chosen[RATIO], "o", color=colour, alpha=0.8, ms=6, mew=0,
+                   label=f"{group} (n = {len(chosen)} ears)")  # fmt: skip
+    rows = statistics[
+        (statistics["analysis"] == "correlation with hearing")
+        & (statistics["organ"] == LABYRINTH)
+        & (statistics["measure"] == RATIO)
+        & statistics["estimate"].notna()
+    ]
+    for row in rows.itertuples():
+        panel.set_title(
+            f"Spearman's rho {row.estimate:+.2f} ({row.ci_low:+.2f} to {row.ci_high:+.2f})",
+            fontsize=10,
+        )
     panel.set(xlabel="pure-tone average of the ear, dB HL", ylabel="EH volume ratio, labyrinth")
-    panel.legend(frameon=False)
+    panel.set_ylim(0, max(0.5, float(part[RATIO].max()) * 1.1))
+    figure.legend(loc="outside upper left", frameon=False, fontsize=9)
     sns.despine(ax=panel)
-    return figure, "Each point is an ear, with the hearing threshold of the same ear."
+    return figure, (
+        "One point an ear, with the pure-tone average of the same ear. The interval of Spearman's "
+        "rho resamples participants, whose two ears are not independent."
+    )
 
 
-def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> tuple[Figure, str] | None:
-    if reader is None or "eh_volume_ratio" not in reader:
-        return None
-    both = matched_with_reader(ears, reader, LABYRINTH, "eh_volume_ratio")
-    if len(both) < 3:
-        return None
-    ours, theirs = (both[c].to_numpy(float) for c in ("eh_volume_ratio", "reader_value"))
+def _agreement(table: pd.DataFrame, reader: pd.DataFrame | None) -> tuple[Figure, str]:
+    """Scatter with identity line and ICC, and Bland-Altman with bias and limits."""
+    if reader is None or RATIO not in reader:
+        raise _NothingToDrawError("No reader's table with an EH volume ratio is given.")
+    both = matched_with_reader(table, reader, LABYRINTH, RATIO)
+    ours, theirs = (both[c].to_numpy(float) for c in (RATIO, "reader_value"))
+    if len(both) < 3 or np.ptp(np.concatenate([ours, theirs])) == 0:
+        raise _NothingToDrawError("Fewer than three ears were measured by the reader too.")
     icc, low, high = icc_2_1(ours, theirs)
     limits = bland_altman(ours, theirs)
-    figure = Figure(figsize=(10.5, 4.8), layout="constrained")
-    scatter, differences = figure.subplots(1, 2)
-    top = max(0.5, float(max(ours.max(), theirs.max())) * 1.1)
-    scatter.plot([0, top], [0, top], "--", color="#888888", lw=1)
-    scatter.plot(theirs, ours, "o", color=PALETTE[0], alpha=0.8)
-    scatter.set(xlabel="reader, EH volume ratio", ylabel="pipeline, EH volume ratio",
-                xlim=(0, top), ylim=(0, top), aspect="equal")  # fmt: skip
-    scatter.set_title(f"ICC(2,1) {icc:.3f} ({low:.3f} to {high:.3f}), n = {len(both)} ears",
-                      fontsize=10)  # fmt: skip
-    differences.plot((ours + theirs) / 2, ours - theirs, "o", color=PALETTE[0], alpha=0.8)
-    for key, style in (("bias", "-"), ("lower", "--"), ("upper", "--")):
-        differences.axhline(limits[key], color=PALETTE[1], ls=style, lw=1.2)
-        differences.axhspan(limits[f"{key}_low"], limits[f"{key}_high"], color=PALETTE[1],
-                            alpha=0.1, lw=0)  # fmt: skip
-        differences.text(1.0, limits[key], f" {limits[key]:+.3f}", va="center", fontsize=9,
+    figure = Figure(figsize=(9.6, 4.7), layout="constrained")
+    scatter, differences = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    style: dict[str, Any] = {"color": PALETTE[0], "alpha": 0.75, "ms": 6, "mew": 0}
+    scatter.plot(theirs, ours, "o", **style)
+    _identity(scatter, np.concatenate([ours, theirs]))
+    scatter.set(xlabel="reader, EH volume ratio", ylabel="pipeline, EH volume ratio")
+    scatter.set_title(
+        f"ICC(2,1) {icc:.3f} (95 % CI {low:.3f} to {high:.3f})\nn = {len(both)} ears", fontsize=10
+    )
+    differences.plot((ours + theirs) / 2, ours - theirs, "o", **style)
+    differences.axhline(0, color="#888888", lw=0.8, ls=":")
+    for key, name, dashes in (
+        ("bias", "bias", "-"),
+        ("lower", "lower limit", "--"),
+        ("upper", "upper limit", "--"),
+    ):
+        differences.axhline(limits[key], color=PALETTE[1], ls=dashes, lw=1.3)
+        differences.axhspan(
+            limits[f"{key}_low"], limits[f"{key}_high"], color=PALETTE[1], alpha=0.1, lw=0
+        )
+        differences.text(1.01, limits[key], f"{name}\n{limits[key]:+.3f}", va="center", fontsize=9,
                          transform=differences.get_yaxis_transform())  # fmt: skip
+    lowest = min(limits["lower_low"], float((ours - theirs).min()))
+    highest = max(limits["upper_high"], float((ours - theirs).max()))
+    margin = 0.1 * (highest - lowest)
+    differences.set_ylim(lowest - margin, highest + margin)
     differences.set(xlabel="mean of pipeline and reader", ylabel="pipeline - reader")
-    differences.set_title("Bland-Altman: bias and limits of agreement", fontsize=10)
+    differences.set_title("Bland-Altman: bias and\nlimits of agreement", fontsize=10)
     for panel in (scatter, differences):
         sns.despine(ax=panel)
     return figure, (
-        "EH volume ratio of the labyrinth, pipeline against reader; dashed on the left: identity. "
-        "On the right, bias and limits of agreement with their 95 % confidence intervals (bands)."
+        "EH volume ratio of the labyrinth, one point an ear. Left: pipeline against reader; on the "
+        "dashed line they are equal. Right: their difference against their mean, with bias and "
+        "95 % limits of agreement; bands are 95 % confidence intervals. A bias away from zero is "
+        "a difference in rule; a cloud that widens or slopes is one that grows with the hydrops."
     )
+
+
+def _square() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.7, 5.2), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _identity(panel: Axes, values: Values) -> None:
+    top = max(0.5, float(values.max()) * 1.1)
+    panel.plot([0, top], [0, top], "--", color="#888888", lw=1, zorder=0)
+    panel.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+    sns.despine(ax=panel)
+
+
+def _colours(groups: list[str]) -> dict[str, str]:
+    return {group: PALETTE[rank % len(PALETTE)] for rank, group in enumerate(groups)}

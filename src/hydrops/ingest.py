@@ -174,19 +174,23 @@ def convert_series(header: SeriesHeader, folder: Path) -> Path:
         last = next((li for li in reversed(done.stdout.splitlines()) if "rror" in li), "")
         reason = f"it made {len(made)} images of it" if made else f"it made no image of it {last}"
         raise ExcludedError(f"{header.describe()}: dcm2niix cannot convert it, {reason}".strip())
-    image = nib.load(made[0])
-    shape = image.shape[:3]
+    if not header.is_mosaic:
+        _check_geometry(nib.load(made[0]), header)
+    return made[0]
+
+
+def _check_geometry(image: nib.Nifti1Image, header: SeriesHeader) -> None:
+    """Compare size and corner voxels; dcm2niix may flip and reorder the axes."""
+    shape = (*image.shape, 1)[:3]
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
     found = (image.affine[:3, :3] @ corners + image.affine[:3, 3:]).T
     apart = np.linalg.norm(found[:, None] - header.corners()[None], axis=2).min(1).max()
-    if sorted(shape[:2]) != sorted((header.columns, header.rows)) or apart > 0.05 * min(
-        header.pixel_spacing_mm
-    ):
+    expected = (header.columns, header.rows, header.places)
+    if sorted(shape) != sorted(expected) or apart > 0.05 * min(header.pixel_spacing_mm):
         raise ExcludedError(
-            f"{header.describe()}: the converted image lies {apart:.2f} mm from where the DICOM "
-            "headers put it; its geometry cannot be trusted"
+            f"{header.describe()}: the converted image ({shape} voxels) lies {apart:.2f} mm from "
+            f"where the DICOM headers put it ({expected} voxels); its geometry cannot be trusted"
         )
-    return made[0]
 
 
 def _ingest_nifti(

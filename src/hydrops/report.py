@@ -2,48 +2,85 @@
 
 from __future__ import annotations
 
-import base64
-import html
-from collections.abc import Sequence
-from importlib.metadata import version
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from hydrops import page
 from hydrops.cohort import read_table
-from hydrops.figures import ORGAN_NAMES, CohortFigure, write_figures
+from hydrops.figures import KEYS, ORGAN_NAMES, RATIO, CohortFigure, p_words, write_figures
 from hydrops.labels import LABYRINTH, ORGANS, SIDES
+from hydrops.measure import GRADE_THRESHOLDS
 from hydrops.model.bundle import Bundle
 from hydrops.participants import units_of
-from hydrops.paths import Paths
-from hydrops.records import write_text_atomically
+from hydrops.paths import Paths, Unit
+from hydrops.records import read_record, write_text_atomically
 
-#: Above so many sessions the overlays are linked to, not put into the file.
+#: Above so many examinations the overlays are linked to, not put into the file.
 MOST_EMBEDDED = 60
+#: Above so many rows a table is left to its file.
+MOST_ROWS = 500
+#: Usual total fluid of a labyrinth, mm3, and the most that patients moved between two series of
+#: an examination, degrees and mm (see the project's design); beyond them an ear is to be looked at.
+USUAL_TFS_MM3 = (140.0, 265.0)
+USUAL_ROTATION_DEG, USUAL_TRANSLATION_MM = 2.5, 1.3
+#: An uncertainty this many robust standard deviations above the median is unusual.
+UNUSUAL_DEVIATIONS = 3.0
+#: Fewest ears among which one can be unusual.
+LEAST_EARS = 6
 
-STYLE = """
-:root{--ink:#1c2733;--soft:#5b6b7b;--line:#dde3ea;--mark:#0072b2}
-*{box-sizing:border-box}
-body{font:16px/1.55 system-ui,"Segoe UI",Roboto,Helvetica,Arial,sans-serif;color:var(--ink);
-margin:0;background:#f4f6f8}
-main{max-width:1080px;margin:0 auto;background:#fff;padding:2rem 2.5rem 4rem}
-h1{font-size:1.7rem;margin:.2rem 0 .4rem}h2{font-size:1.25rem;margin:2.4rem 0 .7rem;
-border-bottom:2px solid var(--line);padding-bottom:.25rem}
-.cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.2rem 0}
-.card{flex:1 1 150px;border:1px solid var(--line);border-radius:8px;padding:.7rem 1rem}
-.card b{display:block;font-size:1.6rem}.card span{color:var(--soft);font-size:.9rem}
-.banner{background:#fff4d6;border-left:5px solid #e69f00;padding:.7rem 1rem;margin:1rem 0}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;width:100%}
-th,td{border-bottom:1px solid var(--line);padding:.35rem .6rem;text-align:left;
-vertical-align:top}th{background:#f4f6f8;white-space:nowrap}td.n{text-align:right;
-font-variant-numeric:tabular-nums;white-space:nowrap}
-figure{margin:1.4rem 0}img{max-width:100%;height:auto}figcaption,.soft{color:var(--soft);
-font-size:.92rem}details{border:1px solid var(--line);border-radius:6px;margin:.5rem 0;
-padding:.4rem .8rem}summary{cursor:pointer;font-weight:600}
-@media(max-width:600px){main{padding:1rem}}
-@media print{body{background:#fff}details{break-inside:avoid}}
-"""
+#: What a reader should see on an overlay, and what a defect looks like.
+LOOK_FOR = (
+    "The organs' contours follow the bright fluid of the MRC and stop short of the internal "
+    "auditory canal. A contour that runs on medially has leaked into the canal or the cistern; "
+    "a canal without contour was lost.",
+    "On HYDROPS-Mi2 perilymph is bright, endolymph dark, and zero mid grey. The endolymph's "
+    "contour encloses what is dark inside the fluid.",
+    "Bright and dark rims on opposite sides of every structure: the inversion images are shifted "
+    "against the MRC. Do not trust the ratio.",
+    "A labyrinth that is dark or grey throughout, with endolymph everywhere: too little gadolinium "
+    "in the perilymph, imaged too early, or PPI and PEI confused. Do not trust the ratio.",
+    "Stripes, ghosts or doubled edges: motion during a series. A grainy HYDROPS-Mi2: noise, which "
+    "raises the EH area ratio.",
+    "Landmarks: the helicotrema at the apex of the cochlea, the oval window on the lateral wall of "
+    "the vestibule, the round window below it at the basal turn.",
+)
+LIMITS = (
+    "Research use only. Not a medical device; nothing here may guide the care of a patient.",
+    "The network was trained on simulated images; see its model card for what it was tried on.",
+    "An EH ratio depends on dose, delay and sequence: compare within one protocol only.",
+    "The grades are thresholds on the EH area ratio and do not replace a reader's grade.",
+    "Malformed, operated or obliterated labyrinths lie outside what the network has seen.",
+)
+PACKAGES = (
+    "hydrops", "dcm2niix", "antspyx", "torch", "monai", "nibabel", "numpy", "pandas", "scipy",
+    "statsmodels", "matplotlib", "seaborn", "snakemake",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Cohort:
+    """What the sections of a report are written from."""
+
+    paths: Paths
+    model: str
+    participants: pd.DataFrame
+    ears: pd.DataFrame
+    exclusions: pd.DataFrame
+    statistics: pd.DataFrame
+    output: Path
+
+    @property
+    def whole(self) -> pd.DataFrame:
+        """One row an ear."""
+        return self.ears[self.ears["organ"] == LABYRINTH]
 
 
 def write_report(
@@ -53,210 +90,553 @@ def write_report(
     reader: pd.DataFrame | None,
     simulated: bool,
     output: Path,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the figures and the report of one model's cohort.
 
     Parameters
     ----------
+    participants
+        As `hydrops.participants.read_participants` reads them.
+    reader
+        A reader's measurements, see `hydrops.statistics.read_reader_table`.
     simulated
         Whether the images are of phantoms; the report then says so at its head and below every
         figure.
+    output
+        The HTML file; the figures go beside it.
+    options
+        Options of the configuration that the results depend on, for the provenance.
     """
-    model = bundle.identifier
-    tables = {
-        name: read_table(paths.cohort(model, f"{name}.tsv"))
-        for name in ("ears", "exclusions", "statistics")
-    }
-    figures = write_figures(tables["ears"], participants, reader, simulated, output.parent)
-    sections = [
-        _summary(tables["ears"], tables["exclusions"], participants),
-        _exclusions(tables["exclusions"]),
-        *(_figure(figure) for figure in figures),
-        _ratios(tables["ears"]),
-        _statistics(tables["statistics"]),
-        _overlays(paths, model, participants, tables["ears"], output),
-        _methods(bundle),
+    cohort = _Cohort(
+        paths,
+        bundle.identifier,
+        participants,
+        *(read_table(paths.cohort(bundle.identifier, f"{name}.tsv"))
+          for name in ("ears", "exclusions", "statistics")),
+        output,
+    )  # fmt: skip
+    figures = write_figures(
+        cohort.ears, participants, reader, cohort.statistics, simulated, output.parent
+    )
+    quality = quality_table(paths, cohort.model, cohort.ears)
+    body = [
+        _head(cohort, simulated),
+        _summary(cohort, quality),
+        _exclusions(cohort),
+        _results(cohort, figures),
+        _statistics(cohort.statistics),
+        _pictures(cohort, quality),
+        _methods(cohort),
+        page.section("limits", "Limits", page.bullets(LIMITS)),
+        _provenance(cohort, bundle, options or {}),
     ]
-    write_text_atomically(output, _page(sections, bundle, simulated))
+    ribbon = "SIMULATED DATA: digital phantoms, not patients" if simulated else ""
+    text = page.page("Endolymphatic hydrops: cohort report", ribbon, body)
+    write_text_atomically(output, text)
 
 
-def _page(sections: Sequence[str], bundle: Bundle, simulated: bool) -> str:
-    notes = [
-        "<div class=banner><strong>Research use only.</strong> Not a medical device; no figure "
-        "here may guide the care of a patient.</div>"
-    ]
-    if simulated:
-        notes.append(
-            "<div class=banner><strong>Simulation.</strong> Every image of this cohort is a "
-            "digital phantom; hearing and the reader are simulated too.</div>"
+def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
+    """One row an ear with what tells whether to trust it, and why to look at it.
+
+    Columns: participant_id, session_id, side, tfs_mm3, eh_volume_ratio, uncertainty (entropy in
+    the fluid, 0 to 1), rotation_deg and translation_mm (largest between series), look_first (why,
+    or empty).
+    """
+    rows = []
+    for row in ears[ears["organ"] == LABYRINTH].itertuples():
+        unit = Unit(str(row.participant_id), str(row.session_id))
+        segmented = _numbers(paths.record("segment", unit, model)).get(str(row.side), {})
+        motion = _numbers(paths.record("register", unit)).values()
+        rows.append(
+            [
+                unit.participant,
+                unit.session,
+                row.side,
+                row.tfs_mm3,
+                row.eh_volume_ratio,
+                segmented.get("uncertainty"),
+                max((m["rotation_deg"] for m in motion), default=None),
+                max((m["translation_mm"] for m in motion), default=None),
+            ]
         )
+    numbers = ["tfs_mm3", RATIO, "uncertainty", "rotation_deg", "translation_mm"]
+    table = pd.DataFrame(rows, columns=[*KEYS, "side", *numbers])
+    table[numbers] = table[numbers].astype(float)
+    limit = _unusual(table["uncertainty"].to_numpy(float))
+    table["look_first"] = [_why_look(row, limit) for _, row in table.iterrows()]
+    return table
+
+
+def _numbers(record: Path) -> dict[str, Any]:
+    """Numbers of a record; none where a run was started from later stages' files."""
+    return read_record(record).numbers if record.is_file() else {}
+
+
+def _unusual(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """Uncertainty above which an ear stands out from the others."""
+    values = values[np.isfinite(values)]
+    if len(values) < LEAST_EARS:
+        return float("inf")
+    middle = float(np.median(values))
+    # 1.4826 turns a median absolute deviation into a standard deviation of normal data.
+    spread = 1.4826 * float(np.median(np.abs(values - middle)))
+    return middle + UNUSUAL_DEVIATIONS * max(spread, 0.005)
+
+
+def _why_look(row: pd.Series, limit: float) -> str:
+    reasons = []
+    if not USUAL_TFS_MM3[0] <= row["tfs_mm3"] <= USUAL_TFS_MM3[1]:
+        reasons.append("unusual volume")
+    if row["uncertainty"] > limit:
+        reasons.append("uncertain segmentation")
+    if row["rotation_deg"] > USUAL_ROTATION_DEG or row["translation_mm"] > USUAL_TRANSLATION_MM:
+        reasons.append("much motion between series")
+    if pd.isna(row[RATIO]):
+        reasons.append("no EH ratio (MRC alone)")
+    return ", ".join(reasons)
+
+
+def _head(cohort: _Cohort, simulated: bool) -> str:
+    notes = page.paragraph("Research use only. Not a medical device.", "note")
+    if simulated:
+        notes += page.paragraph(
+            "Simulation. Every image of this cohort is a digital phantom; groups, hearing and the "
+            "reader are simulated too. No figure here says anything about patients.",
+            "note",
+        )
+    jumps = (
+        ("summary", "Summary"), ("exclusions", "Exclusions"), ("results", "Results"),
+        ("statistics", "Statistics"), ("pictures", "Every ear, to look at"),
+        ("methods", "Methods"), ("limits", "Limits"), ("provenance", "Provenance"),
+    )  # fmt: skip
+    links = "".join(page.link(f"#{target}", words) for target, words in jumps)
     return (
-        "<!doctype html><html lang=en><head><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width,initial-scale=1'>"
-        f"<title>Endolymphatic hydrops: cohort report</title><style>{STYLE}</style></head>"
-        "<body><main><h1>Endolymphatic hydrops: cohort report</h1>"
-        f"<p class=soft>Model {html.escape(bundle.identifier)}</p>"
-        f"{''.join(notes)}{''.join(sections)}</main></body></html>\n"
+        "<h1>Endolymphatic hydrops: cohort report</h1>"
+        + page.paragraph(f"Segmented by {cohort.model}", "soft")
+        + notes
+        + f"<nav aria-label=Contents>{links}</nav>"
     )
 
 
-def _summary(ears: pd.DataFrame, exclusions: pd.DataFrame, participants: pd.DataFrame) -> str:
-    whole = ears[ears.organ == LABYRINTH]
-    out = exclusions[exclusions.side == "both"]
-    median = whole["eh_volume_ratio"].median() if len(whole) else float("nan")
-    cards = [
-        (participants["participant_id"].nunique(), "participants"),
-        (len(participants), "examinations"),
+def _summary(cohort: _Cohort, quality: pd.DataFrame) -> str:
+    whole, exclusions = cohort.whole, cohort.exclusions
+    out = int((exclusions["side"] == "both").sum())
+    ratios = pd.to_numeric(whole[RATIO]).dropna()
+    numbers: list[tuple[object, str]] = [
+        (cohort.participants["participant_id"].nunique(), "participants"),
+        (len(cohort.participants), "examinations"),
         (len(whole), "ears measured"),
-        (len(out), "examinations excluded"),
-        (len(exclusions) - len(out), "single ears excluded"),
-        (f"{median:.2f}" if pd.notna(median) else "n/a", "median EH volume ratio"),
+        (out, "examinations excluded"),
+        (len(exclusions) - out, "single ears excluded"),
+        (f"{ratios.median():.2f}" if len(ratios) else "n/a", "median EH volume ratio"),
     ]
-    shown = "".join(f"<div class=card><b>{n}</b><span>{t}</span></div>" for n, t in cards)
-    return f"<div class=cards>{shown}</div>"
-
-
-def _exclusions(exclusions: pd.DataFrame) -> str:
-    if exclusions.empty:
-        return "<h2>Exclusions</h2><p>Every ear of every examination was measured.</p>"
-    return (
-        "<h2>Exclusions</h2><p>These could not be used; each reason names what to look at.</p>"
-        + _table(exclusions)
+    sentences = [
+        f"{len(whole)} of {2 * len(cohort.participants)} ears could be measured"
+        + (f"; {len(exclusions)} exclusions are listed below." if len(exclusions) else ".")
+    ]
+    sentences += _group_sentences(cohort.statistics, (LABYRINTH,))
+    sentences += _agreement_sentences(cohort.statistics, (LABYRINTH,))
+    flagged = int((quality["look_first"] != "").sum())
+    if flagged:
+        sentences.append(
+            f"{flagged} of the measured ears should be looked at before their numbers are used; "
+            "they are marked in the table of ears."
+        )
+    return page.section(
+        "summary", "Summary", page.cards(numbers), page.bullets(sentences), _who(cohort)
     )
+
+
+def _who(cohort: _Cohort) -> str:
+    """Who took part, by group; nothing of a single person."""
+    table = cohort.participants.drop_duplicates("participant_id").copy()
+    table["group"] = _named(table, "group", "all participants")
+    measured = cohort.whole.groupby("participant_id").size()
+    table["ears"] = table["participant_id"].map(measured).fillna(0)
+    rows = []
+    for group, part in table.groupby("group", sort=True):
+        row: dict[str, Any] = {"group": group, "participants": len(part)}
+        row["ears measured"] = int(part["ears"].sum())
+        if "age" in part and part["age"].notna().any():
+            row["age, median (range)"] = (
+                f"{part['age'].median():.0f} ({part['age'].min():.0f} to {part['age'].max():.0f})"
+            )
+        if "sex" in part:
+            row["sex"] = _counts(part["sex"])
+        if "affected_side" in part:
+            row["affected side"] = _counts(part["affected_side"])
+        rows.append(row)
+    return page.table(pd.DataFrame(rows), "Participants")
+
+
+def _named(table: pd.DataFrame, column: str, missing: str) -> pd.Series:
+    """A column of words with a name for what is missing."""
+    if column not in table:
+        return pd.Series(missing, table.index)
+    values = table[column]
+    return values.where(~(values.isna() | values.isin(["", "n/a"])), missing)
+
+
+def _counts(values: pd.Series) -> str:
+    known = values[~(values.isna() | values.isin(["", "n/a"]))].astype(str)
+    return ", ".join(f"{name} {count}" for name, count in known.value_counts().sort_index().items())
+
+
+def _exclusions(cohort: _Cohort) -> str:
+    table = cohort.exclusions
+    if table.empty:
+        words = page.paragraph("None: both ears of every examination were measured.")
+        return page.section("exclusions", "Exclusions", words)
+    stages = ", ".join(f"{n} at {stage}" for stage, n in table["stage"].value_counts().items())
+    shown = table.head(MOST_ROWS)
+    more = len(table) - len(shown)
+    return page.section(
+        "exclusions",
+        "Exclusions",
+        page.paragraph(
+            f"These examinations and ears gave no numbers ({stages}). Each reason names the image "
+            "to look at." + (f" {more} more are in exclusions.tsv." if more else "")
+        ),
+        page.table(shown),
+    )
+
+
+def _results(cohort: _Cohort, figures: list[CohortFigure]) -> str:
+    drawn = {figure.name: _figure(figure) for figure in figures if figure.png is not None}
+    missing = [f"{figure.title}: {figure.caption}" for figure in figures if figure.png is None]
+    parts = [
+        drawn.get("ratio_by_group", ""),
+        _ratio_table(cohort.statistics),
+        _grade_table(cohort),
+        drawn.get("agreement", ""),
+        f"<div class=pair>{drawn.get('sides', '')}{drawn.get('hearing', '')}</div>",
+    ]
+    if missing:
+        parts.append(page.paragraph("Not drawn") + page.bullets(missing))
+    return page.section("results", "Results", *parts)
 
 
 def _figure(figure: CohortFigure) -> str:
-    caption = html.escape(figure.caption)
-    return (
-        f"<h2>{html.escape(figure.title)}</h2><figure><img alt='{html.escape(figure.title)}' "
-        f"src='{_embedded(figure.png)}'><figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _ratios(ears: pd.DataFrame) -> str:
-    if ears.empty:
+    if figure.png is None:
         return ""
-    shown = ears.copy()
-    shown["order"] = shown["organ"].map({o: n for n, o in enumerate((*ORGANS, LABYRINTH))})
-    shown["organ"] = shown["organ"].map(ORGAN_NAMES)
-    shown = shown.sort_values(["participant_id", "session_id", "side", "order"])
-    shown = shown.drop(columns=["model", "order"])
-    body = (
-        _table(shown)
-        if len(shown) <= 8 * MOST_EMBEDDED
-        else "<p>Too many rows to show here: see ears.tsv.</p>"
+    picture = page.figure(page.embedded_png(figure.png), figure.title, figure.caption)
+    return f"<div><h3>{page.escape(figure.title)}</h3>{picture}</div>"
+
+
+def _ratio_table(statistics: pd.DataFrame) -> str:
+    rows = statistics[
+        (statistics["analysis"] == "group summary") & statistics["estimate"].notna()
+    ].copy()
+    if rows.empty:
+        return ""
+    rows["shown"] = [
+        f"{r.estimate:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f}), n = {r.n:.0f}"
+        for r in rows.itertuples()
+    ]
+    rows["organ"] = rows["organ"].map(ORGAN_NAMES)
+    names = {RATIO: "EH volume ratio", "eh_area_ratio": "EH area ratio"}
+    rows["measure"] = rows["measure"].map(names)
+    wide = rows.pivot_table(
+        index=["measure", "organ"],
+        columns="comparison",
+        values="shown",
+        aggfunc="first",
+        sort=False,
     )
-    return (
-        f"<h2>Every ear</h2><details><summary>Table of all measurements</summary>{body}</details>"
+    return page.table(wide.reset_index(), "EH ratios: median (quartiles) of ears")
+
+
+def _grade_table(cohort: _Cohort) -> str:
+    graded = cohort.ears[cohort.ears["grade"].notna()].merge(
+        cohort.participants, on=KEYS, how="left"
     )
+    if graded.empty:
+        return ""
+    graded["group"] = _named(graded, "group", "all participants")
+    counts = (
+        graded.groupby(["organ", "group", "grade"]).size().unstack("grade", fill_value=0)
+        .reindex(columns=["none", "mild", "significant"], fill_value=0).reset_index()
+    )  # fmt: skip
+    counts["organ"] = counts["organ"].map(ORGAN_NAMES)
+    rule = "; ".join(
+        f"{organ}: mild above {mild:.2f}, significant above {significant:.2f}"
+        for organ, (mild, significant) in GRADE_THRESHOLDS.items()
+    )
+    return page.table(counts, f"Ears by grade of the EH area ratio ({rule})")
 
 
 def _statistics(statistics: pd.DataFrame) -> str:
-    sentences = []
-    tests = statistics[
-        (statistics.analysis == "group comparison") & statistics.p_corrected.notna()
-        & (statistics.measure == "eh_volume_ratio")
-    ]  # fmt: skip
-    for row in tests.itertuples():
-        sentences.append(
-            f"{ORGAN_NAMES[str(row.organ)]}: {html.escape(str(row.comparison))}, difference "
-            f"{row.estimate:+.3f} (95 % CI {row.ci_low:+.3f} to {row.ci_high:+.3f}), "
-            f"p {_p(row.p_corrected)} after Holm's correction, rank-biserial correlation "
-            f"{row.effect_size:+.2f}, n = {row.n:.0f}."
-        )
-    items = "".join(f"<li>{sentence}</li>" for sentence in sentences)
-    intro = f"<ul>{items}</ul>" if items else "<p>No comparison of groups was possible.</p>"
-    return (
-        f"<h2>Statistics</h2>{intro}<details><summary>All figures</summary>"
-        f"{_table(statistics)}</details>"
+    organs = (LABYRINTH, *ORGANS)
+    sentences = [
+        *_group_sentences(statistics, organs),
+        *_side_sentences(statistics),
+        *_hearing_sentences(statistics),
+        *_agreement_sentences(statistics, organs),
+    ]
+    gaps = statistics[statistics["estimate"].isna() & statistics["note"].notna()]
+    reasons = (gaps["analysis"] + ", " + gaps["comparison"].fillna("") + ": " + gaps["note"]).map(
+        lambda words: words.replace(", :", ":")
+    )
+    parts = [page.bullets(sentences)] if sentences else []
+    if len(reasons):
+        parts += [page.paragraph("Not possible with these data"), page.bullets(reasons.unique())]
+    return page.section(
+        "statistics",
+        "Statistics",
+        page.paragraph(
+            "By EH volume ratio. Groups are compared by the larger ear of each participant "
+            "(Mann-Whitney), sides within participants (Wilcoxon); p is corrected after Holm over "
+            "organs and measures. A p above 0.05 does not show that there is no difference."
+        ),
+        *parts,
+        page.folded(
+            "Table of all statistics",
+            page.table(statistics.dropna(axis=1, how="all").head(MOST_ROWS)),
+        ),
     )
 
 
-def _overlays(
-    paths: Paths, model: str, participants: pd.DataFrame, ears: pd.DataFrame, output: Path
-) -> str:
-    embed = len(participants) <= MOST_EMBEDDED
+def _rows(statistics: pd.DataFrame, analysis: str, organ: str) -> pd.DataFrame:
+    return statistics[
+        (statistics["analysis"] == analysis)
+        & (statistics["organ"] == organ)
+        & (statistics["measure"] == RATIO)
+        & statistics["estimate"].notna()
+    ]
+
+
+def _group_sentences(statistics: pd.DataFrame, organs: tuple[str, ...]) -> list[str]:
+    sentences = []
+    for organ in organs:
+        for row in _rows(statistics, "group comparison", organ).itertuples():
+            first, _, second = str(row.comparison).partition(" - ")
+            estimate, low, high = float(row.estimate), float(row.ci_low), float(row.ci_high)
+            if estimate < 0:
+                first, second, estimate, low, high = second, first, -estimate, -high, -low
+            sentences.append(
+                f"{ORGAN_NAMES[organ]}: {first} lies {estimate:.2f} above {second} "
+                f"(95 % CI {low:+.2f} to {high:+.2f}), corrected {p_words(float(row.p_corrected))}, "
+                f"rank-biserial correlation {abs(float(row.effect_size)):.2f}, "
+                f"n = {row.n:.0f} participants."
+            )
+    return sentences
+
+
+def _side_sentences(statistics: pd.DataFrame) -> list[str]:
+    return [
+        f"{ORGAN_NAMES[LABYRINTH]}, {row.comparison}: median difference {row.estimate:+.3f}, "
+        f"corrected {p_words(float(row.p_corrected))}, n = {row.n:.0f} participants."
+        for row in _rows(statistics, "side comparison", LABYRINTH).itertuples()
+    ]
+
+
+def _hearing_sentences(statistics: pd.DataFrame) -> list[str]:
+    return [
+        f"{ORGAN_NAMES[LABYRINTH]} and pure-tone average: Spearman's rho {row.estimate:+.2f} "
+        f"(95 % CI {row.ci_low:+.2f} to {row.ci_high:+.2f}), corrected "
+        f"{p_words(float(row.p_corrected))}, n = {row.n:.0f} ears."
+        for row in _rows(statistics, "correlation with hearing", LABYRINTH).itertuples()
+    ]
+
+
+def _agreement_sentences(statistics: pd.DataFrame, organs: tuple[str, ...]) -> list[str]:
+    sentences = []
+    for organ in organs:
+        rows = _rows(statistics, "agreement with reader", organ)
+        found = {str(row.estimate_name): row for row in rows.itertuples()}
+        if "ICC(2,1)" in found and "bias" in found:
+            icc, bias = found["ICC(2,1)"], found["bias"]
+            lower, upper = (found[f"{end} limit of agreement"] for end in ("lower", "upper"))
+            sentences.append(
+                f"{ORGAN_NAMES[organ]}, agreement with the reader: ICC(2,1) {icc.estimate:.3f} "
+                f"(95 % CI {icc.ci_low:.3f} to {icc.ci_high:.3f}), bias {bias.estimate:+.3f}, "
+                f"limits of agreement {lower.estimate:+.3f} to {upper.estimate:+.3f}, "
+                f"n = {icc.n:.0f} ears."
+            )
+    return sentences
+
+
+def _pictures(cohort: _Cohort, quality: pd.DataFrame) -> str:
+    embed = len(cohort.participants) <= MOST_EMBEDDED
+    shown = quality.copy()
+    links, words = [], []
+    for row in shown.itertuples():
+        unit = Unit(str(row.participant_id), str(row.session_id))
+        overlay = cohort.paths.overlay(unit, str(row.side), cohort.model)
+        file = os.path.relpath(overlay, cohort.output.parent) if overlay.is_file() else ""
+        links.append(f"#{unit.name}" if embed else Path(file).as_posix() if file else "")
+        words.append(f"{unit.name} {row.side} {row.look_first}")
+    for column, digits in (("tfs_mm3", 0), (RATIO, 3), ("uncertainty", 3), ("rotation_deg", 2),
+                           ("translation_mm", 2)):  # fmt: skip
+        shown[column] = ["" if pd.isna(value) else f"{value:.{digits}f}" for value in shown[column]]
+    where = (
+        "The overlays follow; a participant in the table leads to them."
+        if embed
+        else f"With more than {MOST_EMBEDDED} examinations the overlays stay beside the report: a "
+        "participant in the table leads to the picture, as long as the results stay together."
+    )
+    search = (
+        "<p class=search hidden><label for=search>Find a participant or a remark: </label>"
+        '<input id=search type=search placeholder="e.g. 04, left, uncertain"></p>'
+    )
+    return page.section(
+        "pictures",
+        "Every ear, to look at",
+        page.paragraph("What to look for, and what a defect looks like:"),
+        page.bullets(LOOK_FOR),
+        page.paragraph(
+            "An ear is marked when its fluid volume, its uncertainty or the motion between its "
+            f"series is unusual. {where} Volumes, ratios and grades of each organ are in ears.tsv."
+        ),
+        search,
+        page.table(shown, "Measured ears", links, words),
+        *(_entries(cohort, quality) if embed else []),
+    )
+
+
+def _entries(cohort: _Cohort, quality: pd.DataFrame) -> list[str]:
+    """What opens for each examination: its overlays and the rows of its ears."""
     entries = []
-    for unit in units_of(participants):
+    for unit in units_of(cohort.participants):
+        of_unit = (cohort.ears["participant_id"] == unit.participant) & (
+            cohort.ears["session_id"] == unit.session
+        )
+        rows = cohort.ears[of_unit]
         pictures = []
         for side in SIDES:
-            picture = paths.overlay(unit, side, model)
-            if not picture.is_file():
-                continue
-            source = _embedded(picture) if embed else _relative(picture, output)
-            pictures.append(
-                f"<figure><img loading=lazy alt='{unit.name} {side} ear' src='{source}'></figure>"
-                if embed
-                else f"<p><a href='{source}'>{side} ear</a></p>"
+            overlay = cohort.paths.overlay(unit, side, cohort.model)
+            if overlay.is_file():
+                words = (
+                    f"MRC and HYDROPS-Mi2 of the {side} ear of {unit.name} with the contours of "
+                    "the organs and the endolymph"
+                )
+                pictures.append(page.figure(page.embedded_small(overlay), words))
+        marked = quality[
+            (quality["participant_id"] == unit.participant)
+            & (quality["session_id"] == unit.session)
+        ]
+        remarks = "; ".join(
+            f"{r.side}: {r.look_first}" for r in marked.itertuples() if r.look_first
+        )
+        out = _exclusion_words(cohort.exclusions, unit)
+        summary = ", ".join(
+            f"{r.side} {r.eh_volume_ratio:.2f}" for r in rows[rows["organ"] == LABYRINTH].itertuples()
+            if pd.notna(r.eh_volume_ratio)
+        )  # fmt: skip
+        title = f"{unit.name}: {summary or 'no EH ratio'}"
+        title += f" (look: {remarks})" if remarks else ""
+        details = rows.drop(columns=[*KEYS, "model"]).replace({"organ": ORGAN_NAMES})
+        entries.append(
+            page.folded(
+                title,
+                *(page.paragraph(text, "note") for text in out),
+                *pictures,
+                page.table(details) if len(details) else "",
+                identifier=unit.name,
+                search=f"{unit.name} left right {remarks} {' '.join(out)}",
             )
-        if pictures:
-            whole = ears[ears.organ == LABYRINTH]
-            ratio = whole[
-                (whole.participant_id == unit.participant) & (whole.session_id == unit.session)
-            ]
-            words = ", ".join(
-                f"{r.side} {r.eh_volume_ratio:.2f}" for r in ratio.itertuples()
-                if pd.notna(r.eh_volume_ratio)
-            )  # fmt: skip
-            entries.append(
-                f"<details><summary>{unit.name} <span class=soft>{words}</span></summary>"
-                f"{''.join(pictures)}</details>"
-            )
-    return (
-        "<h2>Every ear, to look at</h2><p>MRC above, HYDROPS-Mi2 below. The organs' contours must "
-        "follow the bright fluid of the MRC and stop short of the internal auditory canal; the "
-        "endolymph's must enclose what is dark on HYDROPS-Mi2. Contours that are shifted against "
-        "the dark areas point to failed registration; endolymph everywhere points to too little "
-        "gadolinium; stripes or double edges to motion.</p>" + "".join(entries)
+        )
+    return entries
+
+
+def _exclusion_words(exclusions: pd.DataFrame, unit: Unit) -> list[str]:
+    rows = exclusions[
+        (exclusions["participant_id"] == unit.participant)
+        & (exclusions["session_id"] == unit.session)
+    ]
+    return [f"Excluded at {row.stage} ({row.side}): {row.reason}" for row in rows.itertuples()]
+
+
+def _methods(cohort: _Cohort) -> str:
+    return page.section(
+        "methods",
+        "Methods",
+        page.paragraph(
+            "DICOM series were assigned to their roles by timing and geometry and converted by "
+            f"dcm2niix {_version('dcm2niix')} [1]. The inversion images were registered to the MRC "
+            f"rigidly by ANTs (antspyx {_version('antspyx')}) [2] with mutual information, and every "
+            "crop was resampled once. HYDROPS is the positive perilymph image minus the positive "
+            "endolymph image [3], or what the protocol puts in its place; HYDROPS-Mi2 is its "
+            "product with the MRC. Both ears were located in the MRC by correlation with a mean "
+            "labyrinth and cut out at 0.5 mm."
+        ),
+        page.paragraph(
+            "A paired 3D U-Net [4, 5] in MONAI "
+            f"{_version('monai')} [6] and PyTorch {_version('torch')} [7], MRC and HYDROPS-Mi2 in, "
+            "gave the volume fraction of endolymph and perilymph in each organ and the landmarks. "
+            "The EH volume ratio is endolymph over total fluid, both as sums of fractions. The EH "
+            "area ratio [8] is the share of pixels with negative HYDROPS-Mi2 in the organ's region "
+            "on its representative slice; its grades follow Nakashima et al. [9]."
+        ),
+        page.paragraph(
+            "Two ears of a person are not independent: groups were compared by each participant's "
+            "larger ear (Mann-Whitney, Hodges-Lehmann shift), sides within participants (Wilcoxon), "
+            "the correlation with hearing (Spearman) by resampling participants, with Holm's "
+            "correction [10]. Agreement is ICC(2,1), absolute agreement [11], and Bland-Altman "
+            f"[12]. The work was run by Snakemake {_version('snakemake')} [13]."
+        ),
+        "<ol class=soft>"
+        + "".join(f"<li>{page.escape(reference)}</li>" for reference in REFERENCES)
+        + "</ol>",
     )
 
 
-def _methods(bundle: Bundle) -> str:
-    used = ("dcm2niix", "antspyx", "torch", "monai", "scipy", "statsmodels", "snakemake")
-    versions = ", ".join(f"{name} {version(name).split('+')[0]}" for name in used)
-    training = html.escape(str(bundle.metadata.get("description", "")))
-    return f"""<h2>Methods</h2>
-<p>DICOM series were assigned to MRC, PPI and PEI by their timing and converted by dcm2niix (Li et
-al., J Neurosci Methods 2016;264:47). The inversion images were registered to the MRC rigidly by
-ANTs (Avants et al., NeuroImage 2011;54:2033) and resampled once; HYDROPS is PPI minus PEI and
-HYDROPS-Mi2 its product with the MRC (Naganawa et al., Magn Reson Med Sci 2012;11:303). Both ears
-were located by correlation with a mean labyrinth. A paired 3D U-Net (Yoo et al. 2024; MONAI,
-Cardoso et al., arXiv:2211.02701) gave the volume fraction of each compartment and the landmarks.
-The EH volume ratio is endolymph over total fluid; the EH area ratio the share of pixels with
-negative HYDROPS-Mi2 on the representative slice (Cho et al. 2020), graded after Nakashima et al.
-(Acta Otolaryngol Suppl 2009;560:5). Groups were compared by the larger ear of each participant
-(Mann-Whitney), sides within participants (Wilcoxon), with Holm's correction over organs; agreement
-is ICC(2,1) (Shrout and Fleiss 1979) and Bland-Altman (1986).</p>
-<h2>Provenance</h2><p>Model {html.escape(bundle.identifier)}: {training}. Weights sha256
-<code style='overflow-wrap:anywhere'>{bundle.sha256}</code>. Software: {versions}.</p>"""
+REFERENCES = (
+    "Li X et al. The first step for neuroimaging data analysis: DICOM to NIfTI conversion. "
+    "J Neurosci Methods 2016;264:47.",
+    "Avants BB et al. A reproducible evaluation of ANTs similarity metric performance in brain "
+    "image registration. NeuroImage 2011;54:2033.",
+    "Naganawa S et al. Imaging of Meniere's disease after intravenous administration of "
+    "single-dose gadodiamide: utility of subtraction images with different inversion time. "
+    "Magn Reson Med Sci 2012;11:213.",
+    "Çiçek Ö et al. 3D U-Net: learning dense volumetric segmentation from sparse annotation. "
+    "MICCAI 2016, arXiv:1606.06650.",
+    "Yoo TW et al. Automated volumetric analysis of the inner ear fluid space from hydrops "
+    "magnetic resonance imaging using 3D neural networks. Sci Rep 2024;14.",
+    "Cardoso MJ et al. MONAI: an open-source framework for deep learning in healthcare. "
+    "arXiv:2211.02701.",
+    "Paszke A et al. PyTorch: an imperative style, high-performance deep learning library. "
+    "NeurIPS 2019, arXiv:1912.01703.",
+    "Cho YS et al. Automated measurement of hydrops ratio from MRI in patients with Meniere's "
+    "disease using CNN-based segmentation (INHEARIT). Sci Rep 2020;10:7003.",
+    "Nakashima T et al. Grading of endolymphatic hydrops using magnetic resonance imaging. "
+    "Acta Otolaryngol Suppl 2009;560:5.",
+    "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65.",
+    "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. "
+    "Psychol Bull 1979;86:420.",
+    "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of "
+    "clinical measurement. Lancet 1986;327:307.",
+    "Mölder F et al. Sustainable data analysis with Snakemake. F1000Research 2021;10:33.",
+)
 
 
-def _table(table: pd.DataFrame) -> str:
-    head = "".join(f"<th>{html.escape(str(c)).replace('_', ' ')}</th>" for c in table.columns)
+def _provenance(cohort: _Cohort, bundle: Bundle, options: Mapping[str, Any]) -> str:
+    sources = " ".join(str(source) for source in bundle.metadata.get("data_source", []))
+    facts = [
+        ("model", bundle.identifier),
+        ("weights, sha256", bundle.sha256),
+        ("trained on", str(bundle.metadata.get("description", "see the model card"))),
+        ("training data", sources or "see the model card"),
+        ("examinations", f"{len(cohort.participants)}"),
+        ("software", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)),
+        ("Python", platform.python_version()),
+        *((f"option {name}", str(value)) for name, value in sorted(options.items())),
+    ]
     rows = "".join(
-        "<tr>" + "".join(_cell(value) for value in row) + "</tr>"
-        for row in table.itertuples(index=False)
+        f"<tr><th scope=row>{page.escape(name)}</th><td><code>{page.escape(value)}</code></td></tr>"
+        for name, value in facts
     )
-    return f"<div class=scroll><table><tr>{head}</tr>{rows}</table></div>"
+    return page.section(
+        "provenance",
+        "Provenance",
+        f"<div class=scroll tabindex=0><table><tbody>{rows}</tbody></table></div>",
+    )
 
 
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return "<td></td>"
-    if isinstance(value, float):
-        return f"<td class=n>{value:.4g}</td>"
-    return f"<td>{html.escape(str(value))}</td>"
-
-
-def _p(value: Any) -> str:
-    return "&lt; 0.001" if value < 0.001 else f"= {value:.3f}"
-
-
-def _embedded(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
-
-
-def _relative(picture: Path, output: Path) -> str:
-    import os
-
-    return os.path.relpath(picture, output.parent)
+def _version(name: str) -> str:
+    """Version of an installed package, without the suffix of its build."""
+    try:
+        return version(name).split("+")[0]
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,251 @@
+"""Ingest against real scanners' DICOM with references, and against what can be broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from conftest import REPOSITORY
+from hydrops.dicom import find_series
+from hydrops.errors import ExcludedError, HydropsError
+from hydrops.ingest import convert_series, ingest_session
+from hydrops.paths import Unit
+from hydrops.phantom.dicom import Series, Study, write_series
+from hydrops.phantom.head import scanner_affine
+from hydrops.phantom.signal import MRC, PEI, PPI
+from hydrops.phantom.signal import Sequence as MRSequence
+from hydrops.protocol import load_protocol
+from hydrops.scan import scan_to_participants
+
+UNIT = Unit("01", "1")
+PROTOCOL = load_protocol(REPOSITORY / "config" / "protocols" / "hydrops.yaml")
+SHAPE = (40, 36, 24)
+SECRETS = (b"Doe", b"PH-SECRET-7", b"19700101", b"Phantom Hospital", b"2.25.", b"20240115")
+
+
+def canonical(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    return nib.as_closest_canonical(image)
+
+
+def write_study(folder: Path, enhanced: bool = False, seed: int = 1) -> Path:
+    """A small examination: MRC, PPI, PEI and a scout; PPI and PEI called by each other's name."""
+    rng = np.random.default_rng(seed)
+    study = Study(seed, "Doe^Jane", "PH-SECRET-7")
+    affine = scanner_affine(SHAPE, (1.0, 1.0, 1.2), (3.0, -2.0, 5.0), 7.0)
+    for number, name, sequence in ((4, "mrc", MRC), (5, "pei", PPI), (6, "ppi", PEI)):
+        pixels = rng.integers(0, 4000, SHAPE).astype(np.uint16)
+        write_series(folder, study, Series(number, name, sequence, pixels, affine), enhanced)
+    scout = rng.integers(0, 4000, (32, 32, 3)).astype(np.uint16)
+    sequence = MRSequence("MRC", 20.0, 4.0)
+    write_series(folder, study, Series(1, "scout", sequence, scout, affine, "2D"), False)
+    return folder
+
+
+def reason(source: Path, output: Path) -> str:
+    with pytest.raises(ExcludedError) as exclusion:
+        ingest_session(source, UNIT, PROTOCOL, output)
+    return exclusion.value.reason
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_roles_are_told_by_physics_and_voxels_stay_in_place(tmp_path: Path, enhanced: bool) -> None:
+    source = write_study(tmp_path / "dicom", enhanced)
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert {r: n["series_number"] for r, n in numbers["roles"].items()} == {
+        "MRC": 4,
+        "PPI": 5,
+        "PEI": 6,
+    }
+    written = nib.load(tmp_path / "out" / "anat" / "sub-01_ses-1_acq-MRC_T2w.nii.gz")
+    truth = nib.Nifti1Image(
+        np.random.default_rng(1).integers(0, 4000, SHAPE).astype(np.uint16),
+        scanner_affine(SHAPE, (1.0, 1.0, 1.2), (3.0, -2.0, 5.0), 7.0),
+    )
+    assert np.array_equal(canonical(written).get_fdata(), canonical(truth).get_fdata())
+    assert np.allclose(canonical(written).affine, canonical(truth).affine, atol=1e-3)
+    sidecar = json.loads((tmp_path / "out/anat/sub-01_ses-1_acq-PPI_FLAIR.json").read_text())
+    assert sidecar["InversionTime"] == pytest.approx(2.25)
+
+
+def test_nothing_identifying_leaves_and_bytes_repeat(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    for name in ("a", "b"):
+        ingest_session(source, UNIT, PROTOCOL, tmp_path / name)
+    files = sorted(p for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert len(files) == 6
+    for path in files:
+        content = path.read_bytes()
+        assert content == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+        if path.suffix == ".gz":
+            import gzip
+
+            content = gzip.decompress(content)
+        for secret in SECRETS:
+            assert secret not in content, (path.name, secret)
+
+
+def test_a_missing_slice_is_named(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    sorted((source / "0006_ppi").iterdir())[11].unlink()
+    found = reason(source, tmp_path / "out")
+    assert "series 6" in found
+    assert "1 slice(s) missing" in found
+    assert "after slice 11" in found
+
+
+def test_two_candidates_and_a_missing_role_are_never_guessed(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    shutil.rmtree(source / "0005_pei")
+    assert "no series can be the PPI" in reason(source, tmp_path / "out")
+    source = write_study(tmp_path / "again")
+    affine = scanner_affine(SHAPE)
+    second = Series(9, "mrc2", MRC, np.ones(SHAPE, np.uint16), affine)
+    write_series(source, Study(1, "Doe^Jane", "PH-SECRET-7"), second, False)
+    found = reason(source, tmp_path / "out")
+    assert "2 series could be the MRC" in found
+    assert "series 9" in found
+
+
+def test_truncated_file_and_things_that_are_no_images(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    (source / "note.dcm").write_text("not an image")
+    (source / "letter.pdf").write_bytes(b"%PDF-1.4\n")
+    (source / "empty").write_bytes(b"")
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert numbers["ignored_files"] == 3
+    victim = sorted((source / "0004_mrc").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:1500])
+    assert "is cut off" in reason(source, tmp_path / "out")
+
+
+def test_two_studies_in_one_folder(tmp_path: Path) -> None:
+    write_study(tmp_path / "dicom" / "a", seed=1)
+    write_study(tmp_path / "dicom" / "b", seed=2)
+    assert "more than one study" in reason(tmp_path / "dicom", tmp_path / "out")
+
+
+def test_a_source_that_is_not_there_or_is_empty(tmp_path: Path) -> None:
+    assert "does not exist" in reason(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    assert "no DICOM or NIfTI" in reason(tmp_path / "empty", tmp_path / "out")
+
+
+def write_nifti(folder: Path, **changes: object) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    affine = scanner_affine(SHAPE, (1.0, 1.0, 1.2))
+    for role, ti in (("MRC", None), ("PPI", 2.25), ("PEI", 2.05)):
+        data = changes.get(role, rng.random(SHAPE).astype(np.float32))
+        nib.save(nib.Nifti1Image(data, affine), folder / f"acq-{role}_x.nii.gz")
+        sidecar = {"RepetitionTime": 4.4 if ti is None else 9.0, "EchoTime": 0.544}
+        if ti is not None:
+            sidecar["InversionTime"] = ti
+        (folder / f"acq-{role}_x.json").write_text(json.dumps(sidecar))
+    return folder
+
+
+def test_nifti_input_keeps_voxels(tmp_path: Path) -> None:
+    source = write_nifti(tmp_path / "nifti")
+    ingest_session(source, UNIT, PROTOCOL, tmp_path / "out")
+    before = nib.load(source / "acq-PEI_x.nii.gz")
+    after = nib.load(tmp_path / "out" / "anat" / "sub-01_ses-1_acq-PEI_FLAIR.nii.gz")
+    assert np.array_equal(before.get_fdata(), after.get_fdata())
+    assert np.array_equal(before.affine, after.affine)
+
+
+def test_nifti_without_sidecars_goes_by_name(tmp_path: Path) -> None:
+    source = write_nifti(tmp_path / "nifti")
+    for sidecar in source.glob("*.json"):
+        sidecar.unlink()
+    assert set(ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers["roles"]) == {
+        "MRC",
+        "PPI",
+        "PEI",
+    }
+
+
+def test_swapped_names_against_sidecars_are_refused(tmp_path: Path) -> None:
+    source = write_nifti(tmp_path / "nifti")
+    a, b = source / "acq-PPI_x.json", source / "acq-PEI_x.json"
+    first, second = a.read_text(), b.read_text()
+    a.write_text(second)
+    b.write_text(first)
+    assert "swapped" in reason(source, tmp_path / "out")
+
+
+def test_broken_nifti(tmp_path: Path) -> None:
+    bad = np.ones(SHAPE, np.float32)
+    bad[3, 3, 3] = np.nan
+    assert "not numbers" in reason(write_nifti(tmp_path / "a", PPI=bad), tmp_path / "out")
+    flat = np.ones(SHAPE, np.float32)
+    assert "every voxel is the same" in reason(write_nifti(tmp_path / "b", MRC=flat), tmp_path)
+    source = write_nifti(tmp_path / "c")
+    (source / "acq-MRC_x.nii.gz").write_bytes(b"")
+    assert "acq-MRC_x.nii.gz: not a readable" in reason(source, tmp_path / "out")
+
+
+def test_scan_lists_sessions_without_names(tmp_path: Path) -> None:
+    write_study(tmp_path / "dicom" / "Doe Jane", seed=1)
+    write_study(tmp_path / "dicom" / "other", seed=2)
+    table, messages = scan_to_participants(tmp_path / "dicom", PROTOCOL)
+    # Both studies carry the same patient: two sessions of one participant.
+    assert table.participant_id.tolist() == ["001", "001"]
+    assert table.session_id.tolist() == ["1", "2"]
+    assert all("PPI is series 5" in message for message in messages)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(HydropsError, match="no DICOM"):
+        scan_to_participants(tmp_path / "none", PROTOCOL)
+
+
+def references(root: Path) -> list[tuple[list[Path], Path]]:
+    """Every series with a reference: its files and the reference image."""
+    cases = []
+    for reference in sorted(root.glob("dicom2nifti/**/*_ground_truth.nii.gz")):
+        if "failing" not in reference.parts:
+            folder = reference.parent / reference.name.removesuffix("_ground_truth.nii.gz")
+            cases.append((sorted(folder.iterdir()), reference))
+    for number in range(1, 10):
+        reference = root / "dcm_qa_ts" / "Ref" / f"{number}.nii"
+        if reference.is_file():
+            cases.append(([root / "dcm_qa_ts" / "In" / f"{number}.dcm"], reference))
+    for reference in sorted(root.glob("dcm_qa_nih/Ref/*.nii")):
+        number = reference.stem.rsplit("_", 1)[1]
+        scanner = "20180918Si" if reference.stem.startswith("EPI") else "20180918GE"
+        folder = root / "dcm_qa_nih" / "In" / scanner / f"mr_{int(number):04d}"
+        cases.append((sorted(folder.glob("*.dcm")), reference))
+    return cases
+
+
+def test_real_series_convert_as_their_references(shared_data: Path, tmp_path: Path) -> None:
+    cases = references(shared_data / "dicom")
+    assert len(cases) > 25
+    for number, (files, reference) in enumerate(cases):
+        (header,), ignored = find_series(files)
+        assert not ignored
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        made, expected = (
+            canonical(nib.load(path)) for path in (convert_series(header, folder), reference)
+        )
+        if made.get_data_dtype().names:  # colour
+            one, other = (
+                np.ascontiguousarray(image.dataobj).view(np.uint8) for image in (made, expected)
+            )
+            same = np.array_equal(one, other)
+        else:
+            one, other = (np.squeeze(image.get_fdata()) for image in (made, expected))
+            same = one.shape == other.shape and np.allclose(one, other, atol=1e-3)
+        assert np.all(same), reference.name
+        assert np.allclose(made.affine, expected.affine, atol=2e-3), reference
+
+
+def test_failing_series_have_the_right_reason(shared_data: Path) -> None:
+    failing = shared_data / "dicom" / "dicom2nifti" / "failing"
+    for name, words in (("slicecount", "only 2 slice"), ("notavolume", "same place")):
+        (header,), _ = find_series(sorted((failing / name / "001").iterdir()))
+        assert words in str(header.geometry_fault())

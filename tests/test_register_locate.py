@@ -1,0 +1,196 @@
+"""Registration and location on whole simulated heads, and on a real ear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hydrops.errors import ExcludedError
+from hydrops.images import (
+    crop_affine,
+    load_image,
+    read_itk_transform,
+    resample,
+    save_image,
+    write_itk_transform,
+)
+from hydrops.locate import LocateOptions, find_ears, locate_session
+from hydrops.model.geometry import CROP_SHAPE
+from hydrops.paths import Paths, Unit
+from hydrops.phantom.anatomy import draw_ear
+from hydrops.phantom.cohort import Examination, examine
+from hydrops.phantom.head import draw_head, render, scanner_affine
+from hydrops.phantom.motion import ROTATION_DEG, TRANSLATION_MM, draw_motion
+from hydrops.phantom.signal import MRC
+from hydrops.register import (
+    RegisterOptions,
+    motion_size,
+    mutual_information,
+    register_rigid,
+    register_session,
+)
+
+UNIT = Unit("01", "1")
+SMALL = (192, 162, 60)
+VOXEL = (1.0, 1.0, 1.2)
+
+
+@pytest.fixture(scope="module")
+def examination() -> Examination:
+    rng = np.random.default_rng(77)
+    return examine(rng, draw_ear(rng, "left"), draw_ear(rng, "right"))
+
+
+def errors_mm(examination: Examination, role: str, found: np.ndarray) -> tuple[float, float]:
+    """Error at the landmarks after registration, and without any."""
+    head = examination.head
+    centre = np.eye(4)
+    centre[:3, 3] = head.pose[:3, 3]
+    true = centre @ examination.motions[role] @ np.linalg.inv(centre)
+    points = np.array([[*p, 1.0] for s in head.ears for p in head.landmarks(s).values()])
+    after = np.linalg.norm((points @ (found - true).T)[:, :3], axis=1)
+    before = np.linalg.norm((points @ (np.eye(4) - true).T)[:, :3], axis=1)
+    return float(after.mean()), float(before.mean())
+
+
+def test_registration_recovers_real_motion_and_repeats_itself(examination: Examination) -> None:
+    box = RegisterOptions().box_mm
+    mrc, affine = examination.images["MRC"], examination.affine
+    for role in ("PPI", "PEI"):
+        found = register_rigid(mrc, affine, examination.images[role], affine, box)
+        after, before = errors_mm(examination, role, found)
+        assert after < 0.25
+        assert after < before
+    again = register_rigid(mrc, affine, examination.images["PEI"], affine, box)
+    assert np.array_equal(found, again)
+
+
+def test_another_head_is_refused_with_a_reason(examination: Examination, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    noise = rng.random(examination.images["MRC"].shape).astype(np.float32)
+    paths = Paths(tmp_path)
+    for role, image in (("MRC", examination.images["MRC"]), ("PPI", noise), ("PEI", noise)):
+        save_image(paths.image(UNIT, role), image, examination.affine)
+    with pytest.raises(ExcludedError, match=r"PPI (does not match|would have to)"):
+        register_session(UNIT, paths, RegisterOptions(), tmp_path)
+
+
+def test_mutual_information_ignores_scale_and_prefers_itself(examination: Examination) -> None:
+    mrc, ppi = examination.images["MRC"], examination.images["PPI"]
+    assert mutual_information(mrc, 7.0 * ppi) == pytest.approx(mutual_information(mrc, ppi))
+    assert mutual_information(mrc, mrc) == pytest.approx(2.0)
+    assert mutual_information(mrc, ppi) > mutual_information(mrc, ppi[::-1])
+
+
+def test_transform_text_comes_back_and_ants_reads_it(tmp_path: Path) -> None:
+    ants = pytest.importorskip("ants")
+    motion = draw_motion(np.random.default_rng(3))
+    write_itk_transform(tmp_path / "x.txt", motion)
+    assert np.allclose(read_itk_transform(tmp_path / "x.txt"), motion, atol=1e-9)
+    point = np.array([10.0, -20.0, 30.0])
+    lps = ants.apply_ants_transform_to_point(
+        ants.read_transform(str(tmp_path / "x.txt")), point * [-1, -1, 1]
+    )
+    moved = motion[:3, :3] @ point + motion[:3, 3]
+    assert np.allclose(np.array(lps) * [-1, -1, 1], moved, atol=1e-4)
+
+
+def test_motion_constants_are_those_of_the_real_patients(shared_data: Path) -> None:
+    import pandas as pd
+
+    table = pd.read_csv(shared_data / "motion" / "t1_to_t2_rigid.tsv", sep="\t")
+    for constants, column in ((ROTATION_DEG, "rotation_deg"), (TRANSLATION_MM, "translation_mm")):
+        values = np.log(table[column])
+        assert constants[0] == pytest.approx(values.mean(), abs=1e-3)
+        assert constants[1] == pytest.approx(values.std(), abs=1e-3)
+        assert constants[2] == pytest.approx(table[column].max(), abs=0.01)
+    drawn = [draw_motion(np.random.default_rng(i)) for i in range(400)]
+    angles = [motion_size(m, np.zeros(3))[0] for m in drawn]
+    assert np.median(angles) == pytest.approx(table.rotation_deg.median(), rel=0.2)
+
+
+def small_mrc(tilt: tuple[float, float, float], offset: tuple[float, float, float], seed: int = 1):
+    rng = np.random.default_rng(seed)
+    ears = {side: draw_ear(rng, side) for side in ("left", "right")}
+    head = draw_head(rng, ears["left"], ears["right"], tilt, offset)
+    affine = scanner_affine(SMALL, VOXEL)
+    return head, render(head, MRC, SMALL, affine, rng), affine
+
+
+@pytest.mark.parametrize(
+    ("tilt", "offset"),
+    [((0, 0, 0), (0, 0, 0)), ((20, 0, 0), (4, 6, -3)), ((0, 20, 0), (0, 0, 0)),
+     ((0, 0, 20), (-9, 12, 5)), ((-12, -10, -12), (8, -10, 4))],
+)  # fmt: skip
+def test_both_ears_are_found_in_tilted_and_shifted_heads(
+    tilt: tuple[float, float, float], offset: tuple[float, float, float]
+) -> None:
+    head, image, affine = small_mrc(tilt, offset)
+    found = find_ears(image, affine, LocateOptions())
+    for side in ("left", "right"):
+        true = head.to_scanner(head.places[side])
+        assert np.linalg.norm(found.centres[side] - true) < 2.0
+
+
+def test_mirrored_head_swaps_its_ears_and_gain_does_not_matter() -> None:
+    _, image, affine = small_mrc((3, -2, 4), (0, 0, 0))
+    plain = find_ears(image, affine, LocateOptions())
+    scaled = find_ears(image * 321.0, affine, LocateOptions())
+    mirrored = find_ears(np.ascontiguousarray(image[::-1]), affine, LocateOptions())
+    for side, other in (("left", "right"), ("right", "left")):
+        assert np.allclose(plain.centres[side], scaled.centres[side], atol=0.05)
+        reflected = plain.centres[other] * [-1.0, 1.0, 1.0]
+        assert np.linalg.norm(mirrored.centres[side] - reflected) < 1.0
+
+
+def locate(image: np.ndarray, affine: np.ndarray, tmp_path: Path):
+    paths = Paths(tmp_path)
+    save_image(paths.image(UNIT, "MRC"), image.astype(np.float32), affine)
+    output = tmp_path / "crops"
+    output.mkdir()
+    return locate_session(UNIT, paths, LocateOptions(combination="none"), output)
+
+
+def test_an_ear_beyond_the_edge_is_excluded_alone(tmp_path: Path) -> None:
+    head, image, affine = small_mrc((2, 0, 0), (0, 0, 0))
+    edge = round(96 - head.to_scanner(head.places["right"])[0])  # rows run to the left
+    cut = affine.copy()
+    cut[:3, 3] += affine[:3, 0] * (edge + 20)
+    result = locate(image[edge + 20 :], cut, tmp_path)
+    assert list(result.excluded_sides) == ["right"]
+    assert "outside the MRC's field of view" in result.excluded_sides["right"]
+    assert list(result.numbers["centres_ras_mm"]) == ["left"]
+
+
+def test_a_head_without_ears_is_excluded(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    head = draw_head(rng, None, None)
+    affine = scanner_affine(SMALL, VOXEL)
+    with pytest.raises(ExcludedError, match="no left inner ear can be recognised"):
+        locate(render(head, MRC, SMALL, affine, rng), affine, tmp_path)
+
+
+def test_a_real_ear_is_found_on_its_side(shared_data: Path) -> None:
+    image, affine = load_image(shared_data / "inner-ear-t2" / "left.nii.gz")
+    found = find_ears(image, affine, LocateOptions())
+    assert list(found.centres) == ["left"]
+    # The crop was cut around the ear.
+    middle = affine[:3] @ [*(np.array(image.shape) - 1) / 2, 1.0]
+    assert np.linalg.norm(found.centres["left"] - middle) < 4.0
+
+
+def test_resampling_moves_by_the_transform_and_keeps_values(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    smooth = nib.Nifti1Image(rng.random((30, 30, 30)).astype(np.float32), np.eye(4))
+    shifted = np.eye(4)
+    shifted[:3, 3] = (2.0, -1.0, 3.0)
+    data = np.asarray(smooth.dataobj)
+    out = resample(data, np.eye(4), (10, 10, 10), np.eye(4) + 0.0, shifted)
+    assert np.allclose(out[:, 1:, :], data[2:12, 0:9, 3:13], atol=1e-4)
+    middle = crop_affine([1.0, 2.0, 3.0]) @ [*(np.array(CROP_SHAPE) - 1) / 2, 1.0]
+    assert np.allclose(middle[:3], [1.0, 2.0, 3.0])
+    save_image(tmp_path / "a.nii.gz", np.array([[[0, 255]] * 2] * 2, np.uint8), np.eye(4), 1 / 255)
+    assert np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj).max() == pytest.approx(1.0)
