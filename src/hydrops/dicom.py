@@ -52,6 +52,7 @@ class SeriesHeader:
     manufacturer: str
     slices: list[Slice]
     truncated: list[Path]
+    scales: set[tuple[float, float]]
 
     @property
     def files(self) -> list[Path]:
@@ -157,6 +158,8 @@ def find_series(files: Iterable[Path]) -> tuple[list[SeriesHeader], list[Path]]:
         if uid not in series:
             series[uid] = _header(uid, header)
         series[uid].slices += frames
+        slope, intercept = (_first(header, f"Rescale{word}") for word in ("Slope", "Intercept"))
+        series[uid].scales.add((slope or 1.0, intercept or 0.0))
         if _is_cut_off(path, header):
             series[uid].truncated.append(path)
     return sorted(series.values(), key=lambda s: (s.number, s.uid)), ignored
@@ -197,6 +200,7 @@ def _header(uid: str, header: pydicom.Dataset) -> SeriesHeader:
         manufacturer=str(header.get("Manufacturer", "")),
         slices=[],
         truncated=[],
+        scales=set(),
     )
 
 

@@ -161,13 +161,34 @@ def convert_series(header: SeriesHeader, folder: Path) -> Path:
     Raises
     ------
     ExcludedError
-        If dcm2niix fails, splits the series, or disagrees with the DICOM geometry.
+        If dcm2niix fails, splits the series, or disagrees with the DICOM geometry, or the
+        slices do not share one scale of intensities.
     """
+    if len(header.scales) > 1:
+        raise ExcludedError(
+            f"{header.describe()}: its slices are stored with different intensity scales, which "
+            "dcm2niix does not undo; export it again with one scale"
+        )
     links = folder / "dicom"
     links.mkdir()
     for number, path in enumerate(header.files):
         (links / f"{number:05d}.dcm").symlink_to(path.resolve())
-    command = [dcm2niix.bin, "-z", "n", "-b", "y", "-ba", "y", "-f", "image", "-o", folder, links]
+    command = [
+        dcm2niix.bin,
+        "-p",
+        "n",
+        "-z",
+        "n",
+        "-b",
+        "y",
+        "-ba",
+        "y",
+        "-f",
+        "image",
+        "-o",
+        folder,
+        links,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     made = sorted(folder.glob("*.nii"))
     if len(made) != 1:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
 STYLE = """
@@ -41,7 +42,8 @@ caption{caption-side:top;text-align:left;color:var(--soft);font-size:.92rem;padd
 th,td{border-bottom:1px solid var(--line);padding:.34rem .6rem;text-align:left;
 vertical-align:top}
 th{background:var(--ground);white-space:nowrap}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+td.n,th.n{text-align:right}
+td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
 td.w{min-width:16rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:0 2rem}
 figure{margin:1.2rem 0}img{max-width:100%;height:auto;display:block}
@@ -52,7 +54,8 @@ input{font:inherit;padding:.35rem .6rem;width:100%;max-width:22rem;border:1px so
 border-radius:6px}
 code{overflow-wrap:anywhere;font-size:.9em}
 li{margin:.25rem 0}
-@media(max-width:600px){main{padding:1rem 1rem 3rem}h1{font-size:1.4rem}}
+@media(max-width:600px){main{padding:1rem 1rem 3rem}h1{font-size:1.4rem}
+figure img{max-width:none;width:auto;min-width:100%;max-height:75vh}}
 @media print{body,main{background:#fff;padding:0;max-width:none}.ribbon{position:static}
 nav,.search{display:none}.scroll{overflow:visible}table{font-size:.7rem}td,th{white-space:normal}
 figure,tr{break-inside:avoid}h2,h3{break-after:avoid}}
@@ -91,12 +94,12 @@ def section(identifier: str, title: str, *parts: str) -> str:
 
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph; `kind` is a class of the style."""
-    return f'<p class="{escape(kind)}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+    return f'<p class="{escape(kind)}">{_text(text)}</p>' if kind else f"<p>{_text(text)}</p>"
 
 
 def bullets(items: Iterable[str]) -> str:
     """A list of sentences."""
-    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+    return "<ul>" + "".join(f"<li>{_text(item)}</li>" for item in items) + "</ul>"
 
 
 def cards(pairs: Iterable[tuple[object, str]]) -> str:
@@ -125,6 +128,7 @@ def table(
     caption: str = "",
     links: Sequence[str] | None = None,
     search: Sequence[str] | None = None,
+    digits: Mapping[str, int] | None = None,
 ) -> str:
     """A table that scrolls inside the page.
 
@@ -134,11 +138,18 @@ def table(
         For each row, where its first cell leads; empty for nowhere.
     search
         For each row, the words by which the search box finds it.
+    digits
+        Places after the point by column; four significant figures elsewhere.
     """
-    head = "".join(f"<th scope=col>{escape(str(c)).replace('_', ' ')}</th>" for c in data.columns)
+    places = [(digits or {}).get(str(column)) for column in data.columns]
+    head = "".join(
+        f"<th scope=col{' class=n' if is_numeric_dtype(data[c]) else ''}>"
+        f"{escape(str(c)).replace('_', ' ')}</th>"
+        for c in data.columns
+    )
     rows = []
     for number, row in enumerate(data.itertuples(index=False)):
-        cells = [_cell(value) for value in row]
+        cells = [_cell(value, count) for value, count in zip(row, places)]
         if links is not None and links[number]:
             cells[0] = f"<td>{link(links[number], str(row[0]))}</td>"
         attributes = f' data-search="{escape(search[number])}"' if search is not None else ""
@@ -152,10 +163,10 @@ def table(
 
 def figure(source: str, alternative: str, caption: str = "") -> str:
     """A picture; `source` is a data address or a relative path."""
-    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    words = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
     return (
-        f'<figure><img loading=lazy alt="{escape(alternative)}" src="{escape(source)}">'
-        f"{words}</figure>"
+        f'<figure><div class=scroll tabindex=0><img loading=lazy alt="{escape(alternative)}" '
+        f'src="{escape(source)}"></div>{words}</figure>'
     )
 
 
@@ -172,11 +183,17 @@ def embedded_small(picture: Path) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _cell(value: Any) -> str:
+def _text(text: str) -> str:
+    """Text in which a figure is never parted from its name."""
+    return escape(text).replace(" = ", "\u00a0=\u00a0")
+
+
+def _cell(value: Any, places: int | None) -> str:
     if value is None or pd.isna(value):
         return "<td></td>"
     if isinstance(value, float):
-        return f"<td class=n>{value:.4g}</td>"
+        shown = f"{value:.4g}" if places is None else f"{value:.{places}f}"
+        return f"<td class=n>{shown}</td>"
     if isinstance(value, int):
         return f"<td class=n>{value}</td>"
     words = str(value)

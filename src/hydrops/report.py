@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from hydrops.cohort import read_table
 from hydrops.figures import KEYS, ORGAN_NAMES, RATIO, CohortFigure, p_words, write_figures
 from hydrops.labels import LABYRINTH, ORGANS, SIDES
 from hydrops.measure import GRADE_THRESHOLDS
+from hydrops.methods import LIMITS, methods_section, provenance_section
 from hydrops.model.bundle import Bundle
 from hydrops.participants import units_of
 from hydrops.paths import Paths, Unit
@@ -52,17 +52,24 @@ LOOK_FOR = (
     "Landmarks: the helicotrema at the apex of the cochlea, the oval window on the lateral wall of "
     "the vestibule, the round window below it at the basal turn.",
 )
-LIMITS = (
-    "Research use only. Not a medical device; nothing here may guide the care of a patient.",
-    "The network was trained on simulated images; see its model card for what it was tried on.",
-    "An EH ratio depends on dose, delay and sequence: compare within one protocol only.",
-    "The grades are thresholds on the EH area ratio and do not replace a reader's grade.",
-    "Malformed, operated or obliterated labyrinths lie outside what the network has seen.",
-)
-PACKAGES = (
-    "hydrops", "dcm2niix", "antspyx", "torch", "monai", "nibabel", "numpy", "pandas", "scipy",
-    "statsmodels", "matplotlib", "seaborn", "snakemake",
-)  # fmt: skip
+
+#: Words for the columns of `quality_table`.
+QUALITY_NAMES = {
+    "participant_id": "participant",
+    "session_id": "session",
+    "tfs_mm3": "TFS (mm3)",
+    RATIO: "EH volume ratio",
+    "rotation_deg": "rotation (degrees)",
+    "translation_mm": "shift (mm)",
+    "look_first": "look first",
+}
+QUALITY_DIGITS = {
+    "TFS (mm3)": 0, "EH volume ratio": 3, "uncertainty": 3, "rotation (degrees)": 2,
+    "shift (mm)": 2,
+}  # fmt: skip
+EAR_DIGITS = {
+    "tfs_mm3": 1, "els_mm3": 1, RATIO: 3, "eh_area_ratio": 3, "representative_slice": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,14 +115,11 @@ def write_report(
     options
         Options of the configuration that the results depend on, for the provenance.
     """
-    cohort = _Cohort(
-        paths,
-        bundle.identifier,
-        participants,
-        *(read_table(paths.cohort(bundle.identifier, f"{name}.tsv"))
-          for name in ("ears", "exclusions", "statistics")),
-        output,
-    )  # fmt: skip
+    ears, exclusions, statistics = (
+        read_table(paths.cohort(bundle.identifier, f"{name}.tsv"))
+        for name in ("ears", "exclusions", "statistics")
+    )
+    cohort = _Cohort(paths, bundle.identifier, participants, ears, exclusions, statistics, output)
     figures = write_figures(
         cohort.ears, participants, reader, cohort.statistics, simulated, output.parent
     )
@@ -127,9 +131,9 @@ def write_report(
         _results(cohort, figures),
         _statistics(cohort.statistics),
         _pictures(cohort, quality),
-        _methods(cohort),
+        methods_section(),
         page.section("limits", "Limits", page.bullets(LIMITS)),
-        _provenance(cohort, bundle, options or {}),
+        provenance_section(bundle, len(participants), options or {}),
     ]
     ribbon = "SIMULATED DATA: digital phantoms, not patients" if simulated else ""
     text = page.page("Endolymphatic hydrops: cohort report", ribbon, body)
@@ -321,7 +325,7 @@ def _figure(figure: CohortFigure) -> str:
     if figure.png is None:
         return ""
     picture = page.figure(page.embedded_png(figure.png), figure.title, figure.caption)
-    return f"<div><h3>{page.escape(figure.title)}</h3>{picture}</div>"
+    return f"<div><h3>{escape(figure.title)}</h3>{picture}</div>"
 
 
 def _ratio_table(statistics: pd.DataFrame) -> str:
@@ -338,11 +342,7 @@ def _ratio_table(statistics: pd.DataFrame) -> str:
     names = {RATIO: "EH volume ratio", "eh_area_ratio": "EH area ratio"}
     rows["measure"] = rows["measure"].map(names)
     wide = rows.pivot_table(
-        index=["measure", "organ"],
-        columns="comparison",
-        values="shown",
-        aggfunc="first",
-        sort=False,
+        "shown", ["measure", "organ"], "comparison", aggfunc="first", sort=False
     )
     return page.table(wide.reset_index(), "EH ratios: median (quartiles) of ears")
 
@@ -415,8 +415,9 @@ def _group_sentences(statistics: pd.DataFrame, organs: tuple[str, ...]) -> list[
             if estimate < 0:
                 first, second, estimate, low, high = second, first, -estimate, -high, -low
             sentences.append(
-                f"{ORGAN_NAMES[organ]}: {first} lies {estimate:.2f} above {second} "
-                f"(95 % CI {low:+.2f} to {high:+.2f}), corrected {p_words(float(row.p_corrected))}, "
+                f"{ORGAN_NAMES[organ]}: {first} lies {estimate:.3f} above {second} "
+                f"(95 % CI {low:+.3f} to {high:+.3f}), "
+                f"corrected {p_words(float(row.p_corrected))}, "
                 f"rank-biserial correlation {abs(float(row.effect_size)):.2f}, "
                 f"n = {row.n:.0f} participants."
             )
@@ -467,9 +468,7 @@ def _pictures(cohort: _Cohort, quality: pd.DataFrame) -> str:
         file = os.path.relpath(overlay, cohort.output.parent) if overlay.is_file() else ""
         links.append(f"#{unit.name}" if embed else Path(file).as_posix() if file else "")
         words.append(f"{unit.name} {row.side} {row.look_first}")
-    for column, digits in (("tfs_mm3", 0), (RATIO, 3), ("uncertainty", 3), ("rotation_deg", 2),
-                           ("translation_mm", 2)):  # fmt: skip
-        shown[column] = ["" if pd.isna(value) else f"{value:.{digits}f}" for value in shown[column]]
+    shown = shown.rename(columns=QUALITY_NAMES)
     where = (
         "The overlays follow; a participant in the table leads to them."
         if embed
@@ -490,7 +489,7 @@ def _pictures(cohort: _Cohort, quality: pd.DataFrame) -> str:
             f"series is unusual. {where} Volumes, ratios and grades of each organ are in ears.tsv."
         ),
         search,
-        page.table(shown, "Measured ears", links, words),
+        page.table(shown, "Measured ears", links, words, QUALITY_DIGITS),
         *(_entries(cohort, quality) if embed else []),
     )
 
@@ -520,11 +519,9 @@ def _entries(cohort: _Cohort, quality: pd.DataFrame) -> list[str]:
             f"{r.side}: {r.look_first}" for r in marked.itertuples() if r.look_first
         )
         out = _exclusion_words(cohort.exclusions, unit)
-        summary = ", ".join(
-            f"{r.side} {r.eh_volume_ratio:.2f}" for r in rows[rows["organ"] == LABYRINTH].itertuples()
-            if pd.notna(r.eh_volume_ratio)
-        )  # fmt: skip
-        title = f"{unit.name}: {summary or 'no EH ratio'}"
+        measured = marked[marked[RATIO].notna()]
+        summary = ", ".join(f"{r.side} {r.eh_volume_ratio:.2f}" for r in measured.itertuples())
+        title = f"{unit.name}: {summary or ('no EH ratio' if len(rows) else 'excluded')}"
         title += f" (look: {remarks})" if remarks else ""
         details = rows.drop(columns=[*KEYS, "model"]).replace({"organ": ORGAN_NAMES})
         entries.append(
@@ -532,7 +529,7 @@ def _entries(cohort: _Cohort, quality: pd.DataFrame) -> list[str]:
                 title,
                 *(page.paragraph(text, "note") for text in out),
                 *pictures,
-                page.table(details) if len(details) else "",
+                page.table(details, digits=EAR_DIGITS) if len(details) else "",
                 identifier=unit.name,
                 search=f"{unit.name} left right {remarks} {' '.join(out)}",
             )
@@ -546,97 +543,3 @@ def _exclusion_words(exclusions: pd.DataFrame, unit: Unit) -> list[str]:
         & (exclusions["session_id"] == unit.session)
     ]
     return [f"Excluded at {row.stage} ({row.side}): {row.reason}" for row in rows.itertuples()]
-
-
-def _methods(cohort: _Cohort) -> str:
-    return page.section(
-        "methods",
-        "Methods",
-        page.paragraph(
-            "DICOM series were assigned to their roles by timing and geometry and converted by "
-            f"dcm2niix {_version('dcm2niix')} [1]. The inversion images were registered to the MRC "
-            f"rigidly by ANTs (antspyx {_version('antspyx')}) [2] with mutual information, and every "
-            "crop was resampled once. HYDROPS is the positive perilymph image minus the positive "
-            "endolymph image [3], or what the protocol puts in its place; HYDROPS-Mi2 is its "
-            "product with the MRC. Both ears were located in the MRC by correlation with a mean "
-            "labyrinth and cut out at 0.5 mm."
-        ),
-        page.paragraph(
-            "A paired 3D U-Net [4, 5] in MONAI "
-            f"{_version('monai')} [6] and PyTorch {_version('torch')} [7], MRC and HYDROPS-Mi2 in, "
-            "gave the volume fraction of endolymph and perilymph in each organ and the landmarks. "
-            "The EH volume ratio is endolymph over total fluid, both as sums of fractions. The EH "
-            "area ratio [8] is the share of pixels with negative HYDROPS-Mi2 in the organ's region "
-            "on its representative slice; its grades follow Nakashima et al. [9]."
-        ),
-        page.paragraph(
-            "Two ears of a person are not independent: groups were compared by each participant's "
-            "larger ear (Mann-Whitney, Hodges-Lehmann shift), sides within participants (Wilcoxon), "
-            "the correlation with hearing (Spearman) by resampling participants, with Holm's "
-            "correction [10]. Agreement is ICC(2,1), absolute agreement [11], and Bland-Altman "
-            f"[12]. The work was run by Snakemake {_version('snakemake')} [13]."
-        ),
-        "<ol class=soft>"
-        + "".join(f"<li>{page.escape(reference)}</li>" for reference in REFERENCES)
-        + "</ol>",
-    )
-
-
-REFERENCES = (
-    "Li X et al. The first step for neuroimaging data analysis: DICOM to NIfTI conversion. "
-    "J Neurosci Methods 2016;264:47.",
-    "Avants BB et al. A reproducible evaluation of ANTs similarity metric performance in brain "
-    "image registration. NeuroImage 2011;54:2033.",
-    "Naganawa S et al. Imaging of Meniere's disease after intravenous administration of "
-    "single-dose gadodiamide: utility of subtraction images with different inversion time. "
-    "Magn Reson Med Sci 2012;11:213.",
-    "Çiçek Ö et al. 3D U-Net: learning dense volumetric segmentation from sparse annotation. "
-    "MICCAI 2016, arXiv:1606.06650.",
-    "Yoo TW et al. Automated volumetric analysis of the inner ear fluid space from hydrops "
-    "magnetic resonance imaging using 3D neural networks. Sci Rep 2024;14.",
-    "Cardoso MJ et al. MONAI: an open-source framework for deep learning in healthcare. "
-    "arXiv:2211.02701.",
-    "Paszke A et al. PyTorch: an imperative style, high-performance deep learning library. "
-    "NeurIPS 2019, arXiv:1912.01703.",
-    "Cho YS et al. Automated measurement of hydrops ratio from MRI in patients with Meniere's "
-    "disease using CNN-based segmentation (INHEARIT). Sci Rep 2020;10:7003.",
-    "Nakashima T et al. Grading of endolymphatic hydrops using magnetic resonance imaging. "
-    "Acta Otolaryngol Suppl 2009;560:5.",
-    "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65.",
-    "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. "
-    "Psychol Bull 1979;86:420.",
-    "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of "
-    "clinical measurement. Lancet 1986;327:307.",
-    "Mölder F et al. Sustainable data analysis with Snakemake. F1000Research 2021;10:33.",
-)
-
-
-def _provenance(cohort: _Cohort, bundle: Bundle, options: Mapping[str, Any]) -> str:
-    sources = " ".join(str(source) for source in bundle.metadata.get("data_source", []))
-    facts = [
-        ("model", bundle.identifier),
-        ("weights, sha256", bundle.sha256),
-        ("trained on", str(bundle.metadata.get("description", "see the model card"))),
-        ("training data", sources or "see the model card"),
-        ("examinations", f"{len(cohort.participants)}"),
-        ("software", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)),
-        ("Python", platform.python_version()),
-        *((f"option {name}", str(value)) for name, value in sorted(options.items())),
-    ]
-    rows = "".join(
-        f"<tr><th scope=row>{page.escape(name)}</th><td><code>{page.escape(value)}</code></td></tr>"
-        for name, value in facts
-    )
-    return page.section(
-        "provenance",
-        "Provenance",
-        f"<div class=scroll tabindex=0><table><tbody>{rows}</tbody></table></div>",
-    )
-
-
-def _version(name: str) -> str:
-    """Version of an installed package, without the suffix of its build."""
-    try:
-        return version(name).split("+")[0]
-    except PackageNotFoundError:
-        return "(not installed)"

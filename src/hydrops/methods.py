@@ -1,0 +1,124 @@
+"""What the report says about methods, limits and provenance."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from hydrops import page
+from hydrops.model.bundle import Bundle
+
+LIMITS = (
+    "Research use only. Not a medical device; nothing here may guide the care of a patient.",
+    "The network was trained on simulated images; see its model card for what it was tried on.",
+    "An EH ratio depends on dose, delay and sequence: compare within one protocol only.",
+    "The grades are thresholds on the EH area ratio and do not replace a reader's grade.",
+    "Malformed, operated or obliterated labyrinths lie outside what the network has seen.",
+)
+PACKAGES = (
+    "hydrops", "dcm2niix", "antspyx", "torch", "monai", "nibabel", "numpy", "pandas", "scipy",
+    "statsmodels", "matplotlib", "seaborn", "snakemake",
+)  # fmt: skip
+REFERENCES = (
+    "Li X et al. The first step for neuroimaging data analysis: DICOM to NIfTI conversion. "
+    "J Neurosci Methods 2016;264:47.",
+    "Avants BB et al. A reproducible evaluation of ANTs similarity metric performance in brain "
+    "image registration. NeuroImage 2011;54:2033.",
+    "Naganawa S et al. Imaging of Meniere's disease after intravenous administration of "
+    "single-dose gadodiamide: utility of subtraction images with different inversion time. "
+    "Magn Reson Med Sci 2012;11:213.",
+    "Çiçek Ö et al. 3D U-Net: learning dense volumetric segmentation from sparse annotation. "
+    "MICCAI 2016, arXiv:1606.06650.",
+    "Yoo TW et al. Automated volumetric analysis of the inner ear fluid space from hydrops "
+    "magnetic resonance imaging using 3D neural networks. Sci Rep 2024;14.",
+    "Cardoso MJ et al. MONAI: an open-source framework for deep learning in healthcare. "
+    "arXiv:2211.02701.",
+    "Paszke A et al. PyTorch: an imperative style, high-performance deep learning library. "
+    "NeurIPS 2019, arXiv:1912.01703.",
+    "Cho YS et al. Automated measurement of hydrops ratio from MRI in patients with Meniere's "
+    "disease using CNN-based segmentation (INHEARIT). Sci Rep 2020;10:7003.",
+    "Nakashima T et al. Grading of endolymphatic hydrops using magnetic resonance imaging. "
+    "Acta Otolaryngol Suppl 2009;560:5.",
+    "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65.",
+    "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. "
+    "Psychol Bull 1979;86:420.",
+    "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of "
+    "clinical measurement. Lancet 1986;327:307.",
+    "Mölder F et al. Sustainable data analysis with Snakemake. F1000Research 2021;10:33.",
+)
+
+
+def methods_section() -> str:
+    """How the numbers were made, with citations and the versions that are installed."""
+    return page.section(
+        "methods",
+        "Methods",
+        page.paragraph(
+            "DICOM series were assigned to their roles by timing and geometry and converted by "
+            f"dcm2niix {_version('dcm2niix')} [1]. The inversion images were registered to the "
+            f"MRC rigidly by ANTs (antspyx {_version('antspyx')}) [2] with mutual information, and "
+            "every crop was resampled once. HYDROPS is the positive perilymph image minus the "
+            "positive endolymph image [3], or what the protocol puts in its place; HYDROPS-Mi2 is "
+            "its product with the MRC. Both ears were located in the MRC by correlation with a "
+            "mean labyrinth and cut out at 0.5 mm."
+        ),
+        page.paragraph(
+            "A paired 3D U-Net [4, 5] in MONAI "
+            f"{_version('monai')} [6] and PyTorch {_version('torch')} [7], MRC and HYDROPS-Mi2 in, "
+            "gave the volume fraction of endolymph and perilymph in each organ and the landmarks. "
+            "The EH volume ratio is endolymph over total fluid, both as sums of fractions. The EH "
+            "area ratio [8] is the share of pixels with negative HYDROPS-Mi2 in the organ's region "
+            "on its representative slice; its grades follow Nakashima et al. [9]."
+        ),
+        page.paragraph(
+            "Two ears of a person are not independent: groups were compared by each participant's "
+            "larger ear (Mann-Whitney, Hodges-Lehmann shift), sides within participants "
+            "(Wilcoxon), the correlation with hearing (Spearman) by resampling participants, with "
+            "Holm's correction [10]. Agreement is ICC(2,1), absolute agreement [11], and "
+            f"Bland-Altman [12]. The work was run by Snakemake {_version('snakemake')} [13]."
+        ),
+        "<ol class=soft>"
+        + "".join(f"<li>{escape(reference)}</li>" for reference in REFERENCES)
+        + "</ol>",
+    )
+
+
+def provenance_section(bundle: Bundle, examinations: int, options: Mapping[str, Any]) -> str:
+    """What the results were made with and from; no paths, no names.
+
+    Parameters
+    ----------
+    options
+        Options of the configuration that the results depend on.
+    """
+    sources = " ".join(str(source) for source in bundle.metadata.get("data_source", []))
+    facts = [
+        ("model", bundle.identifier),
+        ("weights, sha256", bundle.sha256),
+        ("trained on", str(bundle.metadata.get("description", "see the model card"))),
+        ("training data", sources or "see the model card"),
+        ("examinations", str(examinations)),
+        ("software", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)),
+        ("Python", platform.python_version()),
+        *((f"option {name}", str(value)) for name, value in sorted(options.items())),
+    ]
+    rows = "".join(
+        f"<tr><th scope=row>{escape(name)}</th><td><code>{escape(value)}</code></td></tr>"
+        for name, value in facts
+    )
+    return page.section(
+        "provenance",
+        "Provenance",
+        f"<div class=scroll tabindex=0><table><tbody>{rows}</tbody></table></div>",
+    )
+
+
+def _version(name: str) -> str:
+    """Version of an installed package, without the suffix of its build."""
+    try:
+        return version(name).split("+")[0]
+    except PackageNotFoundError:
+        return "(not installed)"
