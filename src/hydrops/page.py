@@ -55,7 +55,7 @@ border-radius:6px}
 code{overflow-wrap:anywhere;font-size:.9em}
 li{margin:.25rem 0}
 @media(max-width:600px){main{padding:1rem 1rem 3rem}h1{font-size:1.4rem}
-figure img{max-width:none;width:auto;min-width:100%;max-height:75vh}}
+figure img{max-width:none;width:auto;height:300px}}
 @media print{body,main{background:#fff;padding:0;max-width:none}.ribbon{position:static}
 nav,.search{display:none}.scroll{overflow:visible}table{font-size:.7rem}td,th{white-space:normal}
 figure,tr{break-inside:avoid}h2,h3{break-after:avoid}}

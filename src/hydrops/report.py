@@ -335,7 +335,9 @@ def _ratio_table(statistics: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     rows["shown"] = [
-        f"{r.estimate:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f}), n = {r.n:.0f}"
+        f"{r.estimate:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f}), n = {r.n:.0f}".replace(
+            " ", "\u00a0"
+        )
         for r in rows.itertuples()
     ]
     rows["organ"] = rows["organ"].map(ORGAN_NAMES)
