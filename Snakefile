@@ -1,7 +1,7 @@
 # From scanner folders to an endolymphatic hydrops study: includes and targets, nothing else.
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.27")
 
 
 configfile: "config/config.yaml"
@@ -17,10 +17,14 @@ localrules:
 rule all:
     default_target: True
     input:
-        expand(str(PATHS.report("{model}", "report.html")), model=list(STUDY.bundles)),
+        expand(str(PATHS.report("{model}", "report.html")), model=MODELS),
 
 
-include: "workflow/rules/phantom.smk"
+if STUDY.phantoms:
+
+    include: "workflow/rules/phantom.smk"
+
+
 include: "workflow/rules/ingest.smk"
 include: "workflow/rules/register.smk"
 include: "workflow/rules/locate.smk"
@@ -28,7 +32,11 @@ include: "workflow/rules/segment.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/cohort.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/model.smk"
+
+
+if STUDY.config["training"]:
+
+    include: "workflow/rules/model.smk"
 
 
 onsuccess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hydrops.images import crop_affine, save_image
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
 from hydrops.paths import Paths, Unit
 from hydrops.records import Record, write_record
+from hydrops.statistics import cohort_statistics
 
 MODEL = "net-1.0.0"
 UNIT = Unit("01", "1")
@@ -109,6 +111,21 @@ def made_up_cohort(count: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFram
                     }
                 )  # fmt: skip
     return pd.DataFrame(people), pd.DataFrame(ears)
+
+
+def a_reader(ears: pd.DataFrame, error: float) -> pd.DataFrame:
+    """A reader who errs by `error` (standard deviation) at every ear."""
+    noise = np.random.default_rng(5).normal(0, error, len(ears)) if error else 0.0
+    table = ears[["participant_id", "session_id", "side", "organ"]].copy()
+    return table.assign(reader="A", eh_volume_ratio=ears["eh_volume_ratio"] + noise)
+
+
+@cache
+def made_up_statistics(count: int, measured: int | None = None) -> pd.DataFrame:
+    """Statistics of a made-up cohort, against a reader, of its first `measured` participants."""
+    people, ears = made_up_cohort(count)
+    ears = ears[ears["participant_id"].isin(people["participant_id"].head(measured or count))]
+    return cohort_statistics(ears, people, a_reader(ears, 0.02))
 
 
 def empty_like(table: pd.DataFrame) -> pd.DataFrame:

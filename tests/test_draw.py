@@ -79,11 +79,11 @@ def test_mrc_alone_gives_one_row_that_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", ["patient's right", "anterior"])
 def test_pictures_follow_the_radiological_convention(side: str) -> None:
     """Light to the patient's right comes out on the left, anterior light at the top."""
-    mrc = made_up_fractions()[1:].sum(0) * 0.01
+    mrc = made_up_fractions()[1:].sum(0) * 0.5
     if side == "patient's right":
-        mrc[48:] = 1.0
+        mrc[38:] = 1.0
     else:
-        mrc[:, 48:] = 1.0
+        mrc[:, 38:] = 1.0
     # The fourth panel is the projection of the whole ear, seen from above.
     seen = pixels_of(draw_ear_overlay(picture_of(mrc, None), "ear"), 3)
     half = seen.shape[0] // 2
@@ -112,7 +112,11 @@ def test_the_scale_bar_is_five_millimetres() -> None:
 
 
 def test_landmarks_are_marked_where_they_are_and_only_near_their_plane() -> None:
-    figure = draw_ear_overlay(picture_of(made_up_fractions()[1:].sum(0), None), "ear")
+    fractions = made_up_fractions()
+    slices = {"cochlea": (29, 7), "vestibule": (32, 9)}
+    figure = draw_ear_overlay(
+        EarPicture(fractions[1:].sum(0), None, fractions, LANDMARK_VOXELS, slices), "ear"
+    )
     cochlea, vestibule, _, whole = figure.axes
 
     def marks(panel: plt.Axes) -> list[list[float]]:
@@ -120,7 +124,7 @@ def test_landmarks_are_marked_where_they_are_and_only_near_their_plane() -> None
         return [[float(p.get_xdata()[0]), float(p.get_ydata()[0])] for p in points]
 
     assert marks(whole) == LANDMARK_VOXELS[:, :2].tolist()
-    # The cochlea's plane is z = 29, the vestibule's z = 32; two voxels count as near.
+    assert cochlea.get_title() == "cochlea, MRC slice 7"
     assert marks(cochlea) == [LANDMARK_VOXELS[0, :2].tolist()]
     assert marks(vestibule) == [p[:2].tolist() for p in LANDMARK_VOXELS[:2]]
 

@@ -21,6 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = commands.add_parser("status", help="where a study stands")
     status.add_argument("--config", type=Path, default=Path("config/config.yaml"))
     status.set_defaults(run=_status)
+    phantom = commands.add_parser("phantom", help="draw a cohort of phantoms as DICOM")
+    phantom.add_argument("cohort", type=Path, help="such as config/phantom.yaml")
+    phantom.add_argument("folder", type=Path, help="gets dicom/, truth/ and participants.tsv")
+    phantom.set_defaults(run=_phantom)
     models = commands.add_parser("models", help="list the models")
     models.add_argument("--models-dir", type=Path, default=Path("models"))
     models.set_defaults(run=_models)
@@ -51,6 +55,21 @@ def _status(chosen: argparse.Namespace) -> None:
     from hydrops.validate import load_yaml
 
     print(closing_words(resolve(load_yaml(chosen.config, "config"))))
+
+
+def _phantom(chosen: argparse.Namespace) -> None:
+    from hydrops.cohort import write_table
+    from hydrops.phantom.cohort import participants_table, write_participant
+    from hydrops.phantom.specs import load_specs
+
+    specs = load_specs(chosen.cohort)
+    for number, spec in enumerate(specs, start=1):
+        name = f"sub-{spec.participant_id}"
+        print(f"{number} of {len(specs)}: {name}", file=sys.stderr)
+        write_participant(spec, chosen.folder / "dicom" / name, chosen.folder / "truth" / name)
+    write_table(
+        participants_table(specs, chosen.folder / "dicom"), chosen.folder / "participants.tsv"
+    )
 
 
 def _models(chosen: argparse.Namespace) -> None:

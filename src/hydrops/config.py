@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hydrops.errors import HydropsError
 from hydrops.model.bundle import Bundle, find_bundle
 from hydrops.participants import read_participants, units_of
 from hydrops.paths import Paths, Unit
+from hydrops.phantom.specs import load_specs
 from hydrops.protocol import Protocol, load_protocol
 from hydrops.records import missing_files
 from hydrops.validate import check
@@ -29,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "register": {},
     "locate": {},
     "measure": {},
+    "training": None,
 }
 #: Stages of a session before the models, and those of a model that run in chunks.
 SHARED_STAGES = ("ingest", "register", "locate")
@@ -37,7 +40,10 @@ CHUNK_STAGES = ("segment", "measure", "draw")
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that the rules need to know."""
+    """Everything that the rules need to know.
+
+    `phantoms` holds what is to be drawn for each participant, as JSON; it is empty for real scans.
+    """
 
     config: Mapping[str, Any]
     participants: pd.DataFrame
@@ -46,12 +52,12 @@ class Study:
     protocol: Protocol
     bundles: dict[str, Bundle]
     chunks: dict[str, list[Unit]]
+    sources: dict[Unit, Path]
+    phantoms: dict[str, str]
 
     def source(self, participant: str, session: str) -> Path:
         """Folder of a session's images."""
-        table = self.participants
-        row = table[(table.participant_id == participant) & (table.session_id == session)]
-        return Path(row["source"].iloc[0])
+        return self.sources[Unit(participant, session)]
 
     def options(self, stage: str) -> str:
         """Options of a stage as JSON, a string that Snakemake can compare."""
@@ -85,11 +91,41 @@ def resolve(config: Mapping[str, Any]) -> Study:
         protocol,
         {bundle.identifier: bundle for bundle in bundles},
         assign_chunks(units, int(values["chunk_size"])),
+        dict(zip(units, map(Path, participants["source"]))),
+        _phantoms(values, units) if values["phantom"] else {},
     )
 
 
+def _phantoms(values: Mapping[str, Any], units: list[Unit]) -> dict[str, str]:
+    specs = {spec.participant_id: spec for spec in load_specs(Path(values["phantom"]))}
+    unknown = sorted({unit.participant for unit in units} - set(specs))
+    if unknown:
+        raise HydropsError(
+            f"{values['phantom']}: no participant {unknown[0]}, whom {values['participants']} lists; "
+            "add it there, or set phantom to null if the cohort is not one of phantoms"
+        )
+    return {name: json.dumps(asdict(spec), sort_keys=True) for name, spec in specs.items()}
+
+
+def check_writable(folder: Path) -> None:
+    """Find out before the first job that results cannot be written.
+
+    Raises
+    ------
+    HydropsError
+        If the folder, or the nearest one above it that exists, is no folder or is read-only.
+    """
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise HydropsError(f"{there}: is a file; results needs a folder of its own")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise HydropsError(
+            f"{there}: cannot be written; change its permissions, or `results` in the configuration"
+        )
+
+
 def drop_stale_records(study: Study) -> list[Path]:
-    """Remove the records, and the manifests that count them, whose files are gone.
+    """Remove the records whose files are gone, or that are cut off, and manifests that count them.
 
     A record stands for its files; once they are deleted it is wrong, and without it they are made
     again.
@@ -100,7 +136,7 @@ def drop_stale_records(study: Study) -> list[Path]:
         places += [(stage, model) for stage in CHUNK_STAGES for model in study.bundles]
         for stage, model in places:
             record = study.paths.record(stage, unit, model)
-            if record.is_file() and missing_files(record):
+            if record.is_file() and _is_stale(record):
                 record.unlink()
                 dropped.append(record)
                 if model is not None:
@@ -108,3 +144,10 @@ def drop_stale_records(study: Study) -> list[Path]:
                         if unit in members:
                             study.paths.chunk(stage, model, chunk).unlink(missing_ok=True)
     return dropped
+
+
+def _is_stale(record: Path) -> bool:
+    try:
+        return bool(missing_files(record))
+    except HydropsError:
+        return True

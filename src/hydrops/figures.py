@@ -300,7 +300,7 @@ def _agreement(table: pd.DataFrame, reader: pd.DataFrame | None) -> tuple[Figure
                          transform=differences.get_yaxis_transform())  # fmt: skip
     lowest = min(limits["lower_low"], float((ours - theirs).min()))
     highest = max(limits["upper_high"], float((ours - theirs).max()))
-    margin = 0.1 * (highest - lowest)
+    margin = 0.1 * (highest - lowest) or 0.01
     differences.set_ylim(lowest - margin, highest + margin)
     differences.set(xlabel="mean of pipeline and reader", ylabel="pipeline - reader")
     differences.set_title("Bland-Altman: bias and\nlimits of agreement", fontsize=10)

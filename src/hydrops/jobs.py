@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,10 @@ def logged(log: str) -> Iterator[None]:
         handlers=[logging.FileHandler(log, mode="w"), logging.StreamHandler()],
         force=True,
     )
+    start = time.monotonic()
     try:
         yield
+        logging.info("done in %.1f s", time.monotonic() - start)
     except HydropsError as error:
         logging.error("%s", error)
         sys.exit(1)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+import jsonschema
 import pandas as pd
 
 from hydrops.errors import HydropsError
 from hydrops.paths import Unit
+from hydrops.validate import load_schema
 
-REQUIRED = ("participant_id", "source")
-OPTIONAL = (
-    "session_id", "group", "age", "sex", "affected_side", "pta_left", "pta_right",
-)  # fmt: skip
 NUMERIC = ("age", "pta_left", "pta_right")
+IDENTITY = ("participant_id", "session_id")
 
 
 def read_participants(path: Path) -> pd.DataFrame:
@@ -23,37 +21,29 @@ def read_participants(path: Path) -> pd.DataFrame:
     Raises
     ------
     HydropsError
-        Naming the file, the row and the column: a missing or unknown column, an identifier that
+        Naming the file, the line and the column: a missing or unknown column, an identifier that
         is no BIDS label, a row twice, a value that is no number, no rows at all.
     """
     try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise HydropsError(
             f"{path}: no such file; make one with: hydrops scan DICOM_DIR > {path}"
         ) from None
+    except OSError as error:
+        raise HydropsError(f"{path}: cannot be read ({error.strerror})") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise HydropsError(f"{path}: not a tab-separated table ({error})") from error
-    missing = [column for column in REQUIRED if column not in table]
-    if missing:
-        raise HydropsError(f"{path}: column {missing[0]} is missing (is it tab-separated?)")
-    unknown = [column for column in table if column not in REQUIRED + OPTIONAL]
-    if unknown:
-        known = ", ".join(REQUIRED + OPTIONAL)
-        raise HydropsError(f"{path}: unknown column {unknown[0]}; known are {known}")
-    if table.empty:
-        raise HydropsError(f"{path}: lists no participants")
+    schema = load_schema("participants")
+    _check_columns(table, schema["required"], list(schema["properties"]), path)
+    table = table.apply(lambda column: column.str.strip())
     if "session_id" not in table:
         table.insert(1, "session_id", "1")
     table["session_id"] = table["session_id"].replace({"": "1", "n/a": "1"})
-    for column, prefix in (("participant_id", "sub-"), ("session_id", "ses-")):
-        table[column] = table[column].str.strip().str.removeprefix(prefix)
-        for row, value in enumerate(table[column], start=2):
-            if not re.fullmatch("[A-Za-z0-9]+", value):
-                raise HydropsError(
-                    f"{path}, line {row}: {column} {value!r} is no label; use letters and digits"
-                )
-    twice = table.duplicated(["participant_id", "session_id"])
+    for column, prefix in zip(IDENTITY, ("sub-", "ses-")):
+        table[column] = table[column].str.removeprefix(prefix)
+    _check_rows(table, schema, path)
+    twice = table.duplicated(list(IDENTITY))
     if twice.any():
         line = int(twice.to_numpy().argmax())
         unit = units_of(table)[line]
@@ -63,7 +53,7 @@ def read_participants(path: Path) -> pd.DataFrame:
         )
     for column in NUMERIC:
         if column in table:
-            table[column] = _numbers(table[column], path)
+            table[column] = pd.to_numeric(table[column].replace({"n/a": None, "": None}))
     return table
 
 
@@ -72,12 +62,24 @@ def units_of(table: pd.DataFrame) -> list[Unit]:
     return [Unit(p, s) for p, s in zip(table["participant_id"], table["session_id"])]
 
 
-def _numbers(column: pd.Series, path: Path) -> pd.Series:
-    cleaned = column.str.strip().replace({"n/a": "", "NA": ""})
-    numbers = pd.to_numeric(cleaned.where(cleaned != "", None), errors="coerce")
-    wrong = numbers.isna() & (cleaned != "")
-    if wrong.any():
-        line = int(wrong.to_numpy().argmax()) + 2
-        value = column[wrong].iloc[0]
-        raise HydropsError(f"{path}, line {line}: {column.name} {value!r} is no number")
-    return numbers
+def _check_columns(table: pd.DataFrame, required: list[str], known: list[str], path: Path) -> None:
+    missing = [column for column in required if column not in table]
+    if missing:
+        raise HydropsError(f"{path}: column {missing[0]} is missing (is it tab-separated?)")
+    unknown = [column for column in table if column not in known]
+    if unknown:
+        raise HydropsError(f"{path}: unknown column {unknown[0]}; known are {', '.join(known)}")
+    if table.empty:
+        raise HydropsError(f"{path}: lists no participants")
+
+
+def _check_rows(table: pd.DataFrame, schema: dict[str, object], path: Path) -> None:
+    validator = jsonschema.Draft202012Validator(schema)
+    for line, row in enumerate(table.to_dict("records"), start=2):
+        fault = jsonschema.exceptions.best_match(validator.iter_errors(row))
+        if fault is not None:
+            column = fault.path[0]
+            wanted = schema["properties"][column]["description"]  # type: ignore[index]
+            raise HydropsError(
+                f"{path}, line {line}, column {column}: {row[column]!r} does not fit ({wanted})"
+            )

@@ -59,6 +59,9 @@ def status_lines(study: Study) -> list[str]:
     return lines
 
 
+#: Names listed of the sessions that a run did not finish; the records of a stage say the rest.
+LISTED = 40
+
 _DONE = {
     "waiting": "waiting",
     "ingest": "ingested",
@@ -71,9 +74,24 @@ _DONE = {
 }
 
 
+def unfinished_lines(study: Study) -> list[str]:
+    """Each session that is neither complete nor excluded, and the stage that it waits for."""
+    stages = (*SHARED_STAGES, *CHUNK_STAGES)
+    lines = []
+    for model in study.bundles:
+        for status in (unit_status(study.paths, unit, model) for unit in study.units):
+            if status.excluded or status.stage == stages[-1]:
+                continue
+            reached = stages.index(status.stage) if status.stage in stages else -1
+            lines.append(f"  missing {status.unit.name}: {stages[reached + 1]} is not done ({model})")
+    if len(lines) > LISTED:
+        lines = [*lines[:LISTED], f"  and {len(lines) - LISTED} more"]
+    return lines
+
+
 def closing_words(study: Study) -> str:
     """What a run says last: where the reports are, who is missing and why, where the logs are."""
-    lines = status_lines(study)
+    lines = [*status_lines(study), *unfinished_lines(study)]
     for model in study.bundles:
         report: Path = study.paths.report(model, "report.html")
         lines.append(f"report: {report}" if report.is_file() else f"no report yet: {report}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,16 @@ def load_yaml(path: Path, schema: str) -> dict[str, Any]:
     return dict(values)
 
 
+@cache
+def load_schema(name: str) -> dict[str, Any]:
+    """A schema of ``workflow/schemas``."""
+    text = (SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
 def check(values: Any, schema: str, where: str) -> None:
     """Check plain data against a schema; see `load_yaml`."""
-    rules = yaml.safe_load((SCHEMAS / f"{schema}.schema.yaml").read_text(encoding="utf-8"))
-    validator = jsonschema.Draft202012Validator(rules)
+    validator = jsonschema.Draft202012Validator(load_schema(schema))
     faults = sorted(validator.iter_errors(values), key=lambda fault: list(map(str, fault.path)))
     if faults:
         lines = [f"  {'.'.join(map(str, f.path)) or 'top level'}: {f.message}" for f in faults]

@@ -1,27 +1,31 @@
 # The study, resolved before the DAG, and the few functions that the rules share.
+import json
 import sys
 from pathlib import Path
 
 from hydrops.code import stage_digest
-from hydrops.config import drop_stale_records, resolve
+from hydrops.config import check_writable, drop_stale_records, resolve
 from hydrops.errors import HydropsError
 from hydrops.paths import Unit
-from hydrops.phantom.specs import phantom_spec
 from hydrops.protocol import protocol_text
 from hydrops.status import closing_words
 
 try:
     STUDY = resolve(config)
+    if workflow.is_main_process:
+        check_writable(STUDY.paths.root)
 except HydropsError as error:
     sys.exit(f"error: {error}")
 
 PATHS = STUDY.paths
 UNIT = Unit("{participant}", "{session}")
 PREFIX = "sub-{participant}_ses-{session}"
+MODELS = list(STUDY.bundles)
+GPUS = 1 if STUDY.config["device"] == "cuda" else 0
 
 if workflow.is_main_process:
     for record in drop_stale_records(STUDY):
-        print(f"{record}: its files are gone; they will be made again", file=sys.stderr)
+        print(f"{record}: its files are not whole; they are made again", file=sys.stderr)
 
 
 wildcard_constraints:

@@ -1,0 +1,114 @@
+# The shipped models: snakemake train, then snakemake package, then snakemake evaluate.
+TASK = Path(STUDY.config["training"]["task"])
+
+
+localrules:
+    train,
+    package,
+    evaluate,
+
+
+rule train:
+    input:
+        f"training/{TASK.stem}/weights.pt",
+
+
+rule package:
+    input:
+        f"training/{TASK.stem}/packaged.json",
+
+
+rule evaluate:
+    input:
+        expand(str(PATHS.root / "evaluation" / "{model}" / "card.md"), model=MODELS),
+
+
+rule train_model:
+    output:
+        weights="training/{task}/weights.pt",
+    log:
+        log_of("train", "{task}"),
+    benchmark:
+        benchmark_of("train", "{task}")
+    conda:
+        "../../envs/hydrops.yaml"
+    threads: 2
+    resources:
+        mem_mb=6000,
+        runtime=720,
+        gpu=GPUS,
+    params:
+        task=lambda wc: str(TASK),
+        options=TASK.read_text(),
+        specimens=STUDY.config["training"]["specimens"],
+        device=STUDY.config["device"],
+        code=stage_digest("model.train"),
+    script:
+        "../scripts/train.py"
+
+
+rule package_model:
+    input:
+        weights="training/{task}/weights.pt",
+    output:
+        metadata="training/{task}/packaged.json",
+    log:
+        log_of("package", "{task}"),
+    benchmark:
+        benchmark_of("package", "{task}")
+    conda:
+        "../../envs/hydrops.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        task=lambda wc: str(TASK),
+        options=TASK.read_text(),
+        models=STUDY.config["models_dir"],
+        code=stage_digest("model.package"),
+    script:
+        "../scripts/package.py"
+
+
+rule evaluate_model:
+    output:
+        ears=str(PATHS.root / "evaluation" / "{model}" / "ears.tsv"),
+        summary=str(PATHS.root / "evaluation" / "{model}" / "summary.tsv"),
+    log:
+        log_of("evaluate", "{model}"),
+    benchmark:
+        benchmark_of("evaluate", "{model}")
+    conda:
+        "../../envs/hydrops.yaml"
+    threads: 2
+    resources:
+        mem_mb=6000,
+        runtime=120,
+    params:
+        bundle=lambda wc: str(STUDY.bundles[wc.model].folder),
+        sha256=lambda wc: STUDY.bundles[wc.model].sha256,
+        training=json.dumps(STUDY.config["training"], sort_keys=True),
+        code=stage_digest("model.evaluate"),
+    script:
+        "../scripts/evaluate.py"
+
+
+rule write_card:
+    input:
+        summary=str(PATHS.root / "evaluation" / "{model}" / "summary.tsv"),
+    output:
+        card=str(PATHS.root / "evaluation" / "{model}" / "card.md"),
+    log:
+        log_of("card", "{model}"),
+    benchmark:
+        benchmark_of("card", "{model}")
+    conda:
+        "../../envs/hydrops.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        bundle=lambda wc: str(STUDY.bundles[wc.model].folder),
+        code=stage_digest("model.package"),
+    script:
+        "../scripts/card.py"

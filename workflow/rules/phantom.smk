@@ -15,7 +15,7 @@ rule draw_phantom:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=lambda wc: phantom_spec(Path(STUDY.config["phantom"]), wc.participant),
+        spec=lambda wc: STUDY.phantoms[wc.participant],
         code=stage_digest("phantom.cohort"),
     script:
         "../scripts/phantom.py"
@@ -34,6 +34,9 @@ rule simulate_reader:
         benchmark_of("phantom", "reader")
     conda:
         "../../envs/hydrops.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
     params:
         code=stage_digest("phantom.cohort"),
     script:

@@ -16,7 +16,7 @@ rule segment_ears:
     resources:
         mem_mb=lambda wc, attempt: 3000 * attempt,
         runtime=lambda wc, attempt: 30 * attempt,
-        gpu=1 if STUDY.config["device"] == "cuda" else 0,
+        gpu=GPUS,
     params:
         root=lambda wc: str(PATHS.root),
         members=members_of,

@@ -1,0 +1,187 @@
+"""Evaluate a bundle on simulated heads that training never saw, through the whole pipeline."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hydrops.images import save_image
+from hydrops.labels import LABYRINTH, LANDMARKS, SIDES
+from hydrops.measure import load_fractions, organ_volumes
+from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
+from hydrops.paths import Paths, Unit
+from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
+from hydrops.phantom.cohort import Examination, examine
+from hydrops.phantom.head import truth_fractions
+from hydrops.records import run_stage
+from hydrops.statistics import bland_altman, icc_2_1
+
+LOG = logging.getLogger(__name__)
+
+
+def evaluate(
+    bundle: Path,
+    specimens_folder: Path,
+    test_specimens: Sequence[str],
+    heads: int,
+    seed: int,
+    processes: int = 2,
+) -> pd.DataFrame:
+    """One row an ear: what the pipeline measured beside the truth.
+
+    Parameters
+    ----------
+    bundle
+        Folder of the model.
+    test_specimens
+        Real labyrinths that the model was not trained on; passed over where the folder is not.
+    heads
+        Simulated heads of each kind, two ears each: phantoms, and the specimens' anatomy.
+    seed
+        Of anatomies that no training draws.
+    """
+    jobs: list[tuple[str, int, tuple[Specimen, Specimen] | None]] = [
+        ("phantom", seed + number, None) for number in range(heads)
+    ]
+    if specimens_folder.is_dir():
+        known = load_specimens(specimens_folder, test_specimens)
+        jobs += [
+            (
+                "specimen",
+                seed + 10_000 + number,
+                (known[2 * number % len(known)], known[(2 * number + 1) % len(known)]),
+            )
+            for number in range(heads)
+        ]
+    else:
+        LOG.warning("%s is missing: phantoms alone are evaluated", specimens_folder)
+    rows = []
+    with ProcessPoolExecutor(processes) as executor:
+        for number, found in enumerate(executor.map(partial(_one_head, bundle), jobs), start=1):
+            rows += found
+            LOG.info("evaluated %d of %d heads", number, len(jobs))
+    return pd.DataFrame(rows)
+
+
+def summarise(ears: pd.DataFrame) -> pd.DataFrame:
+    """Agreement of the labyrinth's EH volume ratio, Dice and landmark error, by kind of anatomy."""
+    rows = []
+    for kind, part in ears.groupby("anatomy", sort=False):
+        measured = part.dropna(subset=["ratio"])
+        ours, truth = (measured[c].to_numpy(float) for c in ("ratio", "ratio_true"))
+        icc, low, high = icc_2_1(ours, truth)
+        limits = bland_altman(ours, truth)
+        rows.append(
+            {
+                "anatomy": kind,
+                "ears": len(part),
+                "refused": len(part) - len(measured),
+                "ICC(2,1)": round(icc, 4),
+                "95 % CI": f"{low:.3f} to {high:.3f}",
+                "mean absolute error": round(float(np.abs(ours - truth).mean()), 4),
+                "bias": round(limits["bias"], 4),
+                "limits of agreement": f"{limits['lower']:+.3f} to {limits['upper']:+.3f}",
+                "TFS Dice": round(float(measured["tfs_dice"].mean()), 4),
+                "ELS Dice": round(float(measured["els_dice"].mean()), 4),
+                "landmark error, mm": round(float(measured["landmark_mm"].mean()), 3),
+                "largest landmark error, mm": round(float(measured["landmark_max_mm"].max()), 3),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _one_head(
+    bundle: Path, job: tuple[str, int, tuple[Specimen, Specimen] | None]
+) -> list[dict[str, object]]:
+    kind, seed, specimens = job
+    rng = np.random.default_rng([seed, 99])
+    if specimens is None:
+        # Uniform severities, where the training draws a third of its ears normal.
+        severities = rng.uniform(0.0, 1.0, 2)
+        left, right = (
+            draw_ear(rng, side, draw_hydrops(rng, float(s))) for side, s in zip(SIDES, severities)
+        )
+        names = ("", "")
+    else:
+        left, right = (specimen_ear(s, rng, side) for s, side in zip(specimens, SIDES))
+        names = (specimens[0].name, specimens[1].name)
+    examination = examine(rng, left, right)
+    with tempfile.TemporaryDirectory() as scratch:
+        return [
+            {"anatomy": kind, "seed": seed, "specimen": name, **row}
+            for name, row in zip(names, _measured(bundle, examination, Path(scratch)))
+        ]
+
+
+def _measured(bundle: Path, examination: Examination, scratch: Path) -> Iterator[dict[str, object]]:
+    """Run the stages after ingest on one examination and compare each ear with its truth."""
+    from hydrops.locate import LocateOptions, locate_session
+    from hydrops.measure import MeasureOptions, measure_session
+    from hydrops.register import RegisterOptions, register_session
+    from hydrops.segment import load_segmenter, segment_session
+
+    unit, paths = Unit("1", "1"), Paths(scratch)
+    for role, image in examination.images.items():
+        # Stored as a scanner stores it: whole numbers.
+        stored = np.round(image * (5000 if role == "MRC" else 10000)).astype(np.int16)
+        save_image(paths.image(unit, role), stored, examination.affine)
+    run_stage(
+        paths.record("register", unit), "register", unit, [],
+        lambda out: register_session(unit, paths, RegisterOptions(), out),
+    )  # fmt: skip
+    run_stage(
+        paths.record("locate", unit), "locate", unit, [paths.record("register", unit)],
+        lambda out: locate_session(unit, paths, LocateOptions(), out),
+    )  # fmt: skip
+    segmenter = load_segmenter(bundle, "cpu", threads=1)
+    model = segmenter.bundle.identifier
+    run_stage(
+        paths.record("segment", unit, model), "segment", unit, [paths.record("locate", unit)],
+        lambda out: segment_session(segmenter, unit, paths, out),
+    )  # fmt: skip
+    record = run_stage(
+        paths.record("measure", unit, model), "measure", unit,
+        [paths.record("segment", unit, model)],
+        lambda out: measure_session(unit, paths, model, MeasureOptions(), out),
+    )  # fmt: skip
+    for side in SIDES:
+        ear = examination.head.ears[side]
+        row: dict[str, object] = {"side": side, "ratio_true": ear.ratios()[LABYRINTH]}
+        if record.outcome == "done" and side not in record.excluded_sides:
+            row |= _compare(examination, ear, unit, side, paths, model)
+        else:
+            row["reason"] = record.reason or record.excluded_sides[side]["reason"]
+        yield row
+
+
+def _compare(
+    examination: Examination, ear: Ear, unit: Unit, side: str, paths: Paths, model: str
+) -> dict[str, object]:
+    fractions, affine = load_fractions(paths.segmentation(unit, side, "probseg", model))
+    truth = truth_fractions(examination.head, side, fractions.shape[1:], affine)
+    volumes = organ_volumes(fractions, affine)
+    total, endolymph = volumes[LABYRINTH]
+    found = pd.read_json(paths.landmarks(unit, side, model))
+    marks = examination.head.landmarks(side)
+    errors = [float(np.linalg.norm(found[n]["ras_mm"] - marks[n])) for n in LANDMARKS]
+    return {
+        "ratio": endolymph / total,
+        "tfs_mm3": total,
+        "tfs_mm3_true": ear.volumes_mm3()[LABYRINTH][0],
+        "tfs_dice": _dice(fractions[0] < 0.5, truth[0] < 0.5),
+        "els_dice": _dice(fractions[2::2].sum(0) > 0.5, truth[2::2].sum(0) > 0.5),
+        "landmark_mm": float(np.mean(errors)),
+        "landmark_max_mm": max(errors),
+    }
+
+
+def _dice(a: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+          b: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:  # fmt: skip
+    return float(2 * (a & b).sum() / max(a.sum() + b.sum(), 1))

@@ -1,0 +1,22 @@
+"""Adapter: evaluate a model on heads that its training never saw."""
+
+import json
+from pathlib import Path
+
+from hydrops.jobs import logged
+
+with logged(snakemake.log[0]):
+    from hydrops.cohort import write_table
+    from hydrops.model.evaluate import evaluate, summarise
+
+    training = json.loads(snakemake.params.training)
+    ears = evaluate(
+        Path(snakemake.params.bundle),
+        Path(training["specimens"]),
+        training["test_specimens"],
+        training["test_heads"],
+        training["test_seed"],
+        snakemake.threads,
+    )
+    write_table(ears, Path(snakemake.output.ears))
+    write_table(summarise(ears), Path(snakemake.output.summary))
