@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from conftest import REPOSITORY
@@ -96,6 +97,37 @@ def test_a_missing_slice_is_named(tmp_path: Path) -> None:
     assert "series 6" in found
     assert "1 slice(s) missing" in found
     assert "after slice 11" in found
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("PixelSpacing", [1.0, 1.5]),
+        ("ImageOrientationPatient", [1.0, 0.0, 0.0, 0.0, 0.8, 0.6]),
+        ("Rows", 12),
+    ],
+)
+def test_a_slice_of_unequal_geometry_excludes_and_its_series_is_named(
+    tmp_path: Path, tag: str, value: object
+) -> None:
+    source = write_study(tmp_path / "dicom")
+    victim = sorted((source / "0005_pei").iterdir())[7]
+    header = pydicom.dcmread(victim)
+    setattr(header, tag, value)
+    if tag == "Rows":
+        header.PixelData = header.PixelData[: 2 * 12 * header.Columns]
+    header.save_as(victim)
+    assert "series 5" in reason(source, tmp_path / "out")
+
+
+def test_an_image_of_another_place_is_refused(tmp_path: Path) -> None:
+    source = write_nifti(tmp_path / "nifti")
+    path = source / "acq-PPI_x.nii.gz"
+    image = nib.load(path)
+    affine = image.affine.copy()
+    affine[2, 3] += 80.0
+    nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), affine), path)
+    assert "PPI lies 80 mm from the MRC" in reason(source, tmp_path / "out")
 
 
 def test_two_candidates_and_a_missing_role_are_never_guessed(tmp_path: Path) -> None:

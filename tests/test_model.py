@@ -112,7 +112,7 @@ def test_losses_are_least_at_the_truth(geometry: simulate.Geometry) -> None:
 
 def test_network_gives_every_class_and_every_landmark() -> None:
     network = DualHeadUNet(NetworkOptions((4, 8, 16), 0)).eval()
-    labels, heat = network(torch.zeros(1, 2, 16, 16, 16))
+    labels, heat = network(torch.zeros(1, 3, 16, 16, 16))
     assert labels.shape == (1, len(LABELS), 16, 16, 16)
     assert heat.shape == (1, len(LANDMARKS), 16, 16, 16)
 

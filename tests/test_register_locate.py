@@ -68,7 +68,17 @@ def test_registration_recovers_real_motion_and_repeats_itself(examination: Exami
     assert np.array_equal(found, again)
 
 
-def test_another_head_is_refused_with_a_reason(examination: Examination, tmp_path: Path) -> None:
+def test_another_patient_is_refused_with_a_reason(examination: Examination, tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    other = examine(rng, draw_ear(rng, "left"), draw_ear(rng, "right"))
+    paths = Paths(tmp_path)
+    for role, found in (("MRC", examination), ("PPI", other), ("PEI", other)):
+        save_image(paths.image(UNIT, role), found.images[role], found.affine)
+    with pytest.raises(ExcludedError, match=r"PPI (does not match|would have to).*another patient"):
+        register_session(UNIT, paths, RegisterOptions(), tmp_path)
+
+
+def test_noise_is_refused_with_a_reason(examination: Examination, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     noise = rng.random(examination.images["MRC"].shape).astype(np.float32)
     paths = Paths(tmp_path)

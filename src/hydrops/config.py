@@ -101,8 +101,9 @@ def _phantoms(values: Mapping[str, Any], units: list[Unit]) -> dict[str, str]:
     unknown = sorted({unit.participant for unit in units} - set(specs))
     if unknown:
         raise HydropsError(
-            f"{values['phantom']}: no participant {unknown[0]}, whom {values['participants']} lists; "
-            "add it there, or set phantom to null if the cohort is not one of phantoms"
+            f"{values['phantom']}: no participant {unknown[0]}, "
+            f"whom {values['participants']} lists; add it there, or set phantom to null "
+            "if the cohort is not one of phantoms"
         )
     return {name: json.dumps(asdict(spec), sort_keys=True) for name, spec in specs.items()}
 

@@ -53,6 +53,7 @@ class SeriesHeader:
     slices: list[Slice]
     truncated: list[Path]
     scales: set[tuple[float, float]]
+    grids: set[tuple[int, int, float, float]]
 
     @property
     def files(self) -> list[Path]:
@@ -89,6 +90,8 @@ class SeriesHeader:
         orientations = np.array([s.orientation for s in self.slices])
         if np.abs(orientations - orientations[0]).max() > 1e-3:
             return f"{self.describe()}: its slices are not parallel, so they make no volume"
+        if len(self.grids) > 1:
+            return f"{self.describe()}: its slices differ in matrix or pixel size"
         normal = self._normal()
         along = np.sort([float(np.dot(s.position, normal)) for s in self.slices])
         steps = np.diff(along)
@@ -143,6 +146,7 @@ def find_series(files: Iterable[Path]) -> tuple[list[SeriesHeader], list[Path]]:
             header = pydicom.dcmread(path, stop_before_pixels=True)
             uid = str(header.SeriesInstanceUID)
             frames = _slices(path, header)
+            grid = _grid(header)
         except (
             InvalidDicomError,
             AttributeError,
@@ -160,6 +164,7 @@ def find_series(files: Iterable[Path]) -> tuple[list[SeriesHeader], list[Path]]:
         series[uid].slices += frames
         slope, intercept = (_first(header, f"Rescale{word}") for word in ("Slope", "Intercept"))
         series[uid].scales.add((slope or 1.0, intercept or 0.0))
+        series[uid].grids.add(grid)
         if _is_cut_off(path, header):
             series[uid].truncated.append(path)
     return sorted(series.values(), key=lambda s: (s.number, s.uid)), ignored
@@ -180,7 +185,7 @@ def _header(uid: str, header: pydicom.Dataset) -> SeriesHeader:
     ti = _first(header, "InversionTime") or _first(header, "InversionTimes")
     kind = [str(v) for v in _listed(header.get("ScanningSequence"))]
     inverted = bool(ti) or "IR" in kind or header.get("InversionRecovery") == "YES"
-    spacing = _find(header, "PixelSpacing") or [1.0, 1.0]
+    rows, columns, height, width = _grid(header)
     return SeriesHeader(
         uid=uid,
         study_uid=str(header.get("StudyInstanceUID", "")),
@@ -193,15 +198,22 @@ def _header(uid: str, header: pydicom.Dataset) -> SeriesHeader:
         inversion=inverted,
         three_dimensional=header.get("MRAcquisitionType") == "3D",
         image_type=tuple(str(v) for v in _listed(header.get("ImageType"))),
-        rows=int(header.Rows),
-        columns=int(header.Columns),
-        pixel_spacing_mm=(float(spacing[0]), float(spacing[1])),
+        rows=rows,
+        columns=columns,
+        pixel_spacing_mm=(height, width),
         field_t=_first(header, "MagneticFieldStrength"),
         manufacturer=str(header.get("Manufacturer", "")),
         slices=[],
         truncated=[],
         scales=set(),
+        grids=set(),
     )
+
+
+def _grid(header: pydicom.Dataset) -> tuple[int, int, float, float]:
+    """Rows, columns, and the height and width of a pixel, mm."""
+    height, width = (round(float(v), 4) for v in _find(header, "PixelSpacing") or (1.0, 1.0))
+    return int(header.Rows), int(header.Columns), height, width
 
 
 def _slices(path: Path, header: pydicom.Dataset) -> list[Slice]:

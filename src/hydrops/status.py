@@ -83,7 +83,8 @@ def unfinished_lines(study: Study) -> list[str]:
             if status.excluded or status.stage == stages[-1]:
                 continue
             reached = stages.index(status.stage) if status.stage in stages else -1
-            lines.append(f"  missing {status.unit.name}: {stages[reached + 1]} is not done ({model})")
+            waits = stages[reached + 1]
+            lines.append(f"  missing {status.unit.name}: {waits} is not done ({model})")
     if len(lines) > LISTED:
         lines = [*lines[:LISTED], f"  and {len(lines) - LISTED} more"]
     return lines

@@ -25,7 +25,9 @@ GPUS = 1 if STUDY.config["device"] == "cuda" else 0
 
 if workflow.is_main_process:
     for record in drop_stale_records(STUDY):
-        print(f"{record}: its files are not whole; they are made again", file=sys.stderr)
+        print(
+            f"{record}: its files are not whole; they are made again", file=sys.stderr
+        )
 
 
 wildcard_constraints:

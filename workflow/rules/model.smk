@@ -93,9 +93,36 @@ rule evaluate_model:
         "../scripts/evaluate.py"
 
 
+rule draw_card:
+    input:
+        ears=str(PATHS.root / "evaluation" / "{model}" / "ears.tsv"),
+    output:
+        pictures=directory(str(PATHS.root / "evaluation" / "{model}" / "pictures")),
+    log:
+        log_of("draw_card", "{model}"),
+    benchmark:
+        benchmark_of("draw_card", "{model}")
+    conda:
+        "../../envs/hydrops.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        bundle=lambda wc: str(STUDY.bundles[wc.model].folder),
+        sha256=lambda wc: STUDY.bundles[wc.model].sha256,
+        real_ear=STUDY.config["training"]["real_ear"],
+        code=stage_digest("model.pictures"),
+    script:
+        "../scripts/draw_card.py"
+
+
 rule write_card:
     input:
         summary=str(PATHS.root / "evaluation" / "{model}" / "summary.tsv"),
+        pictures=str(PATHS.root / "evaluation" / "{model}" / "pictures"),
+        notes=lambda wc: [
+            str(n) for n in [TASK.parent / f"{wc.model}.md"] if n.is_file()
+        ],
     output:
         card=str(PATHS.root / "evaluation" / "{model}" / "card.md"),
     log:
@@ -109,6 +136,7 @@ rule write_card:
         runtime=10,
     params:
         bundle=lambda wc: str(STUDY.bundles[wc.model].folder),
+        sha256=lambda wc: STUDY.bundles[wc.model].sha256,
         code=stage_digest("model.package"),
     script:
         "../scripts/card.py"

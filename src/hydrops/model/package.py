@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,8 @@ import pandas as pd
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model.bundle import CARD, INFERENCE, METADATA, WEIGHTS, Bundle, read_bundle
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.pictures import CAPTIONS
+from hydrops.model.preprocess import CHANNELS
 from hydrops.model.train import TrainOptions
 from hydrops.records import sha256_of_file
 
@@ -84,12 +87,12 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
                     "type": "image",
                     "format": "magnitude",
                     "modality": "MR",
-                    "num_channels": 2,
+                    "num_channels": len(CHANNELS),
                     "spatial_shape": patch,
                     "dtype": "float32",
                     "value_range": [-2, 2],
                     "is_patch_data": False,
-                    "channel_def": {"0": "MRC", "1": "HYDROPS-Mi2"},
+                    "channel_def": {str(i): name for i, name in enumerate(CHANNELS)},
                 }
             },
             "outputs": {
@@ -122,7 +125,7 @@ def inference(options: TrainOptions) -> dict[str, Any]:
     }
 
 
-def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: dict[str, Path]) -> Path:
+def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], notes: str) -> Path:
     """Write the model card from the evaluation's table, and put its pictures beside it.
 
     Parameters
@@ -130,12 +133,15 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: dict[str, Path])
     summary
         As `hydrops.model.evaluate.summarise` returns it.
     pictures
-        Caption to PNG.
+        PNG named as in `hydrops.model.pictures.CAPTIONS`.
+    notes
+        What a person saw who looked at the pictures, Markdown; may be empty.
     """
     training = bundle.metadata["training"]
     folder = (bundle.folder / CARD).parent
     shown = []
-    for caption, picture in pictures.items():
+    for picture in pictures:
+        caption = CAPTIONS[picture.stem]
         shutil.copyfile(picture, folder / picture.name)
         shown.append(f"![{caption}]({picture.name})\n\n{caption}\n")
     specimens = ", ".join(training["train_specimens"])
@@ -167,6 +173,7 @@ those of the EH volume ratio of the labyrinth.
 {summary.to_markdown(index=False)}
 
 {chr(10).join(shown)}
+{notes}
 ## Limits
 
 Never tried on a patient's hydrops MRI. Malformed, operated or obliterated labyrinths were not

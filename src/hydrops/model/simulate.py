@@ -25,7 +25,7 @@ from hydrops.labels import LANDMARKS
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.preprocess import prepare
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, ear_from_label, mirrored
-from hydrops.phantom.signal import R1_PER_MMOL_S
+from hydrops.phantom.signal import PERILYMPH_MMOL, R1_PER_MMOL_S
 
 #: Channels of a pool: the six compartments of `hydrops.labels.LABELS` without the background,
 #: cerebrospinal fluid, nerve, fluid that is no ear (mucosa, vessels), and soft tissue.
@@ -324,7 +324,7 @@ def draw_images(
 
     Returns
     -------
-    (2, x, y, z): what `hydrops.model.preprocess.prepare` makes of MRC and HYDROPS-Mi2.
+    (3, x, y, z): what `hydrops.model.preprocess.prepare` makes of MRC and HYDROPS-Mi2.
     """
     signals = _draw_signals(rng)
     perilymph = fractions[0:6:2].sum(0)
@@ -334,9 +334,9 @@ def draw_images(
     tissues = torch.cat([tissues, bone[None]])
     shading = _draw_shading(rng, tissues.shape[1:])
     texture = 1.0 + 0.15 * torch.from_numpy(_field(rng, rng.uniform(1.0, 4.0)))
-    sampling = [_Sampling.draw(rng, n) for n in tissues.shape[1:]]
-    noise = float(rng.uniform(0.004, 0.03))
-    inversion_noise = float(np.exp(rng.uniform(np.log(0.0015), np.log(0.012))))
+    sampling = [_Sampling.draw(rng, axis) for axis in range(3)]
+    noise = float(rng.uniform(0.004, 0.02))
+    inversion_noise = float(np.exp(rng.normal(np.log(0.0035), 0.4)))
     made = {}
     for name, level in (("MRC", noise), ("PPI", inversion_noise), ("PEI", inversion_noise)):
         weights = torch.tensor(signals[name], dtype=torch.float32)
@@ -351,13 +351,13 @@ def draw_images(
 
 def _draw_signals(rng: np.random.Generator) -> dict[str, list[float]]:
     """Signed signal of perilymph, endolymph, CSF, nerve, other fluid, soft tissue and bone."""
-    failed = rng.random() < 0.04
-    dose = float(np.exp(rng.normal(np.log(0.04), 0.45))) if not failed else 0.004
-    t1_free = 3700.0 * rng.uniform(0.96, 1.05)
+    failed = rng.random() < 0.03
+    dose = float(np.exp(rng.normal(np.log(PERILYMPH_MMOL), 0.3))) if not failed else 0.004
+    t1_free = 3700.0 * rng.uniform(0.975, 1.03)
     t1 = {
-        "perilymph": _shortened(t1_free * rng.uniform(1.0, 1.05), dose),
-        "endolymph": _shortened(t1_free, float(rng.uniform(0.0, 0.05)) * dose),
-        "csf": _shortened(t1_free * rng.uniform(1.0, 1.12), float(rng.uniform(0.0, 0.4)) * dose),
+        "perilymph": _shortened(t1_free * rng.uniform(1.0, 1.04), dose),
+        "endolymph": _shortened(t1_free, float(rng.uniform(0.0, 0.04)) * dose),
+        "csf": _shortened(t1_free * rng.uniform(1.0, 1.1), float(rng.uniform(0.0, 0.4)) * dose),
     }
     other_t1, other_level = rng.uniform(1200.0, 4000.0), rng.uniform(0.05, 1.1)
     soft_level, bone_level = rng.uniform(0.0, 0.15), rng.uniform(0.0, 0.04)
@@ -368,7 +368,7 @@ def _draw_signals(rng: np.random.Generator) -> dict[str, list[float]]:
         "csf": rng.uniform(0.75, 1.35),
     }
     signals = {"MRC": [fluid[k] for k in t1] + [nerve_level, other_level, soft_level, bone_level]}
-    delays = {"PPI": 2250.0 + rng.normal(0.0, 35.0), "PEI": 2050.0 + rng.normal(0.0, 35.0)}
+    delays = {"PPI": 2250.0 + rng.normal(0.0, 15.0), "PEI": 2050.0 + rng.normal(0.0, 15.0)}
     for name, delay in delays.items():
 
         def recovered(t1_ms: float, delay: float = delay) -> float:
@@ -405,12 +405,14 @@ class _Sampling:
     blur: float
 
     @staticmethod
-    def draw(rng: np.random.Generator, size: int) -> _Sampling:
-        """Voxels of 0.4 to 1.0 mm (thick along one axis at most in practice, any here)."""
-        del size
-        voxel_mm = rng.choice([0.5, 0.5, rng.uniform(0.4, 0.7), rng.uniform(0.7, 1.05)])
+    def draw(rng: np.random.Generator, axis: int) -> _Sampling:
+        """Voxels of 0.5 mm, or 0.4 to 0.65 mm, in plane; thicker along z, up to 1.1 mm."""
+        if axis == 2:
+            voxel_mm = 1.0 if rng.random() < 0.5 else rng.uniform(0.45, 1.1)
+        else:
+            voxel_mm = 0.5 if rng.random() < 0.6 else rng.uniform(0.4, 0.65)
         return _Sampling(
-            float(voxel_mm) / CROP_SPACING_MM, float(rng.random()), float(rng.uniform(0.3, 0.6))
+            float(voxel_mm) / CROP_SPACING_MM, float(rng.random()), float(rng.uniform(0.3, 0.5))
         )
 
     def matrices(self, size: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:

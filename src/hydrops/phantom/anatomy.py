@@ -419,6 +419,7 @@ class _Shape:
     points: dict[str, Array]
 
     def landmarks(self) -> dict[str, Array]:
+        """Landmarks about the building frame's origin, turned as the ear is, mm."""
         return {name: self.rotation @ point for name, point in self.points.items()}
 
 

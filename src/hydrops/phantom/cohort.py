@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,17 +147,13 @@ def _write_dicom(
         (3, "tof", (96, 96, 24), (2.0, 2.0, 1.5), "3D"),
     ):
         affine = scanner_affine(shape, voxel)
-        head = Head({}, *_without_ears(examination.head))
+        head = replace(examination.head, ears={})
         image = render(head, T1, shape, affine, rng, noise=0.01)
         pixels = np.clip(image * 2000.0, 0, 4095).astype(np.uint16)
         sequence = T1 if description != "tof" else MRSequence("TOF", 22.0, 4.0)
         write_series(
             folder, study, Series(number, description, sequence, pixels, affine, acquisition), False
         )
-
-
-def _without_ears(head: Head) -> tuple[Any, ...]:
-    return head.places, head.pose, head.blobs, head.tubes, head.air_seed, head.effusion
 
 
 def _write_truth(folder: Path, examination: Examination) -> None:

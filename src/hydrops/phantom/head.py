@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from hydrops.labels import LABELS
 from hydrops.phantom.anatomy import Ear
-from hydrops.phantom.signal import TISSUES, gadolinium, signal
+from hydrops.phantom.signal import PERILYMPH_MMOL, TISSUES, gadolinium, signal
 from hydrops.phantom.signal import Sequence as MRSequence
 
 Affine = npt.NDArray[np.float64]
@@ -139,7 +139,7 @@ def draw_head(
         tubes.append(
             Tube("blood", (x - sign * 1, y - 5, z - 30), (x - sign * 1, y - 5, z - 11), (4.5, 3.0))
         )
-    dose = float(np.exp(rng.normal(np.log(0.04), 0.25)))
+    dose = float(np.exp(rng.normal(np.log(PERILYMPH_MMOL), 0.22)))
     return Head(
         ears,
         places,
@@ -148,7 +148,7 @@ def draw_head(
         tuple(tubes),
         int(rng.integers(2**31)),
         {side: float(rng.random() ** 4) for side in places},
-        {side: dose * float(np.exp(rng.normal(0.0, 0.15))) for side in places},
+        {side: dose * float(np.exp(rng.normal(0.0, 0.1))) for side in places},
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +75,3 @@ def spec_from(values: Mapping[str, Any]) -> ParticipantSpec:
     """A participant from plain data that fits the schema."""
     pairs = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return ParticipantSpec(**pairs)  # type: ignore[arg-type]
-
-
-def phantom_spec(path: Path, participant: str) -> str:
-    """A participant of a cohort's file as JSON, a string that Snakemake can compare."""
-    for spec in load_specs(path):
-        if spec.participant_id == participant:
-            return json.dumps(asdict(spec), sort_keys=True)
-    raise HydropsError(f"{path}: no participant {participant}")

@@ -1,0 +1,121 @@
+"""Pictures of a model's card: agreement with the truth, and a real ear to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import ndimage
+
+from hydrops.draw import EarPicture, draw_ear_overlay
+from hydrops.errors import ExcludedError
+from hydrops.figures import PALETTE
+from hydrops.images import (
+    Affine,
+    FloatGrid,
+    crop_affine,
+    load_image,
+    resample,
+    spacing_mm,
+)
+from hydrops.locate import LocateOptions, find_ears
+from hydrops.model.geometry import CROP_SHAPE
+from hydrops.segment import Segmenter, segment_ear
+from hydrops.statistics import bland_altman, icc_2_1
+
+#: Voxel of the clinical protocol, mm.
+CLINICAL_MM = (0.5, 0.5, 1.0)
+#: SD of the scanner's point spread, as a share of the voxel.
+POINT_SPREAD = 0.42
+CAPTIONS = {
+    "agreement": "EH volume ratio of the labyrinth, measured against truth. **Simulation.** Left: "
+    "each ear; right: Bland-Altman, bias and 95 % limits of agreement of the phantoms.",
+    "real-ear": "A real left ear on T2-weighted MRI, resampled to a clinical grid of "
+    "0.5 x 0.5 x 1.0 mm and segmented from MRC alone.",
+}
+
+
+def draw_agreement(ears: pd.DataFrame) -> Figure:
+    """Scatter and Bland-Altman of an evaluation's ears, see `hydrops.model.evaluate.evaluate`."""
+    measured = ears.dropna(subset=["ratio"])
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    scatter, difference = figure.subplots(1, 2)
+    top = 1.1 * float(measured[["ratio", "ratio_true"]].max().max())
+    for (kind, part), colour in zip(measured.groupby("anatomy", sort=False), PALETTE):
+        ours, truth = (part[c].to_numpy(float) for c in ("ratio", "ratio_true"))
+        icc, low, high = icc_2_1(ours, truth)
+        label = f"{kind}: {len(part)} ears, ICC {icc:.3f} ({low:.3f} to {high:.3f})"
+        scatter.plot(truth, ours, "o", color=colour, ms=6, alpha=0.75, mew=0, label=label)
+        difference.plot(
+            (ours + truth) / 2, ours - truth, "o", color=colour, ms=6, alpha=0.75, mew=0
+        )
+    scatter.plot([0, top], [0, top], "--", color="#888888", lw=1, zorder=0)
+    scatter.set(xlabel="true EH volume ratio", ylabel="measured EH volume ratio",
+                xlim=(0, top), ylim=(0, top), aspect="equal")  # fmt: skip
+    scatter.legend(loc="upper left", frameon=False, fontsize=8.5)
+    phantoms = measured[measured["anatomy"] == "phantom"]
+    limits = bland_altman(phantoms["ratio"].to_numpy(float), phantoms["ratio_true"].to_numpy(float))
+    for key, style in (("bias", "-"), ("lower", "--"), ("upper", "--")):
+        difference.axhline(limits[key], color=PALETTE[0], lw=1, ls=style)
+        place = {"xycoords": ("axes fraction", "data"), "va": "bottom", "ha": "right"}
+        difference.annotate(
+            f"{limits[key]:+.3f}", (1.0, limits[key]), color=PALETTE[0], fontsize=9, **place
+        )
+    difference.set(xlabel="mean of measured and true", ylabel="measured minus true")
+    for panel in (scatter, difference):
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Simulation", fontsize=10, color="#a00000")
+    return figure
+
+
+def to_clinical_grid(image: FloatGrid, affine: Affine) -> tuple[FloatGrid, Affine]:
+    """Bring a finer image to the voxels of the clinical protocol, blurred as a scanner would.
+
+    Parameters
+    ----------
+    image, affine
+        Voxels smaller than `CLINICAL_MM`, along axes near R, A and S in any order.
+    """
+    fine = np.abs(affine[:3, :3])
+    # The image axis nearest each of R, A and S gets that axis' voxel.
+    wanted = np.empty(3)
+    wanted[fine.argmax(1)] = CLINICAL_MM
+    step = wanted / spacing_mm(affine)
+    point_spread = np.sqrt(np.maximum(step**2 - 1.0, 0.0)) * POINT_SPREAD
+    blurred = ndimage.gaussian_filter(image, point_spread)
+    shape = tuple(int(n) for n in np.floor((np.array(image.shape) - 1) / step) + 1)
+    target = affine @ np.diag([*step, 1.0])
+    return resample(blurred, affine, shape, target), target
+
+
+def segment_real_ear(segmenter: Segmenter, path: Path) -> EarPicture:
+    """Find and segment the ear of a T2-weighted image from that image alone.
+
+    Raises
+    ------
+    ExcludedError
+        If no ear is recognised in it.
+    """
+    image, affine = to_clinical_grid(*load_image(path))
+    found = find_ears(image, affine, LocateOptions())
+    if not found.centres:
+        raise ExcludedError(f"{path.name}: no inner ear can be recognised")
+    side, centre = max(found.centres.items(), key=lambda item: found.scores[item[0]])
+    crop = resample(image, affine, CROP_SHAPE, crop_affine(centre.tolist()))
+    ear = segment_ear(segmenter, crop, None, side)
+    return EarPicture(crop, None, ear.fractions, ear.landmarks.astype(np.float64))
+
+
+def write_pictures(
+    ears: pd.DataFrame, segmenter: Segmenter, real_ear: Path | None, folder: Path
+) -> None:
+    """Write ``agreement.png`` and, where the real ear's image is, ``real-ear.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {"agreement": draw_agreement(ears)}
+    if real_ear is not None and real_ear.is_file():
+        picture = segment_real_ear(segmenter, real_ear)
+        figures["real-ear"] = draw_ear_overlay(picture, "real ear, MRC alone")
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=100, metadata={"Software": None})

@@ -1,0 +1,206 @@
+"""The shipped model on ears that it never saw: physical truths, refusals, tampering."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import REPOSITORY
+from hydrops.errors import ExcludedError, HydropsError
+from hydrops.images import Affine, FloatGrid, crop_affine
+from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
+from hydrops.measure import organ_volumes
+from hydrops.model.bundle import WEIGHTS, find_bundle
+from hydrops.model.geometry import CROP_SHAPE
+from hydrops.model.pictures import segment_real_ear
+from hydrops.phantom.anatomy import draw_ear, draw_hydrops
+from hydrops.phantom.head import Head, draw_head, render, truth_fractions
+from hydrops.phantom.signal import MRC, PEI, PPI
+from hydrops.segment import (
+    Segmenter,
+    choose_device,
+    keep_labyrinth,
+    load_segmenter,
+    segment_ear,
+)
+
+BUNDLE = find_bundle(REPOSITORY / "models", "paired_unet3d")
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return load_segmenter(BUNDLE.folder, "cpu", threads=2)
+
+
+def a_head(tilt: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Head:
+    rng = np.random.default_rng(31)
+    ears = {s: draw_ear(rng, s, draw_hydrops(rng, h)) for s, h in (("left", 0.7), ("right", 0.2))}
+    return draw_head(rng, ears["left"], ears["right"], tilt)
+
+
+def crops(head: Head, side: str) -> tuple[FloatGrid, FloatGrid, Affine]:
+    """MRC and HYDROPS-Mi2 of one ear, acquired on the crop's own grid."""
+    grid = crop_affine(head.to_scanner(head.places[side]).tolist())
+    rng = np.random.default_rng(5)
+    mrc, ppi, pei = (render(head, s, CROP_SHAPE, grid, rng) for s in (MRC, PPI, PEI))
+    return mrc, np.asarray((ppi - pei) * mrc, np.float32), grid
+
+
+@pytest.fixture(scope="module")
+def left() -> tuple[FloatGrid, FloatGrid, Affine]:
+    return crops(a_head(), "left")
+
+
+def ratio_of(segmenter: Segmenter, mrc: FloatGrid, mi2: FloatGrid, side: str) -> float:
+    total, endolymph = organ_volumes(segment_ear(segmenter, mrc, mi2, side).fractions, grid())[
+        LABYRINTH
+    ]
+    return endolymph / total
+
+
+def grid() -> Affine:
+    return crop_affine((0.0, 0.0, 0.0))
+
+
+def test_an_unseen_ear_is_measured_near_its_truth(
+    segmenter: Segmenter, left: tuple[FloatGrid, FloatGrid, Affine]
+) -> None:
+    head = a_head()
+    mrc, mi2, affine = left
+    found = segment_ear(segmenter, mrc, mi2, "left")
+    truth = truth_fractions(head, "left", CROP_SHAPE, affine)
+    assert np.allclose(found.fractions.sum(0), 1.0, atol=1e-4)
+    measured, true = organ_volumes(found.fractions, affine), organ_volumes(truth, affine)
+    for organ in (*ORGANS, LABYRINTH):
+        assert measured[organ][0] == pytest.approx(true[organ][0], rel=0.2)
+    total, endolymph = measured[LABYRINTH]
+    assert endolymph / total == pytest.approx(head.ears["left"].ratios()[LABYRINTH], abs=0.08)
+    points = (affine[:3, :3] @ found.landmarks.T).T + affine[:3, 3]
+    marks = head.landmarks("left")
+    for point, name in zip(points, LANDMARKS):
+        assert np.linalg.norm(point - marks[name]) < 1.5
+
+
+def test_a_mirrored_ear_is_the_other_side_with_the_same_ratio(
+    segmenter: Segmenter, left: tuple[FloatGrid, FloatGrid, Affine]
+) -> None:
+    mrc, mi2, _ = left
+    there = segment_ear(segmenter, mrc, mi2, "left")
+    back = segment_ear(segmenter, mrc[::-1].copy(), mi2[::-1].copy(), "right")
+    assert np.allclose(back.fractions[:, ::-1], there.fractions, atol=1e-4)
+    assert np.allclose(CROP_SHAPE[0] - 1 - back.landmarks[:, 0], there.landmarks[:, 0], atol=1e-2)
+    assert np.allclose(back.landmarks[:, 1:], there.landmarks[:, 1:], atol=1e-2)
+
+
+@pytest.mark.parametrize(("a", "b"), [(1e-3, 1e4), (250.0, 0.01)])
+def test_the_scanners_gains_do_not_matter(
+    segmenter: Segmenter, left: tuple[FloatGrid, FloatGrid, Affine], a: float, b: float
+) -> None:
+    mrc, mi2, _ = left
+    plain = segment_ear(segmenter, mrc, mi2, "left").fractions
+    scaled = segment_ear(segmenter, a * mrc, a * b * mi2, "left").fractions
+    assert np.allclose(scaled, plain, atol=5e-3)
+
+
+@pytest.mark.parametrize("tilt", [(15.0, 0.0, 0.0), (0.0, -12.0, 10.0)])
+def test_a_turned_head_keeps_its_volumes(
+    segmenter: Segmenter,
+    left: tuple[FloatGrid, FloatGrid, Affine],
+    tilt: tuple[float, ...],
+) -> None:
+    straight = organ_volumes(segment_ear(segmenter, *left[:2], "left").fractions, grid())
+    turned = organ_volumes(
+        segment_ear(segmenter, *crops(a_head(tilt), "left")[:2], "left").fractions, grid()
+    )
+    assert turned[LABYRINTH][0] == pytest.approx(straight[LABYRINTH][0], rel=0.06)
+    ratios = [v[LABYRINTH][1] / v[LABYRINTH][0] for v in (straight, turned)]
+    assert ratios[1] == pytest.approx(ratios[0], abs=0.05)
+
+
+def test_mrc_alone_gives_the_fluid_and_no_endolymph(
+    segmenter: Segmenter, left: tuple[FloatGrid, FloatGrid, Affine]
+) -> None:
+    mrc, mi2, affine = left
+    alone = organ_volumes(segment_ear(segmenter, mrc, None, "left").fractions, affine)
+    both = organ_volumes(segment_ear(segmenter, mrc, mi2, "left").fractions, affine)
+    for organ in ORGANS:
+        assert alone[organ][1] == 0.0
+        assert alone[organ][0] == pytest.approx(both[organ][0], rel=0.15)
+
+
+def test_a_real_ear_is_whole_and_its_nerve_canal_left_out(
+    segmenter: Segmenter, shared_data: Path
+) -> None:
+    picture = segment_real_ear(segmenter, shared_data / "inner-ear-t2" / "left.nii.gz")
+    volumes = organ_volumes(picture.fractions, grid())
+    # Volumes of human labyrinths on MRI and CT: 140 to 265 mm3 in all.
+    assert 140 < volumes[LABYRINTH][0] < 280
+    centres = {
+        organ: np.argwhere(picture.fractions[k : k + 2].sum(0) > 0.5).mean(0)
+        for organ, k in zip(ORGANS, (1, 3, 5))
+    }
+    # Axes R, A, S: the cochlea lies before the vestibule, the canals behind and (left) outside.
+    assert centres["cochlea"][1] > centres["vestibule"][1] + 4
+    assert centres["semicircular_canals"][1] < centres["cochlea"][1] - 4
+    assert centres["semicircular_canals"][0] < centres["cochlea"][0]
+    fluid = picture.fractions[0] < 0.5
+    bright = picture.mrc > 0.5 * np.percentile(picture.mrc[fluid], 50)
+    # The canal enters from the middle, to the right of a left ear's cochlea, and is as bright.
+    medial = np.zeros_like(fluid)
+    medial[np.argwhere(fluid)[:, 0].max() + 2 :] = True
+    assert (bright & medial).sum() > 200
+    assert not (fluid & medial).any()
+
+
+def test_noise_is_no_ear(segmenter: Segmenter) -> None:
+    rng = np.random.default_rng(0)
+    noise = np.abs(rng.standard_normal(CROP_SHAPE)).astype(np.float32)
+    with pytest.raises(ExcludedError, match="no inner ear"):
+        segment_ear(segmenter, noise, None, "left")
+
+
+def test_only_the_largest_piece_and_its_rim_are_kept() -> None:
+    probabilities = np.zeros((7, 40, 40, 40), np.float32)
+    probabilities[1, 10:20, 10:20, 10:20] = 1.0
+    probabilities[1, 20, 10:20, 10:20] = 0.3
+    probabilities[3, 30:34, 30:34, 30:34] = 1.0
+    probabilities[0] = 1.0 - probabilities[1:].sum(0)
+    kept = keep_labyrinth(probabilities, 0.125)
+    assert kept[1].sum() == pytest.approx(1000 + 30)
+    assert kept[3].sum() == 0.0
+    assert np.allclose(kept.sum(0), 1.0)
+    with pytest.raises(ExcludedError, match="no inner ear"):
+        keep_labyrinth(probabilities * (np.arange(7) == 3)[:, None, None, None], 0.125)
+
+
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(HydropsError, match="cuda was asked for"):
+        choose_device("cuda")
+    with pytest.raises(HydropsError, match="neither cpu nor cuda"):
+        choose_device("gpu")
+
+
+def test_changed_or_foreign_weights_are_refused(tmp_path: Path) -> None:
+    copy = tmp_path / BUNDLE.name / BUNDLE.version
+    shutil.copytree(BUNDLE.folder, copy)
+    weights = copy / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(HydropsError, match="changed or cut off"):
+        load_segmenter(copy, "cpu")
+    weights.unlink()
+    with pytest.raises(HydropsError, match="are missing"):
+        load_segmenter(copy, "cpu")
+
+
+def test_the_shipped_bundle_is_small_and_its_card_says_what_it_is() -> None:
+    files = [p for p in BUNDLE.folder.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 10e6
+    card = (BUNDLE.folder / "docs" / "README.md").read_text(encoding="utf-8")
+    assert BUNDLE.sha256 in card
+    for words in ("Simulated images only", "on simulation", "ICC", "TFS Dice", "real-ear.png"):
+        assert words in card

@@ -1,0 +1,226 @@
+"""A study's configuration and tables: every mistake is named before anything runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import REPOSITORY
+from hydrops.cli import main
+from hydrops.cohort import build_tables, read_table, write_table
+from hydrops.config import check_writable, drop_stale_records, resolve
+from hydrops.errors import HydropsError
+from hydrops.measure import EAR_COLUMNS, LANDMARK_COLUMNS
+from hydrops.participants import read_participants, units_of
+from hydrops.paths import BIDS_SUFFIX, Paths, Unit
+from hydrops.phantom.specs import load_specs, random_specs
+from hydrops.records import Record, StageResult, run_stage, write_record
+from hydrops.status import closing_words, status_lines
+
+GOOD = "participant_id\tsource\n01\tscans/01\n02\tscans/02\n"
+labels = st.text("abcXYZ019", min_size=1, max_size=8)
+
+
+def table_of(folder: Path, text: str) -> Path:
+    path = folder / "participants.tsv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["not a tab-separated table"]),
+        ("participant_id\tsource\n", ["lists no participants"]),
+        ("participant_id,source\n01,a\n", ["participant_id is missing", "tab-separated"]),
+        ("participant_id\n01\n", ["column source is missing"]),
+        (GOOD.replace("source", "source\tweight").replace("scans/01", "a\t1"), ["weight"]),
+        (GOOD + "01\tscans/01b\n", ["line 4", "participant 01, session 1", "twice"]),
+        (GOOD.replace("02\t", "0 2\t"), ["line 3", "participant_id", "'0 2'"]),
+        (GOOD.replace("scans/02", ""), ["line 3", "column source"]),
+        ("participant_id\tsource\tage\n01\ta\told\n", ["line 2", "column age", "'old'"]),
+        ("participant_id\tsource\taffected_side\n01\ta\tboth ears\n", ["affected_side", "line 2"]),
+    ],
+)
+def test_a_mistake_in_the_table_is_named_with_its_line(
+    tmp_path: Path, text: str, words: list[str]
+) -> None:
+    with pytest.raises(HydropsError) as error:
+        read_participants(table_of(tmp_path, text))
+    for word in (*words, "participants.tsv"):
+        assert word in str(error.value)
+
+
+def test_a_missing_table_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(HydropsError, match="hydrops scan"):
+        read_participants(tmp_path / "nowhere.tsv")
+
+
+def test_identifiers_stay_text_and_prefixes_go(tmp_path: Path) -> None:
+    text = "participant_id\tsession_id\tsource\tage\nsub-007\tses-02\ta\t40.5\n0010\tn/a\tb\tn/a\n"
+    table = read_participants(table_of(tmp_path, "\ufeff" + text))
+    assert units_of(table) == [Unit("007", "02"), Unit("0010", "1")]
+    assert table["age"].tolist()[0] == 40.5
+    assert table["age"].isna().tolist() == [False, True]
+
+
+@given(labels, labels, st.sampled_from(["ingest", "register"]))
+def test_no_two_sessions_share_a_path(first: str, second: str, stage: str) -> None:
+    paths = Paths(Path("results"))
+    a, b = Unit(first, second), Unit(second, first)
+    places = [{paths.record(stage, u), *(paths.image(u, r) for r in BIDS_SUFFIX)} for u in (a, b)]
+    assert bool(places[0] & places[1]) == (a == b)
+    for place in places[0]:
+        assert a.name in str(place) or f"sub-{first}/ses-{second}" in str(place)
+
+
+def study_in(folder: Path, **changes: Any) -> dict[str, Any]:
+    table_of(folder, GOOD)
+    shipped = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
+    return {
+        **shipped,
+        "participants": str(folder / "participants.tsv"),
+        "protocol": str(REPOSITORY / "config" / "protocols" / "hydrops.yaml"),
+        "models_dir": str(REPOSITORY / "models"),
+        "results": str(folder / "results"),
+        "phantom": None,
+        "reader_table": None,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"threads": 4}, "threads"),
+        ({"chunk_size": 0}, "chunk_size"),
+        ({"device": "tpu"}, "device"),
+        ({"models": []}, "models"),
+        ({"models": ["paired_unet3d"] * 2}, "models"),
+        ({"register": {"min_nmi": "high"}}, "register"),
+        ({"register": {"no_such_option": 1}}, "no_such_option"),
+        ({"phantom": str(REPOSITORY / "config" / "config.yaml")}, "does not fit its schema"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_named(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(HydropsError, match=words):
+        resolve(study_in(tmp_path, **changes))
+
+
+def test_a_cohort_of_phantoms_must_know_its_participants(tmp_path: Path) -> None:
+    phantoms = study_in(tmp_path, phantom=str(REPOSITORY / "config" / "phantom.yaml"))
+    assert resolve(phantoms).phantoms
+    table_of(tmp_path, GOOD + "77\tscans/77\n")
+    with pytest.raises(HydropsError, match="no participant 77"):
+        resolve(phantoms)
+
+
+def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "results")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HydropsError, match="file: is a file"):
+        check_writable(tmp_path / "file" / "results")
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere: the rest of this test needs a plain user")
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    with pytest.raises(HydropsError, match="cannot be written"):
+        check_writable(locked / "results")
+
+
+def leave_sessions(paths: Paths, model: str) -> None:
+    """01 measured on both sides but for the right ear, 02 excluded at ingest."""
+
+    def measure(output: Path) -> StageResult:
+        rows = [["01", "1", "left", "labyrinth", 200.0, 50.0, 0.25, None, None, None, model]]
+        table = pd.DataFrame(rows, columns=list(EAR_COLUMNS))
+        table.to_csv(output / "sub-01_ses-1_ears.tsv", sep="\t", index=False, na_rep="n/a")
+        marks = pd.DataFrame([], columns=list(LANDMARK_COLUMNS))
+        marks.to_csv(output / "sub-01_ses-1_landmarks.tsv", sep="\t", index=False)
+        return StageResult(excluded_sides={"right": "right ear: cut off"})
+
+    one = Unit("01", "1")
+    for stage in ("ingest", "register", "locate", "segment", "measure", "draw"):
+        owner = model if stage in ("segment", "measure", "draw") else None
+        work = measure if stage == "measure" else lambda _: StageResult()
+        before = [paths.record("measure", one, model)] if stage == "draw" else []
+        run_stage(paths.record(stage, one, owner), stage, one, before, work)
+        write_record(
+            paths.record(stage, Unit("02", "1"), owner),
+            Record("ingest", "02", "1", "excluded", "series 6: slice 51 is missing"),
+        )
+
+
+def test_every_ear_is_measured_or_excluded_with_its_stage(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    leave_sessions(paths, "m-1")
+    tables = build_tables([Unit("02", "1"), Unit("01", "1")], paths, "m-1")
+    assert list(tables.ears.columns) == list(EAR_COLUMNS)
+    assert tables.ears[["participant_id", "side"]].to_numpy().tolist() == [["01", "left"]]
+    assert tables.exclusions.to_numpy().tolist() == [
+        ["01", "1", "right", "measure", "right ear: cut off"],
+        ["02", "1", "both", "ingest", "series 6: slice 51 is missing"],
+    ]
+    write_table(tables.exclusions, tmp_path / "exclusions.tsv")
+    again = read_table(tmp_path / "exclusions.tsv")
+    assert again["participant_id"].tolist() == ["01", "02"]
+
+
+def test_status_counts_and_gives_reasons_and_lost_files_are_noticed(tmp_path: Path) -> None:
+    study = resolve(study_in(tmp_path))
+    (model,) = study.bundles
+    assert "2 waiting" in status_lines(study)[0]
+    leave_sessions(study.paths, model)
+    lines = status_lines(study)
+    assert "1 complete" in lines[0]
+    assert "1 excluded" in lines[0]
+    assert any("sub-02_ses-1: ingest: series 6" in line for line in lines)
+    assert any("sub-01_ses-1, right ear" in line for line in lines)
+    assert "report" in closing_words(study)
+    assert drop_stale_records(study) == []
+    study.paths.measures(Unit("01", "1"), model).unlink()
+    assert drop_stale_records(study) == [study.paths.record("measure", Unit("01", "1"), model)]
+
+
+def test_phantoms_are_who_they_are_said_to_be(tmp_path: Path) -> None:
+    specs = load_specs(REPOSITORY / "config" / "phantom.yaml")
+    assert len(specs) >= 8
+    assert {s.group for s in specs} >= {"meniere", "control"}
+    assert {s.fault for s in specs} >= {"missing_slice", "one_ear"}
+    assert random_specs(6, 1) == random_specs(6, 1) != random_specs(6, 2)
+    text = (REPOSITORY / "config" / "phantom.yaml").read_text()
+    twice = tmp_path / "twice.yaml"
+    values = yaml.safe_load(text)
+    values["participants"].append(values["participants"][0])
+    twice.write_text(yaml.safe_dump(values))
+    with pytest.raises(HydropsError, match="appears twice"):
+        load_specs(twice)
+
+
+def test_the_command_line_says_what_is_wrong_and_how_it_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "--models-dir", str(REPOSITORY / "models")]) == 0
+    assert "paired_unet3d-" in capsys.readouterr().out
+    protocol = str(REPOSITORY / "config" / "protocols" / "hydrops.yaml")
+    assert main(["scan", str(tmp_path / "nowhere"), "--protocol", protocol]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error:")
+    assert "no such folder" in said.err
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(study_in(tmp_path)))
+    assert main(["status", "--config", str(config)]) == 0
+    assert "2 sessions" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as wrong:
+        main(["no-such-command"])
+    assert wrong.value.code == 2

@@ -1,0 +1,126 @@
+"""What every configuration would run: the jobs follow from the cohort's size by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from project import Project
+
+PREPARE = ("ingest_session", "register_session", "locate_ears")
+CHUNKED = ("segment_ears", "measure_ears", "draw_overlays")
+ONCE = ("tabulate_cohort", "write_report", "all")
+
+
+def expected(sessions: int, chunks: int = 1, models: int = 1) -> dict[str, int]:
+    counts = dict.fromkeys(PREPARE, sessions)
+    counts |= dict.fromkeys(CHUNKED, chunks * models)
+    counts |= {"tabulate_cohort": models, "write_report": models, "all": 1}
+    return counts
+
+
+def own_cohort(project: Project, names: list[str], session: str = "1") -> None:
+    """Empty folders in place of scans: a dry run reads none of them."""
+    lines = ["participant_id\tsession_id\tsource"]
+    for name in names:
+        folder = project.path(f"scans/{name}")
+        folder.mkdir(parents=True)
+        lines.append(f"{name}\t{session}\tscans/{name}")
+    project.path("cohort.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    project.configure(participants="cohort.tsv", phantom=None, reader_table=None)
+
+
+def test_the_demo(project: Project) -> None:
+    assert project.planned() == expected(9) | {"draw_phantom": 9, "simulate_reader": 1}
+
+
+@pytest.mark.parametrize("protocol", ["hydrops", "hydrops2", "scanner_hydrops", "mrc_only"])
+def test_a_users_cohort_with_every_protocol(project: Project, protocol: str) -> None:
+    own_cohort(project, ["A1", "B2", "C3"])
+    project.configure(protocol=f"config/protocols/{protocol}.yaml", training=None)
+    assert project.planned() == expected(3)
+
+
+def test_many_sessions_go_in_chunks(project: Project) -> None:
+    own_cohort(project, [f"P{n:02d}" for n in range(12)])
+    project.configure(chunk_size=4)
+    assert project.planned() == expected(12, chunks=4)
+
+
+def test_two_models_share_what_comes_before_them(project: Project) -> None:
+    own_cohort(project, ["A1", "B2"])
+    shipped = next(project.path("models/paired_unet3d").iterdir())
+    newer = shipped.with_name("99.0.0")
+    shipped.rename(newer)
+    set_version(newer, "99.0.0")
+    other = project.path("models/paired_unet3d/98.0.0")
+    import shutil
+
+    shutil.copytree(newer, other)
+    set_version(other, "98.0.0")
+    project.configure(models=["paired_unet3d-98.0.0", "paired_unet3d-99.0.0"])
+    assert project.planned() == expected(2, models=2)
+
+
+def test_training_and_evaluation_have_targets_of_their_own(project: Project) -> None:
+    assert project.planned("train") == {"train": 1, "train_model": 1}
+    assert project.planned("package") == {"package": 1, "train_model": 1, "package_model": 1}
+    once = ("evaluate", "evaluate_model", "draw_card", "write_card")
+    assert project.planned("evaluate") == dict.fromkeys(once, 1)
+
+
+def test_cuda_asks_for_a_gpu_for_the_segmentation_alone(project: Project) -> None:
+    own_cohort(project, ["A1"])
+    project.configure(device="cuda", training=None)
+    text = project.run("--dry-run", "--printshellcmds")
+    jobs = [block for block in text.split("rule ")[1:] if "resources:" in block]
+    with_gpu = {block.split(":")[0] for block in jobs if "gpu=1" in block}
+    assert with_gpu == {"segment_ears"}
+
+
+def test_a_missing_folder_is_left_to_ingest_which_records_it(project: Project) -> None:
+    own_cohort(project, ["A1", "B2"])
+    project.path("scans/B2").rmdir()
+    assert project.planned() == expected(2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reslts": "results"}, ["config", "reslts"]),
+        ({"chunk_size": "many"}, ["chunk_size"]),
+        ({"models": ["unknown_model"]}, ["unknown_model"]),
+        ({"participants": "nowhere.tsv"}, ["nowhere.tsv"]),
+        ({"protocol": "config/protocols/nothing.yaml"}, ["nothing.yaml"]),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_named(
+    project: Project, changes: dict[str, object], words: list[str]
+) -> None:
+    project.configure(**changes)
+    done = project.snakemake("--dry-run")
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "Traceback" not in said
+    assert all(word in said for word in words), said
+
+
+def test_results_that_cannot_be_written_are_noticed_before_the_first_job(project: Project) -> None:
+    project.path("results").unlink(missing_ok=True)
+    project.path("results").write_text("in the way", encoding="utf-8")
+    done = project.snakemake()
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "results" in said
+    assert "Traceback" not in said
+    assert not project.path("demo").exists()
+
+
+def set_version(bundle: Path, version: str) -> None:
+    """Give a copied bundle another version; its weights stay."""
+    import json
+
+    path = bundle / "configs" / "metadata.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["version"] = version
+    path.write_text(json.dumps(values), encoding="utf-8")

@@ -1,0 +1,122 @@
+"""A tiny cohort from DICOM to report, and what a change makes run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from project import Project, job_counts
+from test_dry_run import set_version
+
+MODELLED = ("segment_ears", "measure_ears", "draw_overlays", "tabulate_cohort", "write_report")
+
+
+def table(project: Project, name: str) -> pd.DataFrame:
+    (path,) = project.path("results/cohort").glob(f"*/{name}.tsv")
+    return pd.read_csv(path, sep="\t", dtype={"participant_id": str})
+
+
+def written(project: Project, *names: str) -> dict[Path, int]:
+    """Time of modification of every result of these participants."""
+    return {
+        path.relative_to(project.folder): path.stat().st_mtime_ns
+        for name in names
+        for folder in project.path("results").glob(f"*/**/sub-{name}")
+        if folder.is_dir()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_cohort_is_measured_and_the_broken_scan_excluded(finished: Project) -> None:
+    ears = table(finished, "ears")
+    assert set(ears.participant_id) == {"01", "06"}
+    assert len(ears) == 2 * 2 * 4
+    exclusions = table(finished, "exclusions")
+    (row,) = exclusions.to_dict("records")
+    assert row["participant_id"] == "09"
+    assert row["stage"] == "ingest"
+    assert "slice" in row["reason"]
+
+
+def test_the_hydropic_ear_stands_out_and_volumes_are_near_the_truth(finished: Project) -> None:
+    ears = (
+        table(finished, "ears").query("organ == 'labyrinth'").set_index(["participant_id", "side"])
+    )
+    ratio = ears.eh_volume_ratio
+    assert ratio["01", "left"] > ratio["01", "right"] + 0.15
+    assert ratio["01", "left"] > ratio.drop(index=[("01", "left")]).max()
+    for (participant, side), row in ears.iterrows():
+        truth = pd.read_csv(finished.path(f"demo/truth/sub-{participant}/ears.tsv"), sep="\t")
+        true = truth[(truth.side == side) & (truth.organ == "labyrinth")].tfs_mm3.item()
+        assert row.tfs_mm3 == pytest.approx(true, rel=0.15)
+
+
+def test_everything_a_study_needs_is_there(finished: Project) -> None:
+    (report,) = finished.path("results/report").glob("*/report.html")
+    html = report.read_text(encoding="utf-8")
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert "<img" in html
+    assert "sub-09" in html
+    for rule in ("ingest", "register", "locate", "segment", "measure", "draw", "cohort", "report"):
+        assert any(finished.path(f"results/logs/{rule}").rglob("*.log")), rule
+        assert any(finished.path(f"results/benchmarks/{rule}").rglob("*.tsv")), rule
+
+
+def test_nothing_is_left_to_do(finished: Project) -> None:
+    assert finished.planned() == {}
+
+
+def test_a_new_subject_runs_its_own_jobs_and_the_aggregation(
+    finished: Project, tmp_path: Path
+) -> None:
+    project = finished.copy(tmp_path)
+    before = written(project, "01", "06", "09")
+    assert len(before) > 30
+    project.participants("01", "05", "06", "09")
+    done = project.snakemake("--quiet", "progress")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    once = ("draw_phantom", "ingest_session", "register_session", "locate_ears")
+    assert job_counts(said) == dict.fromkeys((*once, *MODELLED, "simulate_reader", "all"), 1)
+    assert written(project, "01", "06", "09") == before
+    assert set(table(project, "ears").participant_id) == {"01", "05", "06"}
+
+
+def test_a_new_model_version_repeats_segmentation_and_after(
+    finished: Project, tmp_path: Path
+) -> None:
+    project = finished.copy(tmp_path)
+    bundle = max(project.path("models/paired_unet3d").iterdir())
+    bundle.rename(bundle.with_name("99.0.0"))
+    set_version(bundle.with_name("99.0.0"), "99.0.0")
+    assert project.planned() == dict.fromkeys((*MODELLED, "all"), 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "repeated"),
+    [
+        ("report", {"write_report"}),
+        ("statistics", {"tabulate_cohort", "write_report"}),
+        ("measure", {"measure_ears", "draw_overlays", "tabulate_cohort", "write_report"}),
+        ("segment", set(MODELLED)),
+        ("locate", {"locate_ears", *MODELLED}),
+        ("register", {"register_session", "locate_ears", *MODELLED}),
+    ],
+)
+def test_an_edited_module_repeats_the_stages_that_use_it(
+    finished: Project, tmp_path: Path, module: str, repeated: set[str]
+) -> None:
+    project = finished.copy(tmp_path)
+    with project.path(f"src/hydrops/{module}.py").open("a", encoding="utf-8") as source:
+        source.write("\nEDITED = True\n")
+    assert set(project.planned()) == repeated | {"all"}
+
+
+def test_a_result_that_was_lost_is_made_again(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path)
+    lost = next(project.path("results/segment").rglob("*01*hemi-L*dseg.nii.gz"))
+    lost.unlink()
+    assert set(project.planned()) >= {"segment_ears"}
+    assert "ingest_session" not in project.planned()
