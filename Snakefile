@@ -18,6 +18,18 @@ rule all:
     default_target: True
     input:
         expand(str(PATHS.report("{model}", "report.html")), model=MODELS),
+        # Asked for by name, so that a result that was lost is made again.
+        [
+            str(PATHS.record(stage, unit))
+            for stage in SHARED_STAGES
+            for unit in STUDY.units
+        ],
+        expand(
+            str(PATHS.chunk("{stage}", "{model}", "{chunk}")),
+            stage=CHUNK_STAGES,
+            model=MODELS,
+            chunk=STUDY.chunks,
+        ),
 
 
 if STUDY.phantoms:
@@ -34,7 +46,11 @@ include: "workflow/rules/cohort.smk"
 include: "workflow/rules/report.smk"
 
 
-if STUDY.config["training"]:
+if TRAINING and TRAINING.on_ct:
+
+    include: "workflow/rules/crossval.smk"
+
+elif TRAINING:
 
     include: "workflow/rules/model.smk"
 

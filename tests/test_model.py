@@ -18,11 +18,16 @@ from hydrops.errors import HydropsError
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model import simulate
 from hydrops.model.bundle import WEIGHTS, find_bundle, list_bundles, verify_weights
+from hydrops.model.course import Phase
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
 from hydrops.model.package import write_bundle
 from hydrops.model.preprocess import prepare
-from hydrops.model.train import TrainOptions, landmark_loss, ratio_loss, soft_dice_loss, train
+from hydrops.model.train import (
+    TrainOptions,
+    train,
+)
 from hydrops.phantom.anatomy import draw_ear
 
 
@@ -125,7 +130,7 @@ def tiny() -> TrainOptions:
         phantoms=1,
         crops_per_ear=2,
         validation_phantoms=1,
-        steps=24,
+        phases=(Phase(16, 1e-3, 1.0, 1.0), Phase(8, 5e-4, 0.3, 0.0)),
         patch=32,
         validate_every=12,
         train_specimens=(),
@@ -138,7 +143,7 @@ def test_a_killed_training_goes_on_where_it_was(
     tiny: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after its first checkpoint, a training ends with the weights of one left alone."""
-    from hydrops.model import train as module
+    from hydrops.model import course as module
 
     nowhere = tmp_path / "no specimens"
     straight = torch.load(train(tiny, nowhere, tmp_path / "a", threads=1), weights_only=True)

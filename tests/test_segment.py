@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -161,6 +162,14 @@ def test_noise_is_no_ear(segmenter: Segmenter) -> None:
     noise = np.abs(rng.standard_normal(CROP_SHAPE)).astype(np.float32)
     with pytest.raises(ExcludedError, match="no inner ear"):
         segment_ear(segmenter, noise, None, "left")
+
+
+def test_an_ear_that_no_gadolinium_has_reached_is_refused(segmenter: Segmenter) -> None:
+    head = dataclasses.replace(a_head(), gadolinium_mmol={"left": 0.0, "right": 0.0})
+    mrc, mi2, _ = crops(head, "left")
+    with pytest.raises(ExcludedError, match="hardly any gadolinium"):
+        segment_ear(segmenter, mrc, mi2, "left")
+    assert segment_ear(segmenter, mrc, None, "left").level is None
 
 
 def test_only_the_largest_piece_and_its_rim_are_kept() -> None:

@@ -25,6 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     phantom.add_argument("cohort", type=Path, help="such as config/phantom.yaml")
     phantom.add_argument("folder", type=Path, help="gets dicom/, truth/ and participants.tsv")
     phantom.set_defaults(run=_phantom)
+    segment = commands.add_parser("segment", help="segment one case, MR or CT, without a cohort")
+    segment.add_argument("images", type=Path, nargs="+", help="MRC [HYDROPS-Mi2], or a CT; NIfTI")
+    segment.add_argument("--model", default="paired_unet3d", help="a name of `hydrops models`")
+    segment.add_argument("--output", type=Path, default=Path(), help="folder for the results")
+    segment.add_argument("--device", default="cpu", help="cpu or cuda")
+    segment.add_argument("--models-dir", type=Path, default=Path("models"))
+    segment.set_defaults(run=_segment)
     models = commands.add_parser("models", help="list the models")
     models.add_argument("--models-dir", type=Path, default=Path("models"))
     models.set_defaults(run=_models)
@@ -70,6 +77,15 @@ def _phantom(chosen: argparse.Namespace) -> None:
     write_table(
         participants_table(specs, chosen.folder / "dicom"), chosen.folder / "participants.tsv"
     )
+
+
+def _segment(chosen: argparse.Namespace) -> None:
+    from hydrops.model.bundle import find_bundle
+    from hydrops.single import segment_files
+
+    bundle = find_bundle(chosen.models_dir, chosen.model)
+    for path in segment_files(chosen.images, bundle, chosen.output, chosen.device):
+        print(path)
 
 
 def _models(chosen: argparse.Namespace) -> None:

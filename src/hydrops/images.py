@@ -143,6 +143,31 @@ def resample(
     )
 
 
+def average_onto(
+    fractions: FloatGrid, affine: Affine, shape: tuple[int, ...], target: Affine
+) -> FloatGrid:
+    """Volume fractions on another grid, averaged over each of its voxels.
+
+    Parameters
+    ----------
+    fractions
+        (n, x, y, z).
+    shape, target
+        The grid; voxels larger than those of `fractions` are sampled at several points.
+
+    Returns
+    -------
+    (n, *shape)
+    """
+    counts = np.ceil(spacing_mm(target) / spacing_mm(affine) - 1e-3).astype(int).clip(1)
+    total = np.zeros((len(fractions), *shape), np.float32)
+    for index in np.ndindex(*counts):
+        moved = target.copy()
+        moved[:3, 3] += target[:3, :3] @ ((np.array(index) + 0.5) / counts - 0.5)
+        total += np.stack([resample(part, affine, shape, moved, order=1) for part in fractions])
+    return np.asarray(total / counts.prod(), np.float32)
+
+
 def lps_to_ras(matrix: Affine) -> Affine:
     """Turn a 4 x 4 transform between LPS worlds into one between RAS worlds, or back."""
     flip = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hydrops.errors import ExcludedError
-from hydrops.images import Affine, FloatGrid, load_image, resample
+from hydrops.images import Affine, FloatGrid, average_onto, load_image
 from hydrops.labels import LABYRINTH, ORGANS, SIDES, endolymph_code, perilymph_code
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
@@ -271,7 +271,7 @@ def _on_acquired_slices(
     part = mrc.affine.copy()
     part[:3, 3] += mrc.affine[:3, :3] @ low
     shape = tuple(int(v) for v in high - low)
-    sampled = np.stack([resample(organ, affine, shape, part, order=1) for organ in organs[1:]])
+    sampled = average_onto(organs[1:], affine, shape, part)
     labels = np.where(sampled.sum(0) > 0.5, sampled.argmax(0) + 1, 0).astype(np.uint8)
     axis = _slice_axis(mrc.affine)
     region = tuple(slice(a, b) for a, b in zip(low, high))

@@ -131,7 +131,7 @@ def write_report(
         _results(cohort, figures),
         _statistics(cohort.statistics),
         _pictures(cohort, quality),
-        methods_section(),
+        methods_section(bundle),
         page.section("limits", "Limits", page.bullets(LIMITS)),
         provenance_section(bundle, len(participants), options or {}),
     ]

@@ -19,7 +19,8 @@ from hydrops.images import save_image
 from hydrops.labels import LABELS, LANDMARKS, SIDES
 from hydrops.model.bundle import Bundle, read_bundle, verify_weights
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
-from hydrops.model.preprocess import prepare
+from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
+from hydrops.model.unmix import FluidLevels, hydrops_level, set_endolymph
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
 
@@ -33,11 +34,15 @@ LEAST_EAR_MM3 = 20.0
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A loaded network, ready for one ear after another."""
+    """A loaded network, ready for one ear after another.
+
+    `levels` calibrates how much of the fluid is endolymph; without it the network's word stands.
+    """
 
     bundle: Bundle
     network: torch.nn.Module
     device: torch.device
+    levels: FluidLevels | None
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,17 @@ class EarSegmentation:
         (3,) share of each heatmap at its peak, 0 to 1.
     uncertainty
         Mean entropy of the classes in the fluid as a share of its maximum; 0 is sure, 1 is not.
+    level, enhancement
+        HYDROPS over MRC of the labyrinth's fluid, see `hydrops.model.unmix`, and how bright the
+        perilymph is beside CSF; None without HYDROPS-Mi2.
     """
 
     fractions: FloatGrid
     landmarks: FloatGrid
     confidences: FloatGrid
     uncertainty: float
+    level: float | None
+    enhancement: float | None
 
 
 def choose_device(name: str) -> torch.device:
@@ -100,7 +110,8 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
         raise HydropsError(f"{weights}: does not fit the network of its metadata") from error
     network.eval().to(where)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return Segmenter(bundle, network, where)
+    values = bundle.metadata.get("fluid_levels")
+    return Segmenter(bundle, network, where, None if values is None else FluidLevels(**values))
 
 
 @torch.inference_mode()
@@ -110,21 +121,27 @@ def segment_ear(
     """Segment one ear on the crop grid (axes R, A, S, voxels of 0.5 mm).
 
     The network knows right ears; a left one is mirrored on its way in and back on its way out.
-    Without HYDROPS-Mi2 nothing sets endolymph apart: its fractions are zero and all fluid counts
-    as perilymph.
+    Where the endolymph lies is the network's finding, how much of it there is that of the signal
+    (`hydrops.model.unmix`). Without HYDROPS-Mi2 nothing sets endolymph apart: its fractions are
+    zero and all fluid counts as perilymph.
 
     Raises
     ------
     ExcludedError
-        If there is nothing in the crop that the network takes for an ear.
+        If there is nothing in the crop that the network takes for an ear, or HYDROPS-Mi2 shows no
+        perilymph that gadolinium has reached.
     """
     flip = side == "left"
     images = [None if i is None else torch.from_numpy(_turned(i, flip)) for i in (mrc, mi2)]
     if images[0] is None:
         raise ValueError("an ear cannot be segmented without MRC")
-    batch = prepare(images[0], images[1])[None].to(
-        segmenter.device, memory_format=torch.channels_last_3d
-    )
+    channels = prepare(images[0], images[1])
+    enhancement = None if mi2 is None else float(channels[2].max())
+    if enhancement is not None and enhancement < 1.001 * LEAST_ENHANCEMENT:
+        raise ExcludedError(
+            "hardly any gadolinium has reached the perilymph, so endolymph cannot be told from it"
+        )
+    batch = channels[None].to(segmenter.device, memory_format=torch.channels_last_3d)
     with torch.autocast(
         segmenter.device.type, torch.bfloat16, enabled=segmenter.device.type == "cuda"
     ):
@@ -132,15 +149,25 @@ def segment_ear(
     probabilities = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
     positions, confidences = landmark_positions(heat[0].float())
     fractions = keep_labyrinth(probabilities, float(np.prod([0.5, 0.5, 0.5])))
-    if mi2 is None:
+    level = None
+    if enhancement is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
+    else:
+        level = hydrops_level(channels.numpy(), fractions[1:].sum(0))
+        if segmenter.levels is not None:
+            fractions = set_endolymph(fractions, segmenter.levels.share(level, enhancement))
     landmarks = positions.cpu().numpy()
     if flip:
         fractions = np.ascontiguousarray(fractions[:, ::-1])
         landmarks[:, 0] = mrc.shape[0] - 1 - landmarks[:, 0]
     return EarSegmentation(
-        fractions, landmarks, confidences.cpu().numpy(), _entropy_in_fluid(fractions)
+        fractions,
+        landmarks,
+        confidences.cpu().numpy(),
+        _entropy_in_fluid(fractions),
+        level,
+        enhancement,
     )
 
 
@@ -191,6 +218,8 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
         result.numbers[side] = {
             "uncertainty": round(found.uncertainty, 4),
             "endolymph": mi2 is not None,
+            "level": None if found.level is None else round(found.level, 5),
+            "enhancement": None if found.enhancement is None else round(found.enhancement, 5),
         }
     if not result.numbers:
         raise ExcludedError("; ".join(result.excluded_sides.values()) or "no ear was located")

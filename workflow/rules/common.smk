@@ -4,14 +4,22 @@ import sys
 from pathlib import Path
 
 from hydrops.code import stage_digest
-from hydrops.config import check_writable, drop_stale_records, resolve
+from hydrops.config import (
+    CHUNK_STAGES,
+    SHARED_STAGES,
+    check_writable,
+    drop_stale_records,
+    resolve,
+)
 from hydrops.errors import HydropsError
+from hydrops.model.tasks import find_training
 from hydrops.paths import Unit
 from hydrops.protocol import protocol_text
 from hydrops.status import closing_words
 
 try:
     STUDY = resolve(config)
+    TRAINING = find_training(STUDY.config) if STUDY.config["training"] else None
     if workflow.is_main_process:
         check_writable(STUDY.paths.root)
 except HydropsError as error:

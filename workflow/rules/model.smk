@@ -1,5 +1,4 @@
 # The shipped models: snakemake train, then snakemake package, then snakemake evaluate.
-TASK = Path(STUDY.config["training"]["task"])
 
 
 localrules:
@@ -10,12 +9,12 @@ localrules:
 
 rule train:
     input:
-        f"training/{TASK.stem}/weights.pt",
+        f"training/{TRAINING.name}/weights.pt",
 
 
 rule package:
     input:
-        f"training/{TASK.stem}/packaged.json",
+        f"training/{TRAINING.name}/packaged.json",
 
 
 rule evaluate:
@@ -38,8 +37,8 @@ rule train_model:
         runtime=720,
         gpu=GPUS,
     params:
-        task=lambda wc: str(TASK),
-        options=TASK.read_text(),
+        task=str(TRAINING.path),
+        options=TRAINING.path.read_text(),
         specimens=STUDY.config["training"]["specimens"],
         device=STUDY.config["device"],
         code=stage_digest("model.train"),
@@ -58,13 +57,15 @@ rule package_model:
         benchmark_of("package", "{task}")
     conda:
         "../../envs/hydrops.yaml"
+    threads: 2
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=6000,
+        runtime=60,
     params:
-        task=lambda wc: str(TASK),
-        options=TASK.read_text(),
+        task=str(TRAINING.path),
+        options=TRAINING.path.read_text(),
         models=STUDY.config["models_dir"],
+        specimens=STUDY.config["training"]["specimens"],
         code=stage_digest("model.package"),
     script:
         "../scripts/package.py"
@@ -121,7 +122,7 @@ rule write_card:
         summary=str(PATHS.root / "evaluation" / "{model}" / "summary.tsv"),
         pictures=str(PATHS.root / "evaluation" / "{model}" / "pictures"),
         notes=lambda wc: [
-            str(n) for n in [TASK.parent / f"{wc.model}.md"] if n.is_file()
+            str(n) for n in [TRAINING.path.parent / f"{wc.model}.md"] if n.is_file()
         ],
     output:
         card=str(PATHS.root / "evaluation" / "{model}" / "card.md"),

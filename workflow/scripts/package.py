@@ -7,12 +7,12 @@ from hydrops.jobs import logged
 
 with logged(snakemake.log[0]):
     from hydrops.model.bundle import METADATA
+    from hydrops.model.calibrate import calibrate
     from hydrops.model.package import write_bundle
     from hydrops.model.train import TrainOptions
 
-    bundle = write_bundle(
-        TrainOptions.load(Path(snakemake.params.task)),
-        Path(snakemake.input.weights),
-        Path(snakemake.params.models),
-    )
+    options = TrainOptions.load(Path(snakemake.params.task))
+    weights, models = Path(snakemake.input.weights), Path(snakemake.params.models)
+    bundle = write_bundle(options, weights, models)
+    bundle = calibrate(bundle, options, Path(snakemake.params.specimens), snakemake.threads)
     shutil.copyfile(bundle.folder / METADATA, snakemake.output.metadata)

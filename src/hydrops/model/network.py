@@ -15,28 +15,34 @@ from hydrops.model.preprocess import CHANNELS
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Size of a network: features by level and residual units a level."""
+    """Size of a network: features by level, residual units a level, channels in, classes out.
+
+    `normalised` puts instance normalisation after each convolution.
+    """
 
     channels: tuple[int, ...] = (16, 32, 64, 128)
     residual_units: int = 2
+    inputs: int = len(CHANNELS)
+    labels: int = len(LABELS)
+    normalised: bool = False
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> NetworkOptions:
         """From the numbers of a configuration, whose sequences are lists."""
-        return NetworkOptions(tuple(values["channels"]), int(values["residual_units"]))
+        return NetworkOptions(**{**values, "channels": tuple(values["channels"])})
 
 
 class DualHeadUNet(torch.nn.Module):
     """3D U-Net (Cicek et al., MICCAI 2016) with a segmentation and a landmark head.
 
     Paired input as in Yoo et al. 2024 (MRC and HYDROPS-Mi2), two heads on one trunk as in Stebani
-    et al. 2023. Input (batch, 3, x, y, z) as `hydrops.model.preprocess.prepare` gives it, each
-    size a multiple of eight for four levels; output the logits of `hydrops.labels.LABELS` and of
+    et al. 2023. Input (batch, inputs, x, y, z), on MR as `hydrops.model.preprocess.prepare` gives
+    it, each size a multiple of eight for four levels; output the logits of the classes and of
     `LANDMARKS` as a pair.
 
-    Features are not normalised: instance normalisation scales the many endolymph voxels of a
-    hydropic ear and the few of a normal one to the same strength, and ratios then shrink to their
-    mean (measured: more error after 5000 steps than without after 900).
+    For ratios, features are not normalised: instance normalisation scales the many endolymph
+    voxels of a hydropic ear and the few of a normal one to the same strength, and ratios then
+    shrink to their mean (measured: more error after 5000 steps than without after 900).
     """
 
     def __init__(self, options: NetworkOptions) -> None:
@@ -44,14 +50,14 @@ class DualHeadUNet(torch.nn.Module):
         width = options.channels[0]
         self.trunk = UNet(
             spatial_dims=3,
-            in_channels=len(CHANNELS),
+            in_channels=options.inputs,
             out_channels=width,
             channels=options.channels,
             strides=(2,) * (len(options.channels) - 1),
             num_res_units=options.residual_units,
-            norm=None,
+            norm="instance" if options.normalised else None,
         )
-        self.segmentation = torch.nn.Conv3d(width, len(LABELS), kernel_size=1)
+        self.segmentation = torch.nn.Conv3d(width, options.labels, kernel_size=1)
         self.landmarks = torch.nn.Conv3d(width, len(LANDMARKS), kernel_size=1)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -29,19 +29,32 @@ DATA_SOURCES = (
 
 
 def write_bundle(options: TrainOptions, weights: Path, models_dir: Path) -> Bundle:
+    """Write the bundle of an MR training; its card is for `write_card`, once it is evaluated."""
+    known = metadata(options, sha256_of_file(weights))
+    return place_bundle(models_dir, weights, known, inference(options))
+
+
+def place_bundle(
+    models_dir: Path, weights: Path, known: dict[str, Any], network: dict[str, Any]
+) -> Bundle:
     """Write ``models/<name>/<version>``; an earlier bundle of that version is replaced whole.
 
-    The card is written by `write_card`, once the bundle has been evaluated.
+    Parameters
+    ----------
+    known
+        Metadata with at least ``name``, ``version`` and ``weights_sha256``.
+    network
+        The network in MONAI's configuration notation.
     """
-    folder = models_dir / options.name / options.version
+    folder = models_dir / known["name"] / known["version"]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{options.version}-"))
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{known['version']}-"))
     for part in (WEIGHTS, METADATA, CARD):
         (scratch / part).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, scratch / WEIGHTS)
-    _write_json(scratch / METADATA, metadata(options, sha256_of_file(weights)))
-    _write_json(scratch / INFERENCE, inference(options))
-    (scratch / CARD).write_text(f"# {options.name} {options.version}\n", encoding="utf-8")
+    _write_json(scratch / METADATA, known)
+    _write_json(scratch / INFERENCE, network)
+    (scratch / CARD).write_text(f"# {known['name']} {known['version']}\n", encoding="utf-8")
     scratch.chmod(0o755)
     if folder.exists():
         shutil.rmtree(folder)
@@ -52,27 +65,15 @@ def write_bundle(options: TrainOptions, weights: Path, models_dir: Path) -> Bund
 def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
     """The bundle's metadata after MONAI's schema, with what this project adds."""
     patch = list(CROP_SHAPE)
-    return {
-        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/"
-        "0.8.1/meta_schema_20240725.json",
-        "version": options.version,
-        "changelog": {options.version: "first release"},
-        "monai_version": version("monai"),
-        "pytorch_version": version("torch").split("+")[0],
-        "numpy_version": version("numpy"),
-        "required_packages_version": {},
-        "name": options.name,
+    return common_metadata(
+        options.name, options.version, options.description, sha256, DATA_SOURCES
+    ) | {
         "task": "Compartments and landmarks of the inner ear on hydrops MRI",
-        "description": options.description,
-        "authors": "The hydrops cohort pipeline's authors",
-        "copyright": "Apache-2.0",
-        "data_source": list(DATA_SOURCES),
-        "intended_use": "Research only; not a medical device",
-        "weights_sha256": sha256,
+        "kind": "paired",
         "network": asdict(options.network),
         "training": {
             "seed": options.seed,
-            "steps": options.steps,
+            "phases": [asdict(phase) for phase in options.phases],
             "phantoms": options.phantoms,
             "train_specimens": list(options.train_specimens),
             "validation_specimens": list(options.validation_specimens),
@@ -81,32 +82,63 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
         "optional_roles": ["HYDROPSMi2"],
         "landmarks": list(LANDMARKS),
         "spacing_mm": [CROP_SPACING_MM] * 3,
-        "network_data_format": {
-            "inputs": {
-                "image": {
-                    "type": "image",
-                    "format": "magnitude",
-                    "modality": "MR",
-                    "num_channels": len(CHANNELS),
-                    "spatial_shape": patch,
-                    "dtype": "float32",
-                    "value_range": [-2, 2],
-                    "is_patch_data": False,
-                    "channel_def": {str(i): name for i, name in enumerate(CHANNELS)},
-                }
-            },
-            "outputs": {
-                "pred": {
-                    "type": "image",
-                    "format": "segmentation",
-                    "num_channels": len(LABELS),
-                    "spatial_shape": patch,
-                    "dtype": "float32",
-                    "value_range": [],
-                    "is_patch_data": False,
-                    "channel_def": {str(i): name for i, name in enumerate(LABELS)},
-                }
-            },
+        "network_data_format": data_format("MR", CHANNELS, LABELS, patch, (-2.0, 2.0)),
+    }
+
+
+def common_metadata(
+    name: str, version_: str, description: str, sha256: str, sources: Sequence[str]
+) -> dict[str, Any]:
+    """What the metadata of every bundle says."""
+    return {
+        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/"
+        "0.8.1/meta_schema_20240725.json",
+        "version": version_,
+        "changelog": {version_: "first release"},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch").split("+")[0],
+        "numpy_version": version("numpy"),
+        "required_packages_version": {},
+        "name": name,
+        "description": description,
+        "authors": "The hydrops cohort pipeline's authors",
+        "copyright": "Apache-2.0",
+        "data_source": list(sources),
+        "intended_use": "Research only; not a medical device",
+        "weights_sha256": sha256,
+    }
+
+
+def data_format(
+    modality: str,
+    channels: Sequence[str],
+    classes: Sequence[str],
+    patch: Sequence[int],
+    value_range: tuple[float, float],
+) -> dict[str, Any]:
+    """Input and output of a network in MONAI's notation."""
+    same = {"spatial_shape": list(patch), "dtype": "float32", "is_patch_data": False}
+    return {
+        "inputs": {
+            "image": {
+                "type": "image",
+                "format": "magnitude" if modality == "MR" else "hounsfield",
+                "modality": modality,
+                "num_channels": len(channels),
+                "value_range": list(value_range),
+                "channel_def": {str(i): name for i, name in enumerate(channels)},
+                **same,
+            }
+        },
+        "outputs": {
+            "pred": {
+                "type": "image",
+                "format": "segmentation",
+                "num_channels": len(classes),
+                "value_range": [],
+                "channel_def": {str(i): name for i, name in enumerate(classes)},
+                **same,
+            }
         },
     }
 
@@ -118,8 +150,7 @@ def inference(options: TrainOptions) -> dict[str, Any]:
             "_target_": "hydrops.model.network.DualHeadUNet",
             "options": {
                 "_target_": "hydrops.model.network.NetworkOptions",
-                "channels": list(options.network.channels),
-                "residual_units": options.network.residual_units,
+                **_listed(asdict(options.network)),
             },
         }
     }
@@ -145,6 +176,18 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
         shutil.copyfile(picture, folder / picture.name)
         shown.append(f"![{caption}]({picture.name})\n\n{caption}\n")
     specimens = ", ".join(training["train_specimens"])
+    phases = ", then ".join(
+        f"{phase['steps']} steps (spread {phase['spread']}, Dice loss {phase['dice']})"
+        for phase in training["phases"]
+    )
+    calibration = bundle.metadata.get("calibration")
+    calibrated = ""
+    if calibration is not None:
+        calibrated = (
+            "How much endolymph there is comes from the signal of the whole labyrinth; the levels "
+            f"of the pure fluids were fitted on {calibration['ears']} simulated ears more "
+            f"(seed {calibration['seed']}).\n"
+        )
     text = f"""# {bundle.name} {bundle.version}
 
 {bundle.metadata["description"]}.
@@ -160,15 +203,17 @@ Research only; not a medical device.
 **Simulated images only.** No hydrops MRI is public. The anatomy is that of
 {training["phantoms"]} digital phantoms and of the real labyrinths {specimens}
 (validation: {", ".join(training["validation_specimens"])}), with endolymph grown inside; the
-contrast is drawn anew for each of {training["steps"]} steps (seed {training["seed"]}).
-Sources: {" ".join(bundle.metadata["data_source"])}
+contrast is drawn anew at every step (seed {training["seed"]}): {phases}
+(a spread of 1 is any contrast that is thinkable, 0 the one that the phantom has on average).
+{calibrated}Sources: {" ".join(bundle.metadata["data_source"])}
 
 ## How it did
 
 Measured **on simulation**, by `snakemake evaluate`, through registration, location, segmentation
 and measurement of whole simulated heads that training never saw. "specimen" ears have the anatomy
-of real labyrinths kept out of training. Mean absolute error, bias and limits of agreement are
-those of the EH volume ratio of the labyrinth.
+of real labyrinths kept out of training. ICC, mean absolute error, bias and limits of agreement
+are those of the EH volume ratio of the labyrinth. Dice is that of the anatomy's majority labels,
+on the voxels that the scanner made (0.5 x 0.5 x 1.0 mm) and on those of the network (0.5 mm).
 
 {summary.to_markdown(index=False)}
 
@@ -177,12 +222,17 @@ those of the EH volume ratio of the labyrinth.
 ## Limits
 
 Never tried on a patient's hydrops MRI. Malformed, operated or obliterated labyrinths were not
-simulated. The endolymph of a voxel is told from its signal, so failed registration or too little
-gadolinium makes it wrong: look at the overlay of each ear.
+simulated. Endolymph is told by its signal, so a failed registration makes it wrong: look at the
+overlay of each ear. An ear that hardly any gadolinium has reached is refused.
 """
     path = bundle.folder / CARD
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _listed(values: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as the lists that JSON knows."""
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

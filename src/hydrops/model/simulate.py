@@ -311,7 +311,7 @@ def read_pool(paths: Sequence[Path]) -> Pool:
 
 
 def draw_images(
-    fractions: torch.Tensor, rng: np.random.Generator, missing: float = 0.15
+    fractions: torch.Tensor, rng: np.random.Generator, missing: float = 0.15, spread: float = 1.0
 ) -> torch.Tensor:
     """Images of one geometry with random contrast, resolution, noise, shading and motion.
 
@@ -321,12 +321,14 @@ def draw_images(
         (10, x, y, z) in 0 to 1.
     missing
         How often the second image is left out.
+    spread
+        How far contrast and motion are drawn from what is expected, 1 for the widest.
 
     Returns
     -------
     (3, x, y, z): what `hydrops.model.preprocess.prepare` makes of MRC and HYDROPS-Mi2.
     """
-    signals = _draw_signals(rng)
+    signals = _draw_signals(rng, spread)
     perilymph = fractions[0:6:2].sum(0)
     endolymph = fractions[1:6:2].sum(0)
     tissues = torch.stack([perilymph, endolymph, *fractions[6:]])
@@ -342,22 +344,23 @@ def draw_images(
         weights = torch.tensor(signals[name], dtype=torch.float32)
         ideal = torch.tensordot(weights, tissues, dims=1) * shading
         ideal = ideal + weights[5] * tissues[5] * (texture - 1.0)
-        residue = rng.normal(0.0, 0.06 if name != "MRC" else 0.0, 3)
+        residue = rng.normal(0.0, 0.06 * spread if name != "MRC" else 0.0, 3)
         made[name] = _acquire(ideal, sampling, residue, level, rng)
     hydrops = made["PPI"] - made["PEI"]
     mi2 = hydrops * made["MRC"] if rng.random() >= missing else None
-    return prepare(made["MRC"], mi2, gain=float(rng.uniform(0.85, 1.2)))
+    return prepare(made["MRC"], mi2, gain=1.0 + spread * float(rng.uniform(-0.15, 0.2)))
 
 
-def _draw_signals(rng: np.random.Generator) -> dict[str, list[float]]:
+def _draw_signals(rng: np.random.Generator, spread: float) -> dict[str, list[float]]:
     """Signed signal of perilymph, endolymph, CSF, nerve, other fluid, soft tissue and bone."""
-    failed = rng.random() < 0.03
+    failed = rng.random() < 0.03 * spread
     dose = float(np.exp(rng.normal(np.log(PERILYMPH_MMOL), 0.3))) if not failed else 0.004
-    t1_free = 3700.0 * rng.uniform(0.975, 1.03)
+    t1_free = 3700.0 * (1.0 + spread * rng.uniform(-0.025, 0.03))
+    t1_csf = t1_free * (1.05 + spread * rng.uniform(-0.05, 0.05))
     t1 = {
         "perilymph": _shortened(t1_free * rng.uniform(1.0, 1.04), dose),
         "endolymph": _shortened(t1_free, float(rng.uniform(0.0, 0.04)) * dose),
-        "csf": _shortened(t1_free * rng.uniform(1.0, 1.1), float(rng.uniform(0.0, 0.4)) * dose),
+        "csf": _shortened(t1_csf, spread * float(rng.uniform(0.0, 0.4)) * dose),
     }
     other_t1, other_level = rng.uniform(1200.0, 4000.0), rng.uniform(0.05, 1.1)
     soft_level, bone_level = rng.uniform(0.0, 0.15), rng.uniform(0.0, 0.04)
@@ -368,7 +371,7 @@ def _draw_signals(rng: np.random.Generator) -> dict[str, list[float]]:
         "csf": rng.uniform(0.75, 1.35),
     }
     signals = {"MRC": [fluid[k] for k in t1] + [nerve_level, other_level, soft_level, bone_level]}
-    delays = {"PPI": 2250.0 + rng.normal(0.0, 15.0), "PEI": 2050.0 + rng.normal(0.0, 15.0)}
+    delays = {k: ms + spread * rng.normal(0.0, 15.0) for k, ms in (("PPI", 2250), ("PEI", 2050))}
     for name, delay in delays.items():
 
         def recovered(t1_ms: float, delay: float = delay) -> float:

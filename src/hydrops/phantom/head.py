@@ -265,7 +265,7 @@ def ear_fractions(
     size = [r.stop - r.start for r in region]
     if min(size) <= 0:
         return np.zeros((len(LABELS), *size), np.float32), region  # type: ignore[return-value]
-    factors = np.maximum(1, np.round(np.linalg.norm(affine[:3, :3], axis=0) / 0.25)).astype(int)
+    factors = np.ceil(np.linalg.norm(affine[:3, :3], axis=0) / 0.25 - 1e-6).astype(int)
     chain = to_raster @ affine
     fine = chain[:3, :3] / factors
     start = chain[:3, :3] @ (low + 0.5 / factors - 0.5) + chain[:3, 3]

@@ -1,0 +1,148 @@
+"""Patches of a labelled image, moved, bent, mirrored, blurred and shaded at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from hydrops.model.cases import Case
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a patch is drawn from its image; all random, uniform unless said otherwise.
+
+    Parameters
+    ----------
+    rotation_deg, scale, shift_mm
+        Largest rotation about each axis, relative change of size, and offset of the middle.
+    bend_mm
+        Standard deviation of a smooth displacement, knots about 4 mm apart.
+    mirror
+        Whether half of the patches are mirrored left to right.
+    blur_mm
+        Largest standard deviation of a Gaussian: resolution.
+    noise
+        Largest standard deviation of noise, relative to that of the image; half of the patches
+        have it smoothed, as reconstruction kernels do.
+    contrast
+        Largest relative change of gain and gamma.
+    """
+
+    rotation_deg: float = 25.0
+    scale: float = 0.1
+    shift_mm: float = 3.0
+    bend_mm: float = 0.25
+    mirror: bool = True
+    blur_mm: float = 0.25
+    noise: float = 0.2
+    contrast: float = 0.3
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case as patches are drawn from it: (1, 1, x, y, z) tensors and its geometry."""
+
+    case: Case
+    image: torch.Tensor
+    label: torch.Tensor
+    middle: np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+def standardise(image: torch.Tensor) -> torch.Tensor:
+    """Zero mean and unit variance between the 1st and 99th percentile; clipped to 4 deviations."""
+    values = image.flatten()[:: max(1, image.numel() // 200_000)]
+    low, high = torch.quantile(values, 0.01), torch.quantile(values, 0.99)
+    middle = values[(values >= low) & (values <= high)]
+    return ((image - middle.mean()) / middle.std().clamp_min(1e-6)).clamp(-4.0, 4.0)
+
+
+def prepare_case(case: Case, spacing_mm: float) -> Prepared:
+    """Standardise an image and smooth its label to volume fractions of a patch's voxels."""
+    voxel = np.linalg.norm(case.affine[:3, :3], axis=0)
+    width = np.sqrt(np.maximum(spacing_mm**2 - voxel**2, 0.0) / 12.0) / voxel
+    fractions = ndimage.gaussian_filter(case.label.astype(np.float32), width)
+    inside = np.argwhere(case.label)
+    middle = case.affine[:3, :3] @ inside.mean(0) + case.affine[:3, 3]
+    return Prepared(
+        case,
+        standardise(torch.from_numpy(case.image))[None, None],
+        torch.from_numpy(fractions)[None, None],
+        middle,
+    )
+
+
+def draw_patch(
+    prepared: Prepared,
+    rng: np.random.Generator,
+    size: int,
+    spacing_mm: float,
+    options: Augmentation,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One patch (RAS axes before it is turned): image, label and landmarks.
+
+    Returns
+    -------
+    Image (1, n, n, n), volume fraction of the label (1, n, n, n), and landmarks (3, 3) in voxels
+    of the patch.
+    """
+    angles = rng.uniform(-options.rotation_deg, options.rotation_deg, 3)
+    matrix = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    matrix = matrix * rng.uniform(1.0 - options.scale, 1.0 + options.scale, 3)
+    if options.mirror and rng.random() < 0.5:
+        matrix = matrix @ np.diag([-1.0, 1.0, 1.0])
+    centre = prepared.middle + rng.uniform(-options.shift_mm, options.shift_mm, 3)
+    axis = (torch.arange(size, dtype=torch.float32) - (size - 1) / 2) * spacing_mm
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+    knots = max(4, round(size * spacing_mm / 4.0))
+    field = rng.normal(0.0, options.bend_mm, (1, 3, knots, knots, knots)).astype(np.float32)
+    bend = torch.nn.functional.interpolate(
+        torch.from_numpy(field), size=(size,) * 3, mode="trilinear", align_corners=True
+    )[0].permute(1, 2, 3, 0)
+    world = grid @ torch.tensor(matrix.T, dtype=torch.float32) + bend
+    world = world + torch.tensor(centre, dtype=torch.float32)
+    image = sample(prepared.image, prepared.case.affine, world)
+    label = sample(prepared.label, prepared.case.affine, world, "zeros")
+    inverse = np.linalg.inv(matrix)
+    flat = (prepared.case.landmarks - centre) @ inverse.T
+    bent = bend.permute(3, 0, 1, 2).numpy()
+    for _ in range(2):  # the bend is smooth and small, so two rounds undo it
+        index = (flat / spacing_mm + (size - 1) / 2).T
+        there = np.stack([ndimage.map_coordinates(b, index, order=1, mode="nearest") for b in bent])
+        flat = (prepared.case.landmarks - centre - there.T) @ inverse.T
+    points = torch.from_numpy((flat / spacing_mm + (size - 1) / 2).astype(np.float32))
+    return _shaded(image[0], rng, spacing_mm, options)[None], label, points
+
+
+def sample(
+    volume: torch.Tensor, affine: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    world: torch.Tensor, outside: str = "border",
+) -> torch.Tensor:  # fmt: skip
+    """Trilinear values (1, ...) of a (1, 1, x, y, z) volume at RAS mm points (..., 3)."""
+    to_voxel = torch.tensor(np.linalg.inv(affine), dtype=torch.float32)
+    voxel = world @ to_voxel[:3, :3].T + to_voxel[:3, 3]
+    extent = torch.tensor(volume.shape[2:], dtype=torch.float32) - 1
+    return torch.nn.functional.grid_sample(
+        volume, (2 * voxel / extent - 1).flip(-1)[None], padding_mode=outside, align_corners=True
+    )[0]
+
+
+def _shaded(
+    image: torch.Tensor, rng: np.random.Generator, spacing_mm: float, options: Augmentation
+) -> torch.Tensor:
+    """Resolution, contrast and noise of another scanner."""
+    blurred = ndimage.gaussian_filter(image.numpy(), rng.uniform(0, options.blur_mm) / spacing_mm)
+    low, high = float(blurred.min()), float(blurred.max())
+    unit = (blurred - low) / max(high - low, 1e-6)
+    gamma = float(np.exp(rng.uniform(-options.contrast, options.contrast)))
+    gain = float(np.exp(rng.uniform(-options.contrast, options.contrast)))
+    shaded = (unit**gamma * (high - low) + low) * gain + rng.normal(0.0, options.contrast)
+    noise = rng.standard_normal(image.shape).astype(np.float32)
+    if rng.random() < 0.5:
+        noise = ndimage.gaussian_filter(noise, 0.8)
+        noise /= noise.std()
+    return torch.from_numpy((shaded + rng.uniform(0, options.noise) * noise).astype(np.float32))

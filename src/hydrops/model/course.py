@@ -1,0 +1,236 @@
+"""The course of a training, whatever is trained: seeded, resumable, watched on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a training: so many steps, one cycle of the learning rate up to its peak.
+
+    Parameters
+    ----------
+    spread
+        How far samples are drawn from what is expected, 1 for the widest; what that means is the
+        task's.
+    dice
+        Weight of the Dice loss. It finds small structures fast and leaves volumes biased where
+        their borders are uncertain (Bertels et al., Med Image Anal 2021;67:101833).
+    """
+
+    steps: int
+    learning_rate: float
+    spread: float
+    dice: float
+
+
+class Plan(Protocol):
+    """What a course needs to know of the options of a task."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Stretches of the training, one after another."""
+
+    @property
+    def batch(self) -> int:
+        """Samples a step."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of AdamW."""
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between checkpoints."""
+
+
+class Task(Protocol):
+    """What is trained: a network, its samples, its loss and its scores."""
+
+    network: torch.nn.Module
+
+    @property
+    def options(self) -> Plan:
+        """How it is trained."""
+
+    def samples(self, phase: Phase, first: int, last: int, /) -> torch.utils.data.Dataset[Any]:
+        """Samples `first` to `last` of the training, the same whenever they are drawn."""
+
+    def loss(
+        self, network: torch.nn.Module, batch: Sequence[torch.Tensor], phase: Phase, /
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss of a batch, and its parts to report."""
+
+    def validate(self, network: torch.nn.Module, phase: Phase, /) -> dict[str, float]:
+        """Scores on what is not trained on."""
+
+
+def run_course(task: Task, folder: Path, device: str = "cpu", threads: int = 2) -> Path:
+    """Train, or go on from the last checkpoint in `folder`, and leave `weights.pt` there.
+
+    Returns
+    -------
+    The file of weights: the running mean of the last steps, see `running_mean`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(threads)
+    course = _Course(task, torch.device(device), folder)
+    course.resume()
+    phases = task.options.phases
+    ends = np.cumsum([phase.steps for phase in phases]).tolist()
+    for phase, end in zip(phases, ends):
+        if course.step >= end:
+            continue
+        course.begin(phase, end)
+        batch = task.options.batch
+        loader = torch.utils.data.DataLoader(
+            task.samples(phase, course.step * batch, end * batch),
+            batch_size=batch,
+            num_workers=max(1, threads - 1),
+            prefetch_factor=4,
+        )
+        for drawn in loader:
+            course.learn(drawn, phase)
+            if course.step % task.options.validate_every == 0 or course.step == end:
+                course.check(phase)
+    weights = folder / "weights.pt"
+    _save(course.mean.module.state_dict(), weights)
+    return weights
+
+
+@torch.no_grad()
+def running_mean(
+    means: Sequence[torch.Tensor], values: Sequence[torch.Tensor], count: torch.Tensor | int
+) -> None:
+    """Bring means nearer to values: exponential, decay 0.999, less over the first steps."""
+    decay = min(0.999, (1.0 + float(count)) / (10.0 + float(count)))
+    for mean, value in zip(means, values):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1.0 - decay)
+        else:
+            mean.copy_(value)
+
+
+class _Course:
+    """A training under way: the network, its running mean, the optimiser, and where they stand."""
+
+    def __init__(self, task: Task, where: torch.device, folder: Path) -> None:
+        self.task, self.where, self.folder = task, where, folder
+        self.network = task.network.to(where)
+        self.mean = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=running_mean)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), weight_decay=task.options.weight_decay
+        )
+        self.schedule: torch.optim.lr_scheduler.OneCycleLR | None = None
+        self.stopped: dict[str, Any] | None = None
+        self.history: list[dict[str, float]] = []
+        self.running: list[dict[str, float]] = []
+        self.step = 0
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the folder, if there is one."""
+        checkpoint = self.folder / "checkpoint.pt"
+        if not checkpoint.is_file():
+            return
+        state = torch.load(checkpoint, map_location=self.where, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.mean.load_state_dict(state["mean"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.history, self.step, self.stopped = state["history"], state["step"], state
+        LOG.info("going on from step %d", self.step)
+
+    def begin(self, phase: Phase, end: int) -> None:
+        """Start the cycle of the learning rate of a phase, or go on with one that was cut off."""
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, phase.learning_rate, total_steps=phase.steps, pct_start=0.1
+        )
+        if self.stopped is not None and self.step > end - phase.steps:
+            # The optimiser after the schedule, whose making sets the rate back to its start.
+            self.schedule.load_state_dict(self.stopped["schedule"])
+            self.optimiser.load_state_dict(self.stopped["optimiser"])
+        self.stopped = None
+        self.network.train()
+
+    def learn(self, drawn: Sequence[torch.Tensor], phase: Phase) -> None:
+        """One step."""
+        assert self.schedule is not None, "a phase has begun"
+        batch = [part.to(self.where) for part in drawn]
+        loss, parts = self.task.loss(self.network, batch, phase)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        self.schedule.step()
+        self.mean.update_parameters(self.network)
+        self.running.append({"loss": float(loss.detach()), **parts})
+        self.step += 1
+        if self.step % 100 == 0:
+            shown = _means(self.running[-100:])
+            LOG.info(
+                "step %d of %d: %s",
+                self.step,
+                sum(p.steps for p in self.task.options.phases),
+                " ".join(f"{name} {value:.3f}" for name, value in shown.items()),
+            )
+
+    def check(self, phase: Phase) -> None:
+        """Validate, and write checkpoint and history."""
+        assert self.schedule is not None, "a phase has begun"
+        self.mean.eval()
+        with torch.inference_mode():
+            scores = self.task.validate(self.mean.module, phase)
+        self.history.append({"step": self.step, "loss": _means(self.running)["loss"], **scores})
+        self.running = []
+        LOG.info("validation at step %d: %s", self.step, json.dumps(scores))
+        state = {
+            "network": self.network.state_dict(),
+            "mean": self.mean.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "history": self.history,
+            "step": self.step,
+        }
+        _save(state, self.folder / "checkpoint.pt")
+        write_history(self.history, self.folder)
+        self.network.train()
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def write_history(history: Sequence[dict[str, float]], folder: Path) -> None:
+    """Write the course of a training as a table and as a picture."""
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    table = pd.DataFrame(history)
+    table.to_csv(folder / "history.tsv", sep="\t", index=False)
+    columns = [column for column in table.columns if column != "step"]
+    rows = -(-len(columns) // 3)
+    figure = Figure(figsize=(9, 3 * rows), layout="constrained")
+    panels = figure.subplots(rows, 3, squeeze=False).ravel()
+    for panel, column in zip(panels, columns):
+        panel.plot(table.step, table[column], marker=".", color="#0072b2")
+        panel.set(title=column, xlabel="step")
+        panel.grid(alpha=0.3)
+    for panel in panels[len(columns) :]:
+        panel.axis("off")
+    figure.savefig(folder / "history.png", dpi=100)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)

@@ -1,0 +1,233 @@
+"""Make a bundle of a CT training: metadata, model card, pictures of how it did."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from hydrops.figures import PALETTE
+from hydrops.labels import LANDMARKS
+from hydrops.model.bundle import CARD, Bundle, verify_weights
+from hydrops.model.cases import Case, draw_folds, load_cases, specimens_in
+from hydrops.model.crossval import MEASURES, evaluate_cases
+from hydrops.model.ct import CtModel, CtOptions, find_labyrinth, load_ct_model
+from hydrops.model.network import NetworkOptions
+from hydrops.model.package import common_metadata, data_format, place_bundle
+from hydrops.records import sha256_of_file
+
+LOG = logging.getLogger(__name__)
+
+DATA_SOURCES = (
+    "Wimmer et al., Human bony labyrinth dataset, Data in Brief 2019;27:104782, CC BY 4.0 "
+    "(CT, labels and landmarks).",
+)
+CAPTIONS = {
+    "overlays": "Best, median and worst specimen of the cross-validation, each by the network "
+    "that never saw it: CT with the expert's contour (dashed) and the model's.",
+    "boxes": "Each specimen of the cross-validation.",
+}
+CLASSES = ("background", "labyrinth")
+
+
+def write_ct_bundle(
+    options: CtOptions, specimens: Sequence[str], weights: Path, models_dir: Path
+) -> Bundle:
+    """Write ``models/<name>/<version>``; its card is for `write_ct_card`."""
+    joint = options.kind == "joint"
+    known = common_metadata(
+        options.name, options.version, options.description, sha256_of_file(weights), DATA_SOURCES
+    ) | {
+        "task": "Labyrinth on temporal-bone CT" + (", and its landmarks" if joint else ""),
+        "kind": options.kind,
+        "network": asdict(options.network),
+        "training": {
+            "seed": options.seed,
+            "phases": [asdict(phase) for phase in options.phases],
+            "specimens": list(specimens),
+            "folds": options.folds,
+            "augmentation": asdict(options.augmentation),
+        },
+        "roles": ["CT"],
+        "optional_roles": [],
+        "landmarks": list(LANDMARKS) if joint else [],
+        "spacing_mm": [options.spacing_mm] * 3,
+        "patch": options.patch,
+        "network_data_format": data_format(
+            "CT", ("CT",), CLASSES, (options.patch,) * 3, (-4.0, 4.0)
+        ),
+    }
+    target = "hydrops.model.network.DualHeadUNet" if joint else "hydrops.model.ct.Cascade"
+    network = {
+        "_target_": target,
+        "options": {
+            "_target_": "hydrops.model.network.NetworkOptions",
+            **{k: list(v) if isinstance(v, tuple) else v
+               for k, v in asdict(options.network).items()},
+        },
+    }  # fmt: skip
+    return place_bundle(models_dir, weights, known, {"network_def": network})
+
+
+def load_ct_bundle(bundle: Bundle, device: torch.device) -> CtModel:
+    """Load a CT bundle's network; only weights are read from its file, never code.
+
+    Raises
+    ------
+    HydropsError
+        If the weights are missing, changed, or do not fit the network.
+    """
+    known = bundle.metadata
+    return load_ct_model(
+        known["kind"],
+        NetworkOptions.from_dict(known["network"]),
+        float(known["spacing_mm"][0]),
+        int(known["patch"]),
+        verify_weights(bundle),
+        device,
+    )
+
+
+def evaluate_folds(options: CtOptions, folder: Path, weights: Sequence[Path]) -> pd.DataFrame:
+    """Rows of `hydrops.model.crossval.evaluate_cases` for every fold, in the order of `weights`."""
+    folds = draw_folds(specimens_in(folder), options.folds, options.seed)
+    tables = []
+    for number, (names, path) in enumerate(zip(folds, weights, strict=True)):
+        cases = load_cases(folder, names)
+        tables.append(evaluate_cases(options.name, _fold_model(options, path), cases, number))
+        LOG.info("tested %s of fold %d of %d", ", ".join(names), number + 1, len(folds))
+    return pd.concat(tables, ignore_index=True)
+
+
+def draw_folds_tested(
+    options: CtOptions, folder: Path, weights: Sequence[Path], cases: pd.DataFrame, target: Path
+) -> None:
+    """Draw the boxes, and the best, the median and the worst specimen, into a folder."""
+    last = cases.dropna(subset=["dice"]).groupby("specimen", sort=False).tail(1)
+    ranked = last.sort_values("dice", ascending=False).reset_index(drop=True)
+    shown = []
+    for row in ranked.iloc[[0, len(ranked) // 2, len(ranked) - 1]].itertuples():
+        case = load_cases(folder, [str(row.specimen)])[0]
+        shown.append((_fold_model(options, weights[int(row.fold)]), case, float(row.dice)))
+    target.mkdir(parents=True, exist_ok=True)
+    draw_overlays(shown).savefig(target / "overlays.png", dpi=110)
+    draw_boxes(cases).savefig(target / "boxes.png", dpi=110)
+
+
+def _fold_model(options: CtOptions, weights: Path) -> CtModel:
+    return load_ct_model(
+        options.kind,
+        options.network,
+        options.spacing_mm,
+        options.patch,
+        weights,
+        torch.device("cpu"),
+    )
+
+
+def draw_overlays(models: Sequence[tuple[CtModel, Case, float]]) -> Figure:
+    """Cases as (model, case, Dice) in the order to show: two slices of each with both contours."""
+    figure = Figure(figsize=(3.4 * len(models), 6.6), layout="constrained")
+    panels = figure.subplots(2, len(models), squeeze=False)
+    for column, (model, case, dice) in enumerate(models):
+        found = find_labyrinth(model, case.image, case.affine)
+        voxel = np.linalg.norm(case.affine[:3, :3], axis=0)
+        for row, axis in enumerate((2, 1)):
+            panel = panels[row, column]
+            place = int(case.label.sum(tuple(a for a in range(3) if a != axis)).argmax())
+            cut: tuple[slice | int, ...] = tuple(
+                place if a == axis else slice(None) for a in range(3)
+            )
+            sides = [voxel[a] for a in range(3) if a != axis]
+            low, high = np.percentile(case.image, (1, 99.5))
+            panel.imshow(case.image[cut].T, cmap="gray", vmin=low, vmax=high, origin="lower",
+                         aspect=sides[1] / sides[0])  # fmt: skip
+            panel.contour(case.label[cut].T, [0.5], colors="#f0e442", linewidths=1.2,
+                          linestyles="dashed")  # fmt: skip
+            if found.label[cut].any():
+                panel.contour(found.label[cut].T, [0.5], colors="#56b4e9", linewidths=1.2)
+            panel.set(xticks=[], yticks=[])
+        panels[0, column].set_title(f"{case.name}, Dice {dice:.3f}", fontsize=10)
+    panels[0, 0].set_ylabel("most of the labyrinth, axial", fontsize=9)
+    panels[1, 0].set_ylabel("and across", fontsize=9)
+    return figure
+
+
+def draw_boxes(cases: pd.DataFrame) -> Figure:
+    """Dice, distances and landmark errors of every specimen, by variant."""
+    shown = [m for m in ("dice", "hausdorff95_mm", "landmark_mm") if m in cases]
+    figure = Figure(figsize=(3.6 * len(shown), 3.8), layout="constrained")
+    names = {"dice": "Dice", "hausdorff95_mm": "95 % Hausdorff distance, mm",
+             "landmark_mm": "landmark error, mm"}  # fmt: skip
+    rng = np.random.default_rng(0)
+    for panel, measure in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
+        groups = [(str(v), p[measure].dropna()) for v, p in cases.groupby("variant", sort=False)]
+        panel.boxplot(
+            [values for _, values in groups],
+            widths=0.5,
+            showfliers=False,
+            medianprops={"color": "black"},
+            tick_labels=[variant for variant, _ in groups],
+        )
+        for place, (_, values) in enumerate(groups, start=1):
+            spots = place + rng.uniform(-0.12, 0.12, len(values))
+            panel.plot(spots, values, "o", ms=4.5, alpha=0.8, mew=0, color=PALETTE[place - 1])
+        panel.set_ylabel(names[measure])
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def write_ct_card(
+    bundle: Bundle, summary: pd.DataFrame, comparison: pd.DataFrame, pictures: Sequence[Path]
+) -> Path:
+    """Write the model card from the cross-validation's tables, and put its pictures beside it."""
+    training: dict[str, Any] = bundle.metadata["training"]
+    folder = (bundle.folder / CARD).parent
+    shown = []
+    for picture in pictures:
+        (folder / picture.name).write_bytes(picture.read_bytes())
+        caption = CAPTIONS[picture.stem]
+        shown.append(f"![{caption}]({picture.name})\n\n{caption}\n")
+    table = summary[summary["measure"].isin(MEASURES)].drop(columns="model").round(4)
+    tests = "" if comparison.empty else f"\n{comparison.round(5).to_markdown(index=False)}\n"
+    steps = " + ".join(str(phase["steps"]) for phase in training["phases"])
+    landmarks = ", ".join(bundle.metadata["landmarks"]) or "none"
+    text = f"""# {bundle.name} {bundle.version}
+
+{bundle.metadata["description"]}.
+Research only; not a medical device.
+
+- **In**: one CT of a temporal bone, any orientation and voxel size, either side.
+- **Out**: the labyrinth (total fluid space); landmarks: {landmarks}. No endolymph: CT shows none.
+- **Weights**: sha256 `{bundle.sha256}`.
+
+## Trained on
+
+Real CT of {len(training["specimens"])} specimens ({", ".join(training["specimens"])}), {steps}
+steps, seed {training["seed"]}. Sources: {" ".join(bundle.metadata["data_source"])}
+
+## How it did
+
+Cross-validation in {training["folds"]} folds by specimen, `snakemake evaluate`: each specimen was
+tested once, by a network that was trained without it and looked at it only then. The shipped
+weights were trained the same way on all specimens, so there is no test of these very weights.
+`worst` is the worst specimen; `published` is the paper's own figure, measured on other data.
+
+{table.astype(object).fillna("").to_markdown(index=False)}
+{tests}
+{chr(10).join(shown)}
+## Limits
+
+Tried on post-mortem specimens without pathology, from one scanner, voxels of 0.16 to 0.2 mm. Not
+for MRI.
+"""
+    path = bundle.folder / CARD
+    path.write_text(text, encoding="utf-8")
+    return path

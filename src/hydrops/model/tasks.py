@@ -1,0 +1,48 @@
+"""Which model a study's `snakemake train`, `package` and `evaluate` are about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hydrops.errors import HydropsError
+
+#: Kinds of models that are trained on labelled CT, fold by fold.
+CT_KINDS = ("joint", "cascade")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A model's configuration file, its name and its kind; nothing here imports torch."""
+
+    name: str
+    path: Path
+    kind: str
+    folds: int
+
+    @property
+    def on_ct(self) -> bool:
+        """Whether it is trained on labelled CT."""
+        return self.kind in CT_KINDS
+
+
+def find_training(config: Mapping[str, Any]) -> Training:
+    """The model that ``--config model=NAME`` names, else the one of ``training: model``.
+
+    Raises
+    ------
+    HydropsError
+        If it has no configuration; the message lists those that there are.
+    """
+    folder = Path(config["training"]["configurations"])
+    name = config.get("model") or config["training"]["model"]
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+        raise HydropsError(f"{path}: no model of that name is configured; there are: {there}")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Training(name, path, str(values.get("kind", "paired")), int(values.get("folds", 0)))

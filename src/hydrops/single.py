@@ -1,0 +1,178 @@
+"""One case from the command line: labels in the image's own grid, landmarks for people and Slicer.
+
+No cohort, no status records: an image in, files out, with any bundle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.affines import apply_affine
+
+from hydrops.errors import ExcludedError, HydropsError
+from hydrops.images import (
+    Affine,
+    FloatGrid,
+    average_onto,
+    crop_affine,
+    load_image,
+    resample,
+    save_image,
+)
+from hydrops.labels import LANDMARKS, SIDES
+from hydrops.locate import LocateOptions, find_ears
+from hydrops.model.bundle import Bundle
+from hydrops.model.geometry import CROP_SHAPE
+from hydrops.model.tasks import CT_KINDS
+from hydrops.records import write_text_atomically
+from hydrops.segment import choose_device, load_segmenter, segment_ear
+
+#: Landmarks of an ear: RAS mm and confidence, by name.
+Landmarks = dict[str, dict[str, Any]]
+#: Slicer's format for points (3D Slicer 5, Markups module).
+MARKUPS_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
+    "Schema/markups-schema-v1.0.3.json#"
+)
+
+
+def segment_files(
+    images: Sequence[Path], bundle: Bundle, output: Path, device: str = "cpu"
+) -> list[Path]:
+    """Segment one case and write ``*_dseg.nii.gz``, ``*_landmarks.json`` and ``*.mrk.json``.
+
+    Parameters
+    ----------
+    images
+        One file for each of the bundle's roles, in their order; optional roles may be left out.
+    output
+        Folder, made if it is not there.
+
+    Returns
+    -------
+    The files written; those of landmarks only where the model has landmarks.
+
+    Raises
+    ------
+    HydropsError
+        If there are more or fewer images than roles, an image cannot be used, or the model finds
+        no ear; nothing is written then.
+    """
+    roles = bundle.metadata["roles"]
+    needed = [role for role in roles if role not in bundle.metadata["optional_roles"]]
+    if not len(needed) <= len(images) <= len(roles):
+        optional = " [" + " ".join(r for r in roles if r not in needed) + "]"
+        raise HydropsError(
+            f"{bundle.identifier} takes {' '.join(needed)}"
+            f"{optional if len(needed) < len(roles) else ''}, but {len(images)} images were given"
+        )
+    try:
+        if bundle.metadata.get("kind") in CT_KINDS:
+            labels, affine, ears = _segment_ct(images[0], bundle, device)
+        else:
+            labels, affine, ears = _segment_mr(images, bundle, device)
+    except ExcludedError as exclusion:
+        raise HydropsError(f"{images[0]}: {exclusion.reason}") from exclusion
+    stem = images[0].name.removesuffix(".gz").removesuffix(".nii")
+    output.mkdir(parents=True, exist_ok=True)
+    written = [output / f"{stem}_dseg.nii.gz"]
+    save_image(written[0], labels, affine)
+    if any(ears.values()):
+        written += [output / f"{stem}_landmarks{end}" for end in (".json", ".mrk.json")]
+        write_text_atomically(written[1], json.dumps(ears, indent=1) + "\n")
+        write_text_atomically(written[2], json.dumps(markups(ears), indent=1) + "\n")
+    return written
+
+
+def markups(ears: dict[str, Landmarks]) -> dict[str, Any]:
+    """Landmarks by ear as a 3D Slicer markups file, RAS mm."""
+    points = [
+        {"id": str(number), "label": " ".join([ear, name]).strip(), "position": found["ras_mm"]}
+        for number, (ear, name, found) in enumerate(
+            (
+                (ear, name, found)
+                for ear, landmarks in ears.items()
+                for name, found in landmarks.items()
+            ),
+            start=1,
+        )
+    ]
+    return {
+        "@schema": MARKUPS_SCHEMA,
+        "markups": [
+            {
+                "type": "Fiducial",
+                "coordinateSystem": "RAS",
+                "coordinateUnits": "mm",
+                "controlPoints": points,
+            }
+        ],
+    }
+
+
+def _segment_ct(
+    path: Path, bundle: Bundle, device: str
+) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
+    from hydrops.model.ct import find_labyrinth
+    from hydrops.model.ct_package import load_ct_bundle
+
+    image, affine = load_image(path)
+    found = find_labyrinth(load_ct_bundle(bundle, choose_device(device)), image, affine)
+    landmarks = {
+        name: {"ras_mm": point, "confidence": found.confidences[name]}
+        for name, point in found.landmarks.items()
+    }
+    return found.label.astype(np.uint8), affine, {"ear": landmarks}
+
+
+def _segment_mr(
+    paths: Sequence[Path], bundle: Bundle, device: str
+) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
+    mrc, affine = load_image(paths[0])
+    second = load_image(paths[1]) if len(paths) > 1 else None
+    segmenter = load_segmenter(bundle.folder, device)
+    located = find_ears(mrc, affine, LocateOptions())
+    if not located.centres:
+        raise ExcludedError("no inner ear can be recognised in it")
+    labels = np.zeros(mrc.shape, np.uint8)
+    ears: dict[str, Landmarks] = {}
+    for side in SIDES:
+        if side not in located.centres:
+            continue
+        grid = crop_affine(located.centres[side].tolist())
+        crop = resample(mrc, affine, CROP_SHAPE, grid)
+        mi2 = None if second is None else resample(*second, CROP_SHAPE, grid)
+        found = segment_ear(segmenter, crop, mi2, side)
+        _paint(labels, affine, found.fractions, grid)
+        points = apply_affine(grid, found.landmarks)
+        ears[side] = {
+            name: {
+                "ras_mm": [round(float(value), 3) for value in point],
+                "confidence": round(float(confidence), 3),
+            }
+            for name, point, confidence in zip(LANDMARKS, points, found.confidences)
+        }
+    return labels, affine, ears
+
+
+def _paint(
+    labels: npt.NDArray[np.uint8], affine: Affine, fractions: FloatGrid, grid: Affine
+) -> None:
+    """Write the likeliest class of each voxel of an image that a crop covers."""
+    to_image = np.linalg.inv(affine) @ grid
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in CROP_SHAPE], indexing="ij"))
+    reach = to_image[:3, :3] @ corners.reshape(3, -1) + to_image[:3, 3:]
+    low = np.clip(np.floor(reach.min(1)).astype(int), 0, labels.shape)
+    high = np.clip(np.ceil(reach.max(1)).astype(int) + 1, 0, labels.shape)
+    part = affine.copy()
+    part[:3, 3] += affine[:3, :3] @ low
+    shape = tuple(int(n) for n in high - low)
+    inside = average_onto(fractions[1:], grid, shape, part)
+    found = np.where(inside.sum(0) > 0.5, inside.argmax(0) + 1, 0)
+    region = labels[tuple(slice(a, b) for a, b in zip(low, high))]
+    region[found > 0] = found[found > 0]

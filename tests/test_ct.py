@@ -1,0 +1,281 @@
+"""Models of labelled CT: cases refused, patches, two kinds of network, bundles, folds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import REPOSITORY
+from hydrops.errors import ExcludedError, HydropsError
+from hydrops.labels import LANDMARKS
+from hydrops.model.augment import Augmentation, draw_patch, prepare_case
+from hydrops.model.bundle import WEIGHTS, read_bundle
+from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, specimens_in
+from hydrops.model.course import Phase
+from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_folds
+from hydrops.model.ct import CtModel, CtOptions, find_labyrinth, largest_component, train_ct
+from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
+from hydrops.model.tasks import find_training
+
+STILL = Augmentation(0.0, 0.0, 0.0, 0.0, False, 0.0, 0.0, 0.0)
+CONFIGURATIONS = REPOSITORY / "config" / "models"
+
+
+def write_specimen(folder: Path, name: str, seed: int, side: str = "left") -> None:
+    """A bent bright tube in grey, its label and its three landmarks."""
+    rng = np.random.default_rng(seed)
+    affine = np.diag([0.4, 0.4, 0.5, 1.0])
+    affine[:3, 3] = rng.uniform(-5, 5, 3)
+    i, j, k = np.ogrid[:40, :40, :32]
+    distance = np.hypot(np.hypot(i - 20, j - 20) - 9, 1.2 * (k - 16))
+    label = (distance < 4) & ((i > 14) | (j > 22))
+    image = np.where(label, 200.0, 900.0) + rng.normal(0, 40, label.shape)
+    (folder / name).mkdir(parents=True)
+    nib.save(nib.Nifti1Image(image.astype(np.int16), affine), folder / name / f"{name}_ct.nii.gz")
+    nib.save(
+        nib.Nifti1Image(label.astype(np.uint8), affine), folder / name / f"{name}_label.nii.gz"
+    )
+    voxels = {"A": (29, 20, 16), "OW": (20, 29, 16), "RW": (20, 11, 16), "C": (26, 26, 16),
+              "V": (15, 26, 16)}  # fmt: skip
+    rows = [
+        {"specimen": name, "side": side, "landmark": key,
+         **dict(zip(("x_ras_mm", "y_ras_mm", "z_ras_mm"), affine[:3, :3] @ v + affine[:3, 3]))}
+        for key, v in voxels.items()
+    ]  # fmt: skip
+    path = folder / "landmarks.tsv"
+    before = [pd.read_csv(path, sep="\t")] if path.is_file() else []
+    pd.concat([*before, pd.DataFrame(rows)]).to_csv(path, sep="\t", index=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("specimens")
+    for number in range(4):
+        write_specimen(place, f"S{number}", number, "left" if number % 2 else "right")
+    return place
+
+
+@pytest.fixture(params=["joint_unet3d_ct", "autocasnet"])
+def options(request: pytest.FixtureRequest) -> CtOptions:
+    loaded = CtOptions.load(CONFIGURATIONS / f"{request.param}.yaml")
+    return dataclasses.replace(
+        loaded,
+        phases=(Phase(60, 0.01, 1.0, 1.0),),
+        patch=32,
+        spacing_mm=0.5,
+        validate_every=30,
+        folds=2,
+        network=dataclasses.replace(loaded.network, channels=(8, 16, 32)),
+    )
+
+
+def test_each_specimen_is_tested_once_and_never_trained_on() -> None:
+    names = [f"S{number:02d}" for number in range(14)]
+    folds = draw_folds(names, 7, 1)
+    assert [len(fold) for fold in folds] == [2] * 7
+    assert sorted(sum(folds, ())) == names
+    assert draw_folds(names, 7, 1) == folds != draw_folds(names, 7, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "message"),
+    [(["A", "B", "A"], 2, "A"), (["A"], 2, "cannot be dealt"), (["A", "B"], 1, "cannot be dealt")],
+)
+def test_folds_that_cannot_be_are_refused(names: list[str], count: int, message: str) -> None:
+    with pytest.raises(HydropsError, match=message):
+        draw_folds(names, count, 0)
+
+
+def test_a_part_leaves_out_its_fold(folder: Path) -> None:
+    names = specimens_in(folder)
+    tested = draw_folds(names, 2, 5)[1]
+    trained = [case.name for case in cases_of_part(folder, 2, 5, "1")]
+    assert sorted([*tested, *trained]) == names
+    assert [case.name for case in cases_of_part(folder, 2, 5, "all")] == names
+
+
+def damaged(folder: Path, damage: str) -> None:
+    image, label = (folder / "S0" / f"S0_{kind}.nii.gz" for kind in ("ct", "label"))
+    read = nib.load(label)
+    data = np.asarray(read.dataobj)
+    if damage == "grid":
+        nib.save(nib.Nifti1Image(data[:-1], read.affine), label)
+    elif damage == "moved":
+        moved = read.affine.copy()
+        moved[0, 3] += 1.0
+        nib.save(nib.Nifti1Image(data, moved), label)
+    elif damage == "image as label":
+        label.write_bytes(image.read_bytes())
+    elif damage == "empty":
+        nib.save(nib.Nifti1Image(np.zeros_like(data), read.affine), label)
+    elif damage == "label as image":
+        image.write_bytes(label.read_bytes())
+    elif damage == "no image":
+        image.unlink()
+    else:
+        table = pd.read_csv(folder / "landmarks.tsv", sep="\t")
+        table.loc[table["landmark"] == "A", "x_ras_mm"] += 100.0
+        table.to_csv(folder / "landmarks.tsv", sep="\t", index=False)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("grid", "differ in grid"),
+        ("moved", "differ in grid"),
+        ("image as label", "is this the image"),
+        ("empty", "must hold 0 and 1"),
+        ("label as image", "is this the label"),
+        ("no image", "is missing"),
+        ("landmark", "lies outside its image"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_are_refused(
+    tmp_path: Path, damage: str, message: str
+) -> None:
+    write_specimen(tmp_path, "S0", 0)
+    damaged(tmp_path, damage)
+    with pytest.raises(HydropsError, match=message):
+        load_cases(tmp_path, ["S0"])
+
+
+def test_a_single_case_is_refused(folder: Path, options: CtOptions, tmp_path: Path) -> None:
+    with pytest.raises(HydropsError, match="at least two"):
+        train_ct(options, load_cases(folder, ["S0"]), tmp_path)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 2**16))
+def test_label_and_landmarks_move_with_the_patch(seed: int) -> None:
+    """A dot at each landmark is found again where the patch says that the landmark is."""
+    affine = np.diag([0.3, 0.3, 0.3, 1.0])
+    dots = np.array([[30, 30, 30], [38, 26, 33], [24, 35, 29]])
+    grid = np.stack(np.meshgrid(*[np.arange(60)] * 3, indexing="ij"), -1)
+    rng = np.random.default_rng(seed)
+    bent = dataclasses.replace(Augmentation(), blur_mm=0.0, noise=0.0, contrast=0.0, shift_mm=1.0)
+    for index, dot in enumerate(dots):
+        image = np.exp(-((grid - dot) ** 2).sum(-1) / 8.0).astype(np.float32)
+        case = Case("S", "left", image, image > 0.5, affine, dots * 0.3)
+        patch, label, points = draw_patch(prepare_case(case, 0.3), rng, 48, 0.3, bent)
+        weights = (patch[0] - patch.min()).numpy() ** 4
+        centre = (np.indices(weights.shape) * weights).sum((1, 2, 3)) / weights.sum()
+        assert points[index].numpy() == pytest.approx(centre, abs=0.6)
+        assert label.max() > 0.5
+
+
+def test_a_patch_that_is_not_moved_is_the_image(folder: Path) -> None:
+    case = load_cases(folder, ["S1"])[0]
+    rng = np.random.default_rng(0)
+    patch, label, _ = draw_patch(prepare_case(case, 0.5), rng, 32, 0.5, STILL)
+    assert patch.shape == label.shape == (1, 32, 32, 32)
+    volume = case.label.sum() * 0.4 * 0.4 * 0.5
+    assert float(label.sum()) * 0.5**3 == pytest.approx(volume, rel=0.05)
+
+
+def test_only_the_largest_piece_is_kept() -> None:
+    probability = torch.zeros(12, 12, 12)
+    probability[1:6, 1:6, 1:6] = 0.9
+    probability[8:10, 8:10, 8:10] = 0.9
+    kept = largest_component(probability)
+    assert int((kept > 0.5).sum()) == 125
+    assert not largest_component(torch.zeros(4, 4, 4)).any()
+
+
+def test_a_small_training_finds_the_tube_and_survives_the_bundle(
+    folder: Path, options: CtOptions, tmp_path: Path
+) -> None:
+    """Trained on three, tested on the fourth; the same from the bundle, in any orientation."""
+    cases = load_cases(folder, specimens_in(folder))
+    weights = train_ct(options, cases[:3], tmp_path / "run", threads=2)
+    bundle = write_ct_bundle(options, ["S0", "S1", "S2"], weights, tmp_path / "models")
+    model = load_ct_bundle(read_bundle(bundle.folder), torch.device("cpu"))
+    rows = evaluate_cases(options.name, model, cases[3:], 0)
+    assert rows["dice"].iloc[-1] > 0.8
+    joint = options.kind == "joint"
+    assert list(rows["variant"]) == (["joint"] if joint else ["coronal", "sagittal", "axial"])
+    assert ("landmark_mm" in rows) == joint
+    plain = find_labyrinth(model, cases[3].image, cases[3].affine)
+    turned = np.ascontiguousarray(cases[3].image.transpose(2, 0, 1)[:, ::-1])
+    affine = cases[3].affine[:, [2, 0, 1, 3]] @ np.array(
+        [[1, 0, 0, 0], [0, -1, 0, 39], [0, 0, 1, 0], [0, 0, 0, 1]]
+    )
+    there = find_labyrinth(model, turned, affine).label[:, ::-1].transpose(1, 2, 0)
+    assert (there != plain.label).mean() < 1e-3
+    summary, comparison = summarise_folds(rows), compare_variants(rows)
+    picture = tmp_path / "boxes.png"
+    draw_boxes(rows).savefig(picture)
+    card = write_ct_card(bundle, summary, comparison, [picture]).read_text()
+    assert bundle.sha256 in card
+    assert "dice" in card
+    with (bundle.folder / WEIGHTS).open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(HydropsError, match="sha256"):
+        load_ct_bundle(bundle, torch.device("cpu"))
+
+
+def test_an_image_without_a_labyrinth_is_refused(options: CtOptions) -> None:
+    class Nothing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, image: torch.Tensor) -> object:
+            if options.kind == "cascade":
+                return {"axial": torch.zeros(image.shape[1:])}
+            shape = (1, 2, *image.shape[2:])
+            logits = torch.zeros(shape)
+            logits[:, 0] = 9.0
+            return logits, torch.zeros((1, len(LANDMARKS), *image.shape[2:]))
+
+    model = CtModel(Nothing(), options.kind, 0.5, 32)
+    image = np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32)
+    with pytest.raises(ExcludedError, match="no inner ear"):
+        find_labyrinth(model, image, np.diag([0.5, 0.5, 0.5, 1.0]))
+
+
+def test_bundles_network_is_built_by_monai(options: CtOptions, tmp_path: Path) -> None:
+    from monai.bundle import ConfigParser
+
+    from hydrops.model.ct import Cascade
+    from hydrops.model.network import DualHeadUNet
+
+    kind = DualHeadUNet if options.kind == "joint" else Cascade
+    weights = tmp_path / "weights.pt"
+    torch.save(kind(options.network).state_dict(), weights)
+    bundle = write_ct_bundle(options, ["S0"], weights, tmp_path / "models")
+    parser = ConfigParser()
+    parser.read_config(bundle.folder / "configs" / "inference.json")
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(bundle.folder / WEIGHTS, weights_only=True))
+    assert json.loads((bundle.folder / "configs" / "metadata.json").read_text())["roles"] == ["CT"]
+
+
+def test_tests_of_variants_are_paired_and_corrected() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"model": "m", "variant": v, "specimen": f"S{n}", "dice": 0.9 + gain + rng.normal(0, 1e-3)}
+        for v, gain in (("a", 0.0), ("b", 0.02), ("c", 0.02)) for n in range(14)
+    ]  # fmt: skip
+    table = compare_variants(pd.DataFrame(rows)).set_index(["first", "second"])
+    assert (table["p_corrected"] >= table["p"]).all()
+    assert table.loc[("m a", "m b"), "p_corrected"] < 0.01 < table.loc[("m b", "m c"), "p"]
+    assert table.loc[("m a", "m b"), "median_difference"] == pytest.approx(-0.02, abs=2e-3)
+
+
+def test_a_model_is_found_by_its_name() -> None:
+    training = {"model": "paired_unet3d", "configurations": str(CONFIGURATIONS)}
+    assert not find_training({"training": training}).on_ct
+    found = find_training({"training": training, "model": "autocasnet"})
+    assert found.on_ct
+    assert found.folds == 7
+    with pytest.raises(HydropsError, match="there are: autocasnet"):
+        find_training({"training": training, "model": "nothing"})

@@ -1,0 +1,73 @@
+"""How much endolymph: the same at every resolution, and nothing moved but endolymph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ears import made_up_fractions
+from hydrops.images import average_onto, crop_affine
+from hydrops.model.unmix import LEAST_SHARE, FluidLevels, hydrops_level, set_endolymph
+
+
+def pooled(image: np.ndarray, by: int) -> np.ndarray:
+    x, y, z = (n // by for n in image.shape)
+    return np.asarray(image.reshape(x, by, y, by, z, by).mean(axis=(1, 3, 5)), np.float32)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**16), st.sampled_from([1, 2, 4]), st.floats(0.05, 0.95))
+def test_voxel_size_does_not_matter(seed: int, size: int, share: float) -> None:
+    """Perilymph at one, endolymph at minus one, in bone: the level is one minus twice the share."""
+    rng = np.random.default_rng(seed)
+    fluid = np.zeros((16, 16, 16), np.float32)
+    fluid[4:12, 4:12, 4:12] = 1.0
+    endolymph = fluid * (rng.random(fluid.shape) < share)
+    coarse, part = pooled(fluid, size), pooled(endolymph, size)
+    ratio = np.divide(coarse - 2 * part, coarse, out=np.zeros_like(coarse), where=coarse > 0)
+    level = hydrops_level(np.stack([coarse, ratio, ratio]), coarse)
+    assert (1 - level) / 2 == pytest.approx(endolymph.sum() / fluid.sum(), abs=1e-4)
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.2, 1.0))
+def test_only_the_amount_of_endolymph_changes(share: float, filled: float) -> None:
+    rng = np.random.default_rng(3)
+    sure = made_up_fractions()
+    doubt = np.moveaxis(rng.dirichlet(np.ones(7), sure.shape[1:]), -1, 0)
+    before = np.asarray(0.85 * sure + 0.15 * doubt, np.float32)
+    before[1:] *= filled
+    before[0] = 1.0 - before[1:].sum(0)
+    after = set_endolymph(before, share)
+    fluid = before[1::2] + before[2::2]
+    assert np.array_equal(after[0], before[0])
+    assert np.allclose(after[1::2] + after[2::2], fluid, atol=1e-6)
+    assert after[2::2].sum() / fluid.sum() == pytest.approx(share, abs=1e-3)
+    ranks = [np.argsort(f[2][fluid[0] > 0.1] / fluid[0][fluid[0] > 0.1]) for f in (before, after)]
+    ordered = (after[2][fluid[0] > 0.1] / fluid[0][fluid[0] > 0.1])[ranks[0]]
+    assert (np.diff(ordered) > -1e-4).all()
+
+
+def test_levels_are_found_again_from_ears_that_follow_them() -> None:
+    rng = np.random.default_rng(0)
+    known = FluidLevels(0.55, -0.62, 0.09)
+    levels, enhancements = rng.uniform(-0.4, 0.8, 20), rng.uniform(0.3, 1.1, 20)
+    shares = [known.share(*pair) for pair in zip(levels, enhancements)]
+    found = FluidLevels.fit(levels, enhancements, shares)
+    assert (found.offset, found.slope, found.enhancement) == pytest.approx(
+        (known.offset, known.slope, known.enhancement), abs=1e-3
+    )
+    assert known.share(-9.0, 1.0) == 1.0 - LEAST_SHARE
+    assert known.share(9.0, 1.0) == LEAST_SHARE
+
+
+@pytest.mark.parametrize("voxel", [(0.5, 0.5, 1.0), (0.8, 0.4, 0.5), (1.0, 1.0, 2.0)])
+def test_averaging_onto_another_grid_keeps_the_volume(voxel: tuple[float, ...]) -> None:
+    fractions, affine = made_up_fractions(), crop_affine((3.0, -8.0, 1.0))
+    target = affine @ np.diag([*(np.array(voxel) / 0.5), 1.0])
+    target[:3, 3] -= 0.37
+    shape = tuple(int(np.ceil(33.0 / v)) for v in voxel)
+    there = average_onto(fractions[1:], affine, shape, target)
+    volume = there.sum((1, 2, 3)) * np.prod(voxel)
+    assert volume == pytest.approx(fractions[1:].sum((1, 2, 3)) * 0.125, rel=0.03)
