@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell cat envs/torch.txt)
 
-.PHONY: demo test setup setup-test lint lock
+.PHONY: demo test test-slurm setup setup-test lint lock
 
 demo: setup
 	$(BIN)/snakemake --cores 2
 
 test: setup-test
 	$(BIN)/pytest
+
+# Installs SLURM: as root on a Debian that can be thrown away.
+test-slurm: setup-test
+	HYDROPS_TEST_SLURM=1 $(BIN)/pytest tests/slurm
 
 lint: setup-test
 	$(BIN)/ruff check .

@@ -55,9 +55,15 @@ elif TRAINING:
     include: "workflow/rules/model.smk"
 
 
+onstart:
+    write_status_page(STUDY, PATHS.root / "status.html")
+
+
 onsuccess:
+    write_status_page(STUDY, PATHS.root / "status.html")
     print(closing_words(STUDY))
 
 
 onerror:
+    write_status_page(STUDY, PATHS.root / "status.html")
     print(closing_words(STUDY))

@@ -152,7 +152,7 @@ def draw(stages: pd.DataFrame, growth: pd.DataFrame) -> Figure:
         left = 0.0
         for number, row in enumerate(shown[shown["way"] == way].itertuples()):
             bars.barh(y, row.cpu_s, left=left, color=f"C{number}", edgecolor="white")
-            if row.cpu_s > 0.04 * shown.groupby("way")["cpu_s"].sum().max():
+            if row.cpu_s > 0.12 * shown.groupby("way")["cpu_s"].sum().max():
                 bars.text(left + row.cpu_s / 2, y, row.stage.replace(" ", "\n"), ha="center",
                           va="center", fontsize=8, color="white")  # fmt: skip
             left += row.cpu_s

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import REPOSITORY
+from ears import made_up_cohort
 from hydrops.cli import main
-from hydrops.cohort import build_tables, read_table, write_table
+from hydrops.cohort import build_tables, ratio_intervals, read_table, write_table
 from hydrops.config import check_writable, drop_stale_records, resolve
 from hydrops.errors import HydropsError
 from hydrops.measure import EAR_COLUMNS, LANDMARK_COLUMNS
@@ -23,6 +24,7 @@ from hydrops.paths import BIDS_SUFFIX, Paths, Unit
 from hydrops.phantom.specs import load_specs, random_specs
 from hydrops.records import Record, StageResult, run_stage, write_record
 from hydrops.status import closing_words, status_lines
+from hydrops.status_page import time_left, write_status_page
 
 GOOD = "participant_id\tsource\n01\tscans/01\n02\tscans/02\n"
 labels = st.text("abcXYZ019", min_size=1, max_size=8)
@@ -175,6 +177,19 @@ def test_every_ear_is_measured_or_excluded_with_its_stage(tmp_path: Path) -> Non
     assert again["participant_id"].tolist() == ["01", "02"]
 
 
+def test_intervals_are_those_of_measured_labyrinths(tmp_path: Path) -> None:
+    _, ears = made_up_cohort(3)
+    ears.loc[3, "eh_volume_ratio"] = None
+    found = ratio_intervals(ears, 0.3)
+    whole = ears[(ears["organ"] == "labyrinth") & ears["eh_volume_ratio"].notna()]
+    assert len(found) == len(whole) == 5
+    assert (found["ci_high"] - found["eh_volume_ratio"]).round(4).tolist() == [0.3] * 5
+    assert found["ci_low"].min() == 0.0
+    assert ratio_intervals(ears, None).empty
+    write_table(found, tmp_path / "intervals.tsv")
+    assert read_table(tmp_path / "intervals.tsv")["participant_id"].tolist()[0] == "01"
+
+
 def test_status_counts_and_gives_reasons_and_lost_files_are_noticed(tmp_path: Path) -> None:
     study = resolve(study_in(tmp_path))
     (model,) = study.bundles
@@ -189,6 +204,34 @@ def test_status_counts_and_gives_reasons_and_lost_files_are_noticed(tmp_path: Pa
     assert drop_stale_records(study) == []
     study.paths.measures(Unit("01", "1"), model).unlink()
     assert drop_stale_records(study) == [study.paths.record("measure", Unit("01", "1"), model)]
+
+
+def test_the_status_page_shows_what_the_records_say(tmp_path: Path) -> None:
+    study = resolve(study_in(tmp_path))
+    (model,) = study.bundles
+    page = tmp_path / "status.html"
+    write_status_page(study, page, now=1000.0)
+    assert "http-equiv=refresh" in page.read_text()
+    assert "not known" in page.read_text()
+    leave_sessions(study.paths, model)
+    write_status_page(study, page)
+    text = page.read_text()
+    assert "2 of 2" in text
+    assert "series 6: slice 51 is missing" in text
+    assert "<b>nothing</b>" in text
+    assert "http://" not in text
+
+
+def test_the_time_left_follows_from_the_pace(tmp_path: Path) -> None:
+    """Three of six stages of one session in 30 s: the other three, and a session, take 90 s."""
+    study = resolve(study_in(tmp_path))
+    (model,) = study.bundles
+    for number, stage in enumerate(("ingest", "register", "locate")):
+        path = study.paths.record(stage, Unit("01", "1"))
+        write_record(path, Record(stage, "01", "1", "done"))
+        os.utime(path, (1000.0 + 10 * number, 1000.0 + 10 * number))
+    assert time_left(study, model, 1030.0) == pytest.approx(9 * 30 / 3)
+    assert time_left(study, model, 1e6) is None
 
 
 def test_phantoms_are_who_they_are_said_to_be(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scan.set_defaults(run=_scan)
     status = commands.add_parser("status", help="where a study stands")
     status.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+    status.add_argument("--page", type=Path, help="write a page that refreshes itself, too")
+    status.add_argument("--every", type=float, help="write that page again after so many seconds")
     status.set_defaults(run=_status)
     phantom = commands.add_parser("phantom", help="draw a cohort of phantoms as DICOM")
     phantom.add_argument("cohort", type=Path, help="such as config/phantom.yaml")
@@ -57,11 +59,22 @@ def _scan(chosen: argparse.Namespace) -> None:
 
 
 def _status(chosen: argparse.Namespace) -> None:
+    import time
+
     from hydrops.config import resolve
-    from hydrops.status import closing_words
+    from hydrops.status import closing_words, unfinished_lines
+    from hydrops.status_page import write_status_page
     from hydrops.validate import load_yaml
 
-    print(closing_words(resolve(load_yaml(chosen.config, "config"))))
+    study = resolve(load_yaml(chosen.config, "config"))
+    print(closing_words(study))
+    if chosen.page is None:
+        return
+    write_status_page(study, chosen.page)
+    print(f"page: {chosen.page}")
+    while chosen.every and unfinished_lines(study):
+        time.sleep(chosen.every)
+        write_status_page(study, chosen.page)
 
 
 def _phantom(chosen: argparse.Namespace) -> None:

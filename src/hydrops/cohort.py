@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from hydrops.labels import SIDES
+from hydrops.labels import LABYRINTH, SIDES
 from hydrops.measure import EAR_COLUMNS, LANDMARK_COLUMNS
 from hydrops.paths import Paths, Unit
 from hydrops.records import read_record, write_text_atomically
 
+INTERVAL_COLUMNS = (
+    "participant_id", "session_id", "side", "eh_volume_ratio", "ci_low", "ci_high", "model",
+)  # fmt: skip
 EXCLUSION_COLUMNS = ("participant_id", "session_id", "side", "stage", "reason")
 
 
@@ -53,6 +56,24 @@ def build_tables(units: Sequence[Unit], paths: Paths, model: str) -> CohortTable
         pd.DataFrame(landmarks, columns=list(LANDMARK_COLUMNS)),
         pd.DataFrame(exclusions, columns=list(EXCLUSION_COLUMNS)),
     )
+
+
+def ratio_intervals(ears: pd.DataFrame, half_width: float | None) -> pd.DataFrame:
+    """Interval of each labyrinth's EH volume ratio; no row without a ratio or a half width.
+
+    Parameters
+    ----------
+    ears
+        As `read_table` reads them.
+    half_width
+        See `hydrops.model.unmix.half_width`; None where the model has none.
+    """
+    whole = ears[(ears["organ"] == LABYRINTH) & ears["eh_volume_ratio"].notna()]
+    if half_width is None:
+        whole = whole.iloc[:0]
+    ratio, reach = whole["eh_volume_ratio"], half_width or 0.0
+    bounds = {"ci_low": (ratio - reach).clip(0, 1), "ci_high": (ratio + reach).clip(0, 1)}
+    return whole.assign(**bounds)[list(INTERVAL_COLUMNS)].round(4)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -83,6 +83,8 @@ def resolve(config: Mapping[str, Any]) -> Study:
     bundles = [find_bundle(Path(values["models_dir"]), name) for name in values["models"]]
     if len({b.identifier for b in bundles}) != len(bundles):
         raise HydropsError("configuration: models: the same model is named twice")
+    for bundle in bundles:
+        _check_images(bundle, protocol)
     return Study(
         values,
         participants,
@@ -94,6 +96,18 @@ def resolve(config: Mapping[str, Any]) -> Study:
         dict(zip(units, map(Path, participants["source"]))),
         _phantoms(values, units) if values["phantom"] else {},
     )
+
+
+def _check_images(bundle: Bundle, protocol: Protocol) -> None:
+    """Refuse a model that needs an image which the protocol does not give."""
+    made = {*protocol.roles, "HYDROPS", "HYDROPSMi2"}
+    needed = set(bundle.metadata["roles"]) - set(bundle.metadata["optional_roles"])
+    if not needed <= made:
+        raise HydropsError(
+            f"configuration: models: {bundle.identifier} needs {', '.join(sorted(needed - made))}, "
+            f"which the protocol does not give ({', '.join(protocol.roles)}); "
+            "`hydrops segment` runs it on single images"
+        )
 
 
 def _phantoms(values: Mapping[str, Any], units: list[Unit]) -> dict[str, str]:

@@ -110,7 +110,7 @@ def load_picture(
     mi2 = load_image(mi2_path)[0] if mi2_path.is_file() else None
     fractions, _ = load_fractions(paths.segmentation(unit, side, "probseg", model))
     found = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
-    points = np.array([[*found[name]["ras_mm"], 1.0] for name in LANDMARKS])
+    points = np.array([[*found[n]["ras_mm"], 1.0] for n in LANDMARKS if n in found]).reshape(-1, 4)
     acquired = nib.load(paths.image(unit, "MRC")).affine
     slices = {
         str(row.organ): (height_of_slice(int(row.representative_slice), acquired, affine),

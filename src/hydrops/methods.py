@@ -56,7 +56,8 @@ def methods_section(bundle: Bundle) -> str:
     calibrated = (
         " How much of the labyrinth's fluid is endolymph follows from its summed HYDROPS over "
         "its summed MRC, with levels of the pure fluids fitted on simulated ears; the network's "
-        "odds of endolymph were multiplied in each ear so that its fractions agree."
+        "odds of endolymph were multiplied in each ear so that its fractions agree. An ear's ratio "
+        "has an interval of one width, conformal on those simulated ears."
         if "fluid_levels" in bundle.metadata
         else ""
     )

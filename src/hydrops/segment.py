@@ -17,8 +17,9 @@ from scipy import ndimage
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import save_image
 from hydrops.labels import LABELS, LANDMARKS, SIDES
+from hydrops.model.architectures import build_network, fast_layout
 from hydrops.model.bundle import Bundle, read_bundle, verify_weights
-from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
+from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
 from hydrops.model.unmix import FluidLevels, hydrops_level, set_endolymph
 from hydrops.paths import Paths, Unit
@@ -54,9 +55,10 @@ class EarSegmentation:
     fractions
         (7, x, y, z) volume fraction of each of `hydrops.labels.LABELS`, sum one.
     landmarks
-        (3, 3) voxel coordinates in the order of `hydrops.labels.LANDMARKS`.
+        (3, 3) voxel coordinates in the order of `hydrops.labels.LANDMARKS`; (0, 3) where the model
+        has none.
     confidences
-        (3,) share of each heatmap at its peak, 0 to 1.
+        (3,) or (0,): share of each heatmap at its peak, 0 to 1.
     uncertainty
         Mean entropy of the classes in the fluid as a share of its maximum; 0 is sure, 1 is not.
     level, enhancement
@@ -103,13 +105,12 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
         torch.set_num_threads(threads)
     bundle = read_bundle(folder)
     weights = verify_weights(bundle)
-    network = DualHeadUNet(NetworkOptions.from_dict(bundle.metadata["network"]))
+    network = build_network(NetworkOptions.from_dict(bundle.metadata["network"]))
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except RuntimeError as error:
         raise HydropsError(f"{weights}: does not fit the network of its metadata") from error
-    network.eval().to(where)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    fast_layout(network.eval().to(where))
     values = bundle.metadata.get("fluid_levels")
     return Segmenter(bundle, network, where, None if values is None else FluidLevels(**values))
 
@@ -147,7 +148,10 @@ def segment_ear(
     ):
         logits, heat = segmenter.network(batch)
     probabilities = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
-    positions, confidences = landmark_positions(heat[0].float())
+    if heat is None:
+        positions, confidences = torch.zeros((0, 3)), torch.zeros(0)
+    else:
+        positions, confidences = landmark_positions(heat[0].float())
     fractions = keep_labyrinth(probabilities, float(np.prod([0.5, 0.5, 0.5])))
     level = None
     if enhancement is None:

@@ -10,6 +10,7 @@ rule tabulate_cohort:
         ears=str(PATHS.cohort("{model}", "ears.tsv")),
         exclusions=str(PATHS.cohort("{model}", "exclusions.tsv")),
         landmarks=str(PATHS.cohort("{model}", "landmarks.tsv")),
+        intervals=str(PATHS.cohort("{model}", "intervals.tsv")),
         statistics=str(PATHS.cohort("{model}", "statistics.tsv")),
     log:
         log_of("cohort", "{model}"),
@@ -22,6 +23,9 @@ rule tabulate_cohort:
         runtime=30,
     params:
         root=lambda wc: str(PATHS.root),
+        half_width=lambda wc: STUDY.bundles[wc.model]
+        .metadata.get("ratio_interval", {})
+        .get("half_width"),
         code=stage_digest("cohort", "statistics"),
     script:
         "../scripts/cohort.py"

@@ -16,6 +16,7 @@ from hydrops.model.tasks import find_training
 from hydrops.paths import Unit
 from hydrops.protocol import protocol_text
 from hydrops.status import closing_words
+from hydrops.status_page import write_status_page
 
 try:
     STUDY = resolve(config)

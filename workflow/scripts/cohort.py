@@ -6,7 +6,7 @@ from hydrops.jobs import logged
 from hydrops.paths import Paths
 
 with logged(snakemake.log[0]):
-    from hydrops.cohort import build_tables, read_table, write_table
+    from hydrops.cohort import build_tables, ratio_intervals, read_table, write_table
     from hydrops.participants import read_participants, units_of
     from hydrops.statistics import cohort_statistics, read_reader_table
 
@@ -16,8 +16,11 @@ with logged(snakemake.log[0]):
     tables = build_tables(units_of(participants), paths, snakemake.wildcards.model)
     for name in ("ears", "exclusions", "landmarks"):
         write_table(getattr(tables, name), Path(snakemake.output[name]))
+    ears = read_table(Path(snakemake.output.ears))
+    intervals = ratio_intervals(ears, snakemake.params.half_width)
+    write_table(intervals, Path(snakemake.output.intervals))
     statistics = cohort_statistics(
-        read_table(Path(snakemake.output.ears)),
+        ears,
         participants,
         read_reader_table(Path(reader)) if reader else None,
     )

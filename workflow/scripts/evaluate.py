@@ -7,11 +7,14 @@ from hydrops.jobs import logged
 
 with logged(snakemake.log[0]):
     from hydrops.cohort import write_table
+    from hydrops.model.bundle import read_bundle
     from hydrops.model.evaluate import evaluate, summarise
 
+    bundle = read_bundle(Path(snakemake.params.bundle))
+    half_width = bundle.metadata.get("ratio_interval", {}).get("half_width")
     training = json.loads(snakemake.params.training)
     ears = evaluate(
-        Path(snakemake.params.bundle),
+        bundle.folder,
         Path(training["specimens"]),
         training["test_specimens"],
         training["test_heads"],
@@ -19,4 +22,4 @@ with logged(snakemake.log[0]):
         snakemake.threads,
     )
     write_table(ears, Path(snakemake.output.ears))
-    write_table(summarise(ears), Path(snakemake.output.summary))
+    write_table(summarise(ears, half_width), Path(snakemake.output.summary))

@@ -10,16 +10,19 @@ from pathlib import Path
 from hydrops.model.bundle import METADATA, Bundle, read_bundle
 from hydrops.model.evaluate import evaluate
 from hydrops.model.train import TrainOptions
-from hydrops.model.unmix import FluidLevels
+from hydrops.model.unmix import FluidLevels, half_width
 from hydrops.records import write_text_atomically
 
 LOG = logging.getLogger(__name__)
+
+#: Coverage of the interval that is given with a ratio.
+COVERAGE = 0.95
 
 
 def calibrate(
     bundle: Bundle, options: TrainOptions, specimens_folder: Path, processes: int
 ) -> Bundle:
-    """Fit the fluid levels of a bundle and write them into its metadata.
+    """Fit the fluid levels of a bundle, and the interval of a ratio, and write them down in it.
 
     The heads are simulated as those of the evaluation are, with other seeds, and real anatomy is
     that of the specimens that training and validation have seen.
@@ -32,10 +35,13 @@ def calibrate(
         options.calibration_seed,
         processes,
     ).dropna(subset=["ratio"])
-    levels = FluidLevels.fit(ears["level"], ears["enhancement"], ears["ratio_true"])
-    LOG.info("fluid levels from %d ears: %s", len(ears), levels)
+    known = (ears["level"], ears["enhancement"], ears["ratio_true"])
+    levels = FluidLevels.fit(*known)
+    interval = {"coverage": COVERAGE, "half_width": round(half_width(*known, COVERAGE), 4)}
+    LOG.info("fluid levels from %d ears: %s, interval %s", len(ears), levels, interval)
     metadata = bundle.metadata | {
         "fluid_levels": asdict(levels),
+        "ratio_interval": interval,
         "calibration": {"ears": len(ears), "seed": options.calibration_seed},
     }
     write_text_atomically(bundle.folder / METADATA, json.dumps(metadata, indent=2) + "\n")

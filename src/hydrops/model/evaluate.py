@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -70,8 +71,14 @@ def evaluate(
     return pd.DataFrame(rows)
 
 
-def summarise(ears: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of the labyrinth's EH volume ratio, Dice and landmark error, by kind of anatomy."""
+def summarise(ears: pd.DataFrame, half_width: float | None = None) -> pd.DataFrame:
+    """Agreement of the labyrinth's EH volume ratio, Dice and landmark error, by kind of anatomy.
+
+    Parameters
+    ----------
+    half_width
+        Of the model's interval of a ratio, whose coverage is then given.
+    """
     rows = []
     for kind, part in ears.groupby("anatomy", sort=False):
         measured = part.dropna(subset=["ratio"])
@@ -88,6 +95,9 @@ def summarise(ears: pd.DataFrame) -> pd.DataFrame:
                 "mean absolute error": round(float(np.abs(ours - truth).mean()), 4),
                 "bias": round(limits["bias"], 4),
                 "limits of agreement": f"{limits['lower']:+.3f} to {limits['upper']:+.3f}",
+                "interval held": "n/a"
+                if half_width is None
+                else f"{(np.abs(ours - truth) <= half_width).mean():.1%}",
                 "TFS Dice": round(float(measured["tfs_dice"].mean()), 4),
                 "ELS Dice": round(float(measured["els_dice"].mean()), 4),
                 "TFS Dice at 0.5 mm": round(float(measured["tfs_dice_fine"].mean()), 4),
@@ -178,9 +188,13 @@ def _compare(
     acquired = average_onto(fractions, affine, there.shape[1:], corner)
     volumes = organ_volumes(fractions, affine)
     total, endolymph = volumes[LABYRINTH]
-    found = pd.read_json(paths.landmarks(unit, side, model))
+    found = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
     marks = examination.head.landmarks(side)
-    errors = [float(np.linalg.norm(found[n]["ras_mm"] - marks[n])) for n in LANDMARKS]
+    errors = [
+        float(np.linalg.norm(np.array(found[name]["ras_mm"]) - marks[name]))
+        for name in LANDMARKS
+        if name in found
+    ]
     return {
         "ratio": endolymph / total,
         "tfs_mm3": total,
@@ -189,8 +203,8 @@ def _compare(
         "els_dice": _dice(acquired[2::2].sum(0) > 0.5, there[2::2].sum(0) > 0.5),
         "tfs_dice_fine": _dice(fractions[0] < 0.5, truth[0] < 0.5),
         "els_dice_fine": _dice(fractions[2::2].sum(0) > 0.5, truth[2::2].sum(0) > 0.5),
-        "landmark_mm": float(np.mean(errors)),
-        "landmark_max_mm": max(errors),
+        "landmark_mm": float(np.mean(errors)) if errors else np.nan,
+        "landmark_max_mm": max(errors, default=np.nan),
     }
 
 

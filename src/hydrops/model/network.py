@@ -17,7 +17,8 @@ from hydrops.model.preprocess import CHANNELS
 class NetworkOptions:
     """Size of a network: features by level, residual units a level, channels in, classes out.
 
-    `normalised` puts instance normalisation after each convolution.
+    `normalised` puts instance normalisation after each convolution; `architecture` is one of
+    `hydrops.model.architectures.ARCHITECTURES`.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 128)
@@ -25,6 +26,7 @@ class NetworkOptions:
     inputs: int = len(CHANNELS)
     labels: int = len(LABELS)
     normalised: bool = False
+    architecture: str = "dual"
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> NetworkOptions:

@@ -80,7 +80,7 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
         },
         "roles": ["MRC", "HYDROPSMi2"],
         "optional_roles": ["HYDROPSMi2"],
-        "landmarks": list(LANDMARKS),
+        "landmarks": list(LANDMARKS) if options.network.architecture == "dual" else [],
         "spacing_mm": [CROP_SPACING_MM] * 3,
         "network_data_format": data_format("MR", CHANNELS, LABELS, patch, (-2.0, 2.0)),
     }
@@ -147,7 +147,7 @@ def inference(options: TrainOptions) -> dict[str, Any]:
     """The network in MONAI's configuration notation."""
     return {
         "network_def": {
-            "_target_": "hydrops.model.network.DualHeadUNet",
+            "_target_": "hydrops.model.architectures.build_network",
             "options": {
                 "_target_": "hydrops.model.network.NetworkOptions",
                 **_listed(asdict(options.network)),
@@ -187,6 +187,9 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
             "How much endolymph there is comes from the signal of the whole labyrinth; the levels "
             f"of the pure fluids were fitted on {calibration['ears']} simulated ears more "
             f"(seed {calibration['seed']}).\n"
+            f"An ear's ratio is given with an interval of "
+            f"+-{bundle.metadata['ratio_interval']['half_width']}, meant to hold for "
+            f"{bundle.metadata['ratio_interval']['coverage']:.0%} of ears.\n"
         )
     text = f"""# {bundle.name} {bundle.version}
 
@@ -195,7 +198,8 @@ Research only; not a medical device.
 
 - **In**: MRC and, optionally, HYDROPS-Mi2 of one ear, {CROP_SHAPE[0]} voxels of
   {CROP_SPACING_MM} mm along R, A and S; without HYDROPS-Mi2 no endolymph is given.
-- **Out**: volume fractions of {", ".join(LABELS[1:])}; heatmaps of {", ".join(LANDMARKS)}.
+- **Out**: volume fractions of {", ".join(LABELS[1:])}; landmarks:
+  {", ".join(bundle.metadata["landmarks"]) or "none"}.
 - **Weights**: sha256 `{bundle.sha256}`.
 
 ## Trained on

@@ -13,10 +13,12 @@ import torch
 import yaml
 
 from hydrops.errors import HydropsError
+from hydrops.labels import LANDMARKS
+from hydrops.model.architectures import build_network, fast_layout
 from hydrops.model.course import Phase, run_course
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
-from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
+from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.simulate import (
     Pool,
     Specimen,
@@ -164,8 +166,7 @@ class PairedTask:
     def __init__(self, options: TrainOptions, pool: Pool, validation: Pool) -> None:
         self.options, self.pool, self.validation = options, pool, validation
         torch.manual_seed(options.seed)
-        self.network: torch.nn.Module = DualHeadUNet(options.network)
-        self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.network = fast_layout(build_network(options.network))
 
     def samples(self, phase: Phase, first: int, last: int) -> _Samples:
         """Samples `first` to `last` of the training."""
@@ -179,13 +180,15 @@ class PairedTask:
         images = images.to(memory_format=torch.channels_last_3d)
         with torch.autocast(images.device.type, torch.bfloat16):
             logits, heat = network(images)
-        logits, heat = logits.float(), heat.float()
+        logits = logits.float()
         probabilities = torch.softmax(logits, dim=1)
         parts = {
             "entropy": -(target * torch.log_softmax(logits, dim=1)).sum(1).mean(),
             "dice": soft_dice_loss(probabilities, target),
             "ratio": ratio_loss(probabilities, target),
-            "landmarks": landmark_loss(heat, points),
+            "landmarks": torch.zeros((), device=logits.device)
+            if heat is None
+            else landmark_loss(heat.float(), points),
         }
         loss = (
             parts["entropy"]
@@ -226,9 +229,11 @@ def validate(
             logits, heat = network(images[None].to(where))
         probabilities = torch.softmax(logits[0].float().cpu(), dim=0)
         target = fractions[:6]
-        positions, _ = landmark_positions(heat[0].float().cpu())
-        truth = torch.from_numpy(pool.landmarks[index])
-        error = torch.linalg.vector_norm(positions - truth, dim=1) * CROP_SPACING_MM
+        error = torch.full((len(LANDMARKS),), torch.nan)
+        if heat is not None:
+            positions, _ = landmark_positions(heat[0].float().cpu())
+            truth = torch.from_numpy(pool.landmarks[index])
+            error = torch.linalg.vector_norm(positions - truth, dim=1) * CROP_SPACING_MM
         tfs, els = probabilities[1:].sum(0), probabilities[2::2].sum(0)
         tfs_true, els_true = target.sum(0), target[1::2].sum(0)
         rows.append(

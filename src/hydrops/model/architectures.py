@@ -1,0 +1,177 @@
+"""The networks that the paired 3D U-Net is compared with: its input and classes, no landmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from monai.networks.nets import DynUNet, UNet
+
+from hydrops.errors import HydropsError
+from hydrops.labels import ORGANS
+from hydrops.model.network import DualHeadUNet, NetworkOptions
+
+#: nnU-Net's limits (Isensee et al., Nat Methods 2021;18:203, Methods and supplementary note 2):
+#: features of the first level and at most, and the size below which an axis is not pooled further.
+FIRST_FEATURES, MOST_FEATURES, LEAST_SIZE = 32, 320, 4
+#: An axis whose voxels are this many times the finest is not pooled or convolved along at first.
+ANISOTROPY = 2.0
+
+Output = tuple[torch.Tensor, torch.Tensor | None]
+
+
+class SliceUNet(torch.nn.Module):
+    """2D U-Net on axial slices: the comparison of Yoo et al. 2024 that sees no third dimension.
+
+    Input (batch, inputs, x, y, z), output logits (batch, labels, x, y, z) and None.
+    """
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.trunk = UNet(
+            spatial_dims=2,
+            in_channels=options.inputs,
+            out_channels=options.labels,
+            channels=options.channels,
+            strides=(2,) * (len(options.channels) - 1),
+            num_res_units=options.residual_units,
+            norm="instance" if options.normalised else None,
+        )
+
+    def forward(self, images: torch.Tensor) -> Output:
+        slices = images.movedim(-1, 1)
+        found: torch.Tensor = self.trunk(slices.flatten(0, 1))
+        return found.unflatten(0, slices.shape[:2]).movedim(1, -1), None
+
+
+class SingleUNets(torch.nn.Module):
+    """A network for each image alone: MRC gives the organs, HYDROPS-Mi2 the endolymph.
+
+    The single-task comparison of Yoo et al. 2024: neither network sees the other's image. Input
+    and output as `SliceUNet`; the logits are logarithms of the product of both.
+    """
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        if options.inputs < 2 or options.labels != 2 * len(ORGANS) + 1:
+            raise HydropsError("single networks need two images and the compartments as classes")
+        self.fluid = _trunk(options, 1, len(ORGANS) + 1)
+        self.endolymph = _trunk(options, options.inputs - 1, 1)
+
+    def forward(self, images: torch.Tensor) -> Output:
+        organs = torch.log_softmax(self.fluid(images[:, :1]), dim=1)
+        odds = self.endolymph(images[:, 1:])
+        inside, outside = (torch.nn.functional.logsigmoid(sign * odds) for sign in (1.0, -1.0))
+        parts = [organs[:, :1]]
+        for organ in range(1, len(ORGANS) + 1):
+            fluid = organs[:, organ : organ + 1]
+            parts += [fluid + outside, fluid + inside]
+        return torch.cat(parts, dim=1), None
+
+
+def _trunk(options: NetworkOptions, inputs: int, outputs: int) -> torch.nn.Module:
+    trunk: torch.nn.Module = UNet(
+        spatial_dims=3,
+        in_channels=inputs,
+        out_channels=outputs,
+        channels=options.channels,
+        strides=(2,) * (len(options.channels) - 1),
+        num_res_units=options.residual_units,
+        norm="instance" if options.normalised else None,
+    )
+    return trunk
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What nnU-Net makes of a data set's fingerprint: kernels and strides by level, features."""
+
+    kernels: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+    features: tuple[int, ...]
+
+
+def plan_network(patch: Sequence[int], spacing_mm: Sequence[float]) -> Plan:
+    """Topology of a U-Net from patch and voxel size (Isensee et al. 2021, Methods).
+
+    An axis is halved until fewer than twice `LEAST_SIZE` voxels are left, later the coarser its
+    voxels are; along an axis much coarser than the finest, kernels are one voxel wide.
+
+    Raises
+    ------
+    HydropsError
+        If the patch is too small to be pooled at all.
+    """
+    size, spacing = [int(n) for n in patch], [float(s) for s in spacing_mm]
+    kernels, strides = [], [tuple(1 for _ in size)]
+    while True:
+        finest = min(spacing)
+        kernels.append(tuple(1 if s > ANISOTROPY * finest else 3 for s in spacing))
+        pooled = [n >= 2 * LEAST_SIZE and s < ANISOTROPY * finest for n, s in zip(size, spacing)]
+        if not any(pooled):
+            break
+        step = tuple(2 if p else 1 for p in pooled)
+        strides.append(step)
+        size = [n // k for n, k in zip(size, step)]
+        spacing = [s * k for s, k in zip(spacing, step)]
+    if len(strides) < 2:
+        raise HydropsError(f"a patch of {tuple(patch)} voxels is too small for a U-Net")
+    features = tuple(min(FIRST_FEATURES * 2**k, MOST_FEATURES) for k in range(len(strides)))
+    return Plan(tuple(kernels), tuple(strides), features)
+
+
+class PlannedUNet(torch.nn.Module):
+    """nnU-Net's network, planned from the crop that every model sees; MONAI's DynUNet.
+
+    Input and output as `SliceUNet`; `channels` of the options caps the features of each level.
+    """
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+
+        plan = plan_network(CROP_SHAPE, (CROP_SPACING_MM,) * 3)
+        levels = min(len(plan.strides), len(options.channels))
+        self.trunk = DynUNet(
+            spatial_dims=3,
+            in_channels=options.inputs,
+            out_channels=options.labels,
+            kernel_size=plan.kernels[:levels],
+            strides=plan.strides[:levels],
+            upsample_kernel_size=plan.strides[1:levels],
+            filters=[min(a, b) for a, b in zip(plan.features, options.channels)],
+        )
+
+    def forward(self, images: torch.Tensor) -> Output:
+        found: torch.Tensor = self.trunk(images)
+        return found, None
+
+
+ARCHITECTURES: dict[str, Callable[[NetworkOptions], torch.nn.Module]] = {
+    "dual": DualHeadUNet,
+    "slices": SliceUNet,
+    "single": SingleUNets,
+    "planned": PlannedUNet,
+}
+
+
+def build_network(options: NetworkOptions) -> torch.nn.Module:
+    """The untrained network that the options describe.
+
+    Raises
+    ------
+    HydropsError
+        If the architecture is not one of `ARCHITECTURES`.
+    """
+    if options.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise HydropsError(f"architecture {options.architecture} is none of: {known}")
+    return ARCHITECTURES[options.architecture](options)
+
+
+def fast_layout(network: torch.nn.Module) -> torch.nn.Module:
+    """Bring a network of 3D convolutions to channels last, which is convolved faster."""
+    if all(parameter.ndim != 4 for parameter in network.parameters()):
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return network

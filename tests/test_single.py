@@ -1,0 +1,103 @@
+"""One case from the command line: labels in the image's own grid, landmarks where they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from conftest import REPOSITORY
+from hydrops.cli import main
+from hydrops.errors import HydropsError
+from hydrops.images import FloatGrid, save_image
+from hydrops.model.bundle import find_bundle
+from hydrops.phantom.anatomy import draw_ear, draw_hydrops
+from hydrops.phantom.head import Head, draw_head, render, scanner_affine
+from hydrops.phantom.signal import MRC, PEI, PPI
+from hydrops.single import markups, segment_files
+
+PAIRED = find_bundle(REPOSITORY / "models", "paired_unet3d")
+#: A slab around the ears: 120 x 60 x 36 mm.
+SHAPE = (200, 100, 36)
+
+
+def a_head() -> Head:
+    rng = np.random.default_rng(11)
+    ears = [draw_ear(rng, side, draw_hydrops(rng, 0.6)) for side in ("left", "right")]
+    return draw_head(rng, *ears)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """MRC and HYDROPS-Mi2, stored as a scanner stores them: back to front, in voxels of its own."""
+    folder = tmp_path_factory.mktemp("case")
+    head, rng = a_head(), np.random.default_rng(3)
+    affine = scanner_affine(SHAPE, (0.6, 0.6, 1.0))
+    mrc, ppi, pei = (render(head, s, SHAPE, affine, rng) for s in (MRC, PPI, PEI))
+    paths = [folder / f"{name}.nii.gz" for name in ("mrc", "mi2")]
+    mi2: FloatGrid = np.asarray((ppi - pei) * mrc, np.float32)
+    save_image(paths[0], mrc, affine)
+    save_image(paths[1], mi2, affine)
+    return paths
+
+
+def test_both_ears_are_labelled_in_the_images_own_grid(images: list[Path], tmp_path: Path) -> None:
+    written = segment_files(images, PAIRED, tmp_path)
+    assert [p.name for p in written] == [
+        "mrc_dseg.nii.gz", "mrc_landmarks.json", "mrc_landmarks.mrk.json",
+    ]  # fmt: skip
+    source, labels = nib.load(images[0]), nib.load(written[0])
+    assert labels.shape == source.shape
+    assert np.allclose(labels.affine, source.affine)
+    codes = np.asarray(labels.dataobj)
+    assert set(np.unique(codes)) == set(range(7))
+    head = a_head()
+    truth = {side: sum(v[0] for k, v in head.ears[side].volumes_mm3().items() if k != "labyrinth")
+             for side in head.ears}  # fmt: skip
+    x = np.argwhere(codes > 0)[:, 0]
+    halves = [(x >= SHAPE[0] / 2).sum() * 0.36, (x < SHAPE[0] / 2).sum() * 0.36]
+    assert halves == pytest.approx([truth["left"], truth["right"]], rel=0.15)
+    found = json.loads(written[1].read_text())
+    for side in ("left", "right"):
+        for name, point in head.landmarks(side).items():
+            if name in found[side]:
+                assert np.linalg.norm(np.array(found[side][name]["ras_mm"]) - point) < 1.5
+    points = json.loads(written[2].read_text())["markups"][0]
+    assert points["coordinateSystem"] == "RAS"
+    assert points["controlPoints"][0]["label"] == "left helicotrema"
+
+
+def test_the_mrc_alone_gives_no_endolymph(
+    images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["segment", str(images[0]), "--output", str(tmp_path)]
+    assert main([*arguments, "--models-dir", str(REPOSITORY / "models")]) == 0
+    path = Path(capsys.readouterr().out.splitlines()[0])
+    assert set(np.unique(np.asarray(nib.load(path).dataobj))) == {0, 1, 3, 5}
+
+
+def test_mistakes_are_told_and_nothing_is_written(images: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(HydropsError, match="takes MRC"):
+        segment_files([*images, images[0]], PAIRED, output)
+    noise = tmp_path / "noise.nii.gz"
+    values = np.random.default_rng(0).normal(100, 5, (60, 60, 30)).astype(np.float32)
+    save_image(noise, values, np.diag([0.6, 0.6, 1.0, 1.0]))
+    with pytest.raises(HydropsError, match="no inner ear"):
+        segment_files([noise], PAIRED, output)
+    cut = tmp_path / "cut.nii.gz"
+    cut.write_bytes(images[0].read_bytes()[:1000])
+    with pytest.raises(HydropsError, match="cut off"):
+        segment_files([cut], PAIRED, output)
+    assert not output.exists()
+
+
+def test_markups_number_the_points_of_all_ears() -> None:
+    point = {"ras_mm": [1.0, 2.0, 3.0], "confidence": 0.9}
+    made = markups({"left": {"helicotrema": point}, "right": {"oval_window": point}})
+    points = made["markups"][0]["controlPoints"]
+    assert [p["id"] for p in points] == ["1", "2"]
+    assert points[1] == {"id": "2", "label": "right oval_window", "position": [1.0, 2.0, 3.0]}
