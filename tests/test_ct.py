@@ -11,20 +11,31 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import REPOSITORY
+from hydrops.config import resolve
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.labels import LANDMARKS
 from hydrops.model.augment import Augmentation, draw_patch, prepare_case
-from hydrops.model.bundle import WEIGHTS, read_bundle
+from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
 from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, specimens_in
 from hydrops.model.course import Phase
 from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_folds
-from hydrops.model.ct import CtModel, CtOptions, find_labyrinth, largest_component, train_ct
+from hydrops.model.ct import (
+    Cascade,
+    CtModel,
+    CtOptions,
+    find_labyrinth,
+    largest_component,
+    train_ct,
+)
 from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
-from hydrops.model.tasks import find_training
+from hydrops.model.metrics import overlap_metrics
+from hydrops.model.tasks import CT_KINDS, find_training
+from hydrops.single import segment_files
 
 STILL = Augmentation(0.0, 0.0, 0.0, 0.0, False, 0.0, 0.0, 0.0)
 CONFIGURATIONS = REPOSITORY / "config" / "models"
@@ -245,7 +256,6 @@ def test_an_image_without_a_labyrinth_is_refused(options: CtOptions) -> None:
 def test_bundles_network_is_built_by_monai(options: CtOptions, tmp_path: Path) -> None:
     from monai.bundle import ConfigParser
 
-    from hydrops.model.ct import Cascade
     from hydrops.model.network import DualHeadUNet
 
     kind = DualHeadUNet if options.kind == "joint" else Cascade
@@ -279,3 +289,42 @@ def test_a_model_is_found_by_its_name() -> None:
     assert found.folds == 7
     with pytest.raises(HydropsError, match="there are: autocasnet"):
         find_training({"training": training, "model": "nothing"})
+
+
+ON_CT = [b for b in list_bundles(REPOSITORY / "models") if b.metadata.get("kind") in CT_KINDS]
+
+
+@pytest.mark.parametrize("bundle", ON_CT, ids=lambda bundle: bundle.identifier)
+def test_a_shipped_bundle_is_small_and_keeps_the_contract(
+    bundle: Bundle, shared_data: Path, tmp_path: Path
+) -> None:
+    """On a specimen that it was trained on, so this says nothing about how well it does."""
+    files = [path for path in bundle.folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 10e6
+    card = (bundle.folder / "docs" / "README.md").read_text()
+    for words in (bundle.sha256, "Cross-validation", "dice", "published"):
+        assert words in card
+    case = shared_data / "bony-labyrinth" / "T01"
+    written = segment_files([case / "T01_ct.nii.gz"], bundle, tmp_path)
+    label = nib.load(case / "T01_label.nii.gz")
+    found = nib.load(written[0])
+    assert np.allclose(found.affine, label.affine)
+    masks = [np.asarray(image.dataobj) > 0 for image in (found, label)]
+    assert overlap_metrics(*masks)["dice"] > 0.9
+    assert len(written) == (3 if bundle.metadata["landmarks"] else 1)
+    with pytest.raises(HydropsError, match="takes CT"):
+        segment_files([case / "T01_ct.nii.gz"] * 2, bundle, tmp_path)
+
+
+def test_a_ct_model_cannot_run_a_cohort_of_mri(tmp_path: Path) -> None:
+    """A bundle that needs CT is refused by name before anything runs."""
+    weights = tmp_path / "weights.pt"
+    options = CtOptions.load(CONFIGURATIONS / "autocasnet.yaml")
+    torch.save(Cascade(options.network).state_dict(), weights)
+    write_ct_bundle(options, ["S0"], weights, tmp_path / "models")
+    shipped = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
+    relative = ("participants", "protocol", "phantom")
+    configuration = {**shipped, **{key: str(REPOSITORY / shipped[key]) for key in relative}}
+    configuration |= {"models": ["autocasnet"], "models_dir": str(tmp_path / "models")}
+    with pytest.raises(HydropsError, match="needs CT, which the protocol does not give"):
+        resolve(configuration)

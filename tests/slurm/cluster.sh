@@ -8,6 +8,8 @@
 set -euo pipefail
 
 DIR=${HYDROPS_SLURM_DIR:-/var/tmp/hydrops-slurm}
+# slurmdbd looks for MariaDB at this socket only.
+SOCKET=/run/mysqld/mysqld.sock
 MARK="# written by the tests of hydrops"
 
 say() { echo "slurm: $*" >&2; }
@@ -53,15 +55,13 @@ start_accounting() {
     chown -R mysql:mysql /run/mysqld "$DIR/mysql"
     [ -d "$DIR/mysql/mysql" ] || mariadb-install-db --user=mysql --datadir="$DIR/mysql" \
         --skip-test-db >/dev/null
-    mariadbd --no-defaults --user=mysql --datadir="$DIR/mysql" --socket="$DIR/mysql.sock" \
-        --skip-networking --innodb-buffer-pool-size=64M --pid-file="$DIR/mysql.pid" \
+    mariadbd --no-defaults --user=mysql --datadir="$DIR/mysql" --socket="$SOCKET" \
+        --skip-networking --innodb-buffer-pool-size=64M --pid-file=/run/mysqld/hydrops.pid \
         >"$DIR/mysql.log" 2>&1 &
-    wait_for 30 mariadb --socket="$DIR/mysql.sock" -e 'SELECT 1'
-    mariadb --socket="$DIR/mysql.sock" -e "CREATE DATABASE IF NOT EXISTS slurm;
+    wait_for 30 mariadb --socket="$SOCKET" -e 'SELECT 1'
+    mariadb --socket="$SOCKET" -e "CREATE DATABASE IF NOT EXISTS slurm;
         CREATE USER IF NOT EXISTS slurm@localhost IDENTIFIED BY 'slurm';
         GRANT ALL ON slurm.* TO slurm@localhost;"
-    # slurmdbd finds MariaDB at its usual socket only.
-    ln -sf "$DIR/mysql.sock" /run/mysqld/mysqld.sock
     cat >/etc/slurm/slurmdbd.conf <<EOF
 $MARK
 AuthType=auth/munge
@@ -152,10 +152,12 @@ stop() {
     pkill -x slurmd || true
     pkill -x slurmctld || true
     pkill -x slurmdbd || true
-    [ ! -f "$DIR/mysql.pid" ] || kill "$(cat "$DIR/mysql.pid")" 2>/dev/null || true
+    [ ! -f /run/mysqld/hydrops.pid ] || kill "$(cat /run/mysqld/hydrops.pid)" 2>/dev/null || true
     wait_for 20 sh -c '! pgrep -x "slurmd|slurmctld|slurmdbd|mariadbd"' || true
     pkill -x munged || true
-    rm -rf "$DIR/state" "$DIR"/spool.*
+    wait_for 10 sh -c '! pgrep -x munged' || true
+    # With the old database the new jobs' numbers would be those of old ones.
+    rm -rf "$DIR/state" "$DIR"/spool.* "$DIR/mysql"
     for file in slurm.conf slurmdbd.conf gres.conf; do rm -f "/etc/slurm/$file"; done
 }
 
