@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import REPOSITORY
+from hydrops.cohort import write_table
 from hydrops.config import resolve
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.labels import LANDMARKS
@@ -224,6 +225,9 @@ def test_a_small_training_finds_the_tube_and_survives_the_bundle(
     summary, comparison = summarise_folds(rows), compare_variants(rows)
     picture = tmp_path / "boxes.png"
     draw_boxes(rows).savefig(picture)
+    write_table(comparison, tmp_path / "comparison.tsv")
+    comparison = pd.read_csv(tmp_path / "comparison.tsv", sep="\t")
+    assert comparison.empty == joint
     card = write_ct_card(bundle, summary, comparison, [picture]).read_text()
     assert bundle.sha256 in card
     assert "dice" in card

@@ -31,6 +31,9 @@ class Augmentation:
         have it smoothed, as reconstruction kernels do.
     contrast
         Largest relative change of gain and gamma.
+    fill
+        Largest change of the labelled structure's level in half of the patches, in standard
+        deviations of the image: a labyrinth may hold fluid, or air once it has dried.
     """
 
     rotation_deg: float = 25.0
@@ -41,6 +44,7 @@ class Augmentation:
     blur_mm: float = 0.25
     noise: float = 0.2
     contrast: float = 0.3
+    fill: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ def draw_patch(
         there = np.stack([ndimage.map_coordinates(b, index, order=1, mode="nearest") for b in bent])
         flat = (prepared.case.landmarks - centre - there.T) @ inverse.T
     points = torch.from_numpy((flat / spacing_mm + (size - 1) / 2).astype(np.float32))
+    if options.fill and rng.random() < 0.5:
+        image = image + label * float(rng.uniform(-options.fill, options.fill))
     return _shaded(image[0], rng, spacing_mm, options)[None], label, points
 
 

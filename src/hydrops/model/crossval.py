@@ -126,10 +126,10 @@ def compare_variants(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame
                     "n": len(pair), "median_difference": float(np.median(difference)), "p": p,
                 }
             )  # fmt: skip
-    found = pd.DataFrame(rows)
-    if len(found):
-        found["p_corrected"] = multipletests(found["p"], method="holm")[1]
-    return found
+    columns = ["measure", "first", "second", "n", "median_difference", "p"]
+    found = pd.DataFrame(rows, columns=columns)
+    corrected = multipletests(found["p"], method="holm")[1] if rows else []
+    return found.assign(p_corrected=corrected)
 
 
 def _half_width(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:

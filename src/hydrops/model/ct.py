@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,13 +94,23 @@ class CtOptions:
 
 
 class _Patches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
-    """Patches `first` to `last` of a training, the same whenever and wherever they are drawn."""
+    """Patches `first` to `last` of a training, the same whenever and wherever they are drawn.
+
+    The spread of a phase scales how far the labyrinth's own level is changed.
+    """
 
     def __init__(
-        self, cases: Sequence[Prepared], options: CtOptions, part: tuple[int, int], stage: int
+        self,
+        cases: Sequence[Prepared],
+        options: CtOptions,
+        part: tuple[int, int],
+        spread: float,
+        stage: int = 0,
     ) -> None:
         self.cases, self.options, self.stage = cases, options, stage
         self.first, self.last = part
+        fill = options.augmentation.fill * spread
+        self.augmentation = replace(options.augmentation, fill=fill)
 
     def __len__(self) -> int:
         return self.last - self.first
@@ -109,7 +119,7 @@ class _Patches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.
         options = self.options
         rng = np.random.default_rng([options.seed, 13, self.stage, self.first + index])
         case = self.cases[int(rng.integers(len(self.cases)))]
-        return draw_patch(case, rng, options.patch, options.spacing_mm, options.augmentation)
+        return draw_patch(case, rng, options.patch, options.spacing_mm, self.augmentation)
 
 
 class JointTask:
@@ -121,9 +131,9 @@ class JointTask:
         self.network: torch.nn.Module = DualHeadUNet(options.network)
         self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
-    def samples(self, _phase: Phase, first: int, last: int) -> _Patches:
+    def samples(self, phase: Phase, first: int, last: int) -> _Patches:
         """Patches `first` to `last` of the training."""
-        return _Patches(self.cases, self.options, (first, last), 0)
+        return _Patches(self.cases, self.options, (first, last), phase.spread)
 
     def loss(
         self, network: torch.nn.Module, batch: Sequence[torch.Tensor], phase: Phase
@@ -221,9 +231,10 @@ class PlaneTask:
         self.cascade = cascade
         self.network: torch.nn.Module = cascade.planes[plane]
 
-    def samples(self, _phase: Phase, first: int, last: int) -> _Patches:
+    def samples(self, phase: Phase, first: int, last: int) -> _Patches:
         """Patches `first` to `last` of the training."""
-        return _Patches(self.cases, self.options, (first, last), 1 + len(self.before))
+        stage = 1 + len(self.before)
+        return _Patches(self.cases, self.options, (first, last), phase.spread, stage)
 
     def loss(
         self, network: torch.nn.Module, batch: Sequence[torch.Tensor], phase: Phase
