@@ -8,13 +8,13 @@ import pytest
 from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 
+from places import REPOSITORY
+
 # Shrinking an example that takes a second would take minutes; the failing one is shown as found.
 hypothesis_settings.register_profile(
     "quick", phases=(Phase.explicit, Phase.reuse, Phase.generate), deadline=None, derandomize=True
 )
 hypothesis_settings.load_profile("quick")
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import REPOSITORY
 from hydrops.errors import HydropsError
 from hydrops.labels import LABELS
 from hydrops.model.architectures import ARCHITECTURES, build_network, plan_network
@@ -19,6 +18,7 @@ from hydrops.model.package import write_bundle
 from hydrops.model.simulate import Pool
 from hydrops.model.train import PairedTask, TrainOptions
 from hydrops.segment import load_segmenter, segment_ear
+from places import REPOSITORY
 
 CONFIGURATIONS = REPOSITORY / "config" / "models"
 NAMES = ("paired_unet3d", "single_unet3d", "unet2d", "dynunet")

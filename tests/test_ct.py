@@ -15,7 +15,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import REPOSITORY
 from hydrops.cohort import write_table
 from hydrops.config import resolve
 from hydrops.errors import ExcludedError, HydropsError
@@ -37,6 +36,7 @@ from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle
 from hydrops.model.metrics import overlap_metrics
 from hydrops.model.tasks import CT_KINDS, find_training
 from hydrops.single import segment_files
+from places import REPOSITORY
 
 STILL = Augmentation(0.0, 0.0, 0.0, 0.0, False, 0.0, 0.0, 0.0)
 CONFIGURATIONS = REPOSITORY / "config" / "models"

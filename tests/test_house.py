@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from conftest import REPOSITORY
 from hydrops.code import stage_digest
+from places import REPOSITORY
 
 SOURCES = sorted((REPOSITORY / "src" / "hydrops").rglob("*.py"))
 RULES = sorted((REPOSITORY / "workflow" / "rules").glob("*.smk"))

@@ -11,7 +11,6 @@ import numpy as np
 import pydicom
 import pytest
 
-from conftest import REPOSITORY
 from hydrops.dicom import find_series
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.ingest import convert_series, ingest_session
@@ -22,6 +21,7 @@ from hydrops.phantom.signal import MRC, PEI, PPI
 from hydrops.phantom.signal import Sequence as MRSequence
 from hydrops.protocol import load_protocol
 from hydrops.scan import scan_to_participants
+from places import REPOSITORY
 
 UNIT = Unit("01", "1")
 PROTOCOL = load_protocol(REPOSITORY / "config" / "protocols" / "hydrops.yaml")

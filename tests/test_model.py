@@ -13,7 +13,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import REPOSITORY
 from hydrops.errors import HydropsError
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model import simulate
@@ -29,6 +28,7 @@ from hydrops.model.train import (
     train,
 )
 from hydrops.phantom.anatomy import draw_ear
+from places import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pandas as pd
 import pydicom
 import pytest
 
-from conftest import REPOSITORY
 from hydrops.ingest import ingest_session
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES
 from hydrops.paths import Paths, Unit
@@ -19,6 +18,7 @@ from hydrops.phantom.cohort import simulate_reader, write_participant
 from hydrops.phantom.head import MATRIX, VOXEL_MM
 from hydrops.phantom.specs import ParticipantSpec
 from hydrops.protocol import load_protocol
+from places import REPOSITORY
 
 PROTOCOL = load_protocol(REPOSITORY / "config" / "protocols" / "hydrops.yaml")
 UNIT = Unit("01", "1")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import REPOSITORY
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import Affine, FloatGrid, crop_affine
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
@@ -28,6 +27,7 @@ from hydrops.segment import (
     load_segmenter,
     segment_ear,
 )
+from places import REPOSITORY
 
 BUNDLE = find_bundle(REPOSITORY / "models", "paired_unet3d")
 

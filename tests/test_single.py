@@ -9,7 +9,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from conftest import REPOSITORY
 from hydrops.cli import main
 from hydrops.errors import HydropsError
 from hydrops.images import FloatGrid, save_image
@@ -18,6 +17,7 @@ from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import Head, draw_head, render, scanner_affine
 from hydrops.phantom.signal import MRC, PEI, PPI
 from hydrops.single import markups, segment_files
+from places import REPOSITORY
 
 PAIRED = find_bundle(REPOSITORY / "models", "paired_unet3d")
 #: A slab around the ears: 120 x 60 x 36 mm.

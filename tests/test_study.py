@@ -12,7 +12,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import REPOSITORY
 from ears import made_up_cohort
 from hydrops.cli import main
 from hydrops.cohort import build_tables, ratio_intervals, read_table, write_table
@@ -25,6 +24,7 @@ from hydrops.phantom.specs import load_specs, random_specs
 from hydrops.records import Record, StageResult, run_stage, write_record
 from hydrops.status import closing_words, status_lines
 from hydrops.status_page import time_left, write_status_page
+from places import REPOSITORY
 
 GOOD = "participant_id\tsource\n01\tscans/01\n02\tscans/02\n"
 labels = st.text("abcXYZ019", min_size=1, max_size=8)
