@@ -48,6 +48,8 @@ Kind = Literal["joint", "cascade"]
 PLANES = {"coronal": 1, "sagittal": 0, "axial": 2}
 #: Weight of the landmarks beside a cross entropy of weight one: of similar size after a while.
 LANDMARK_WEIGHT = 0.05
+#: Farthest that a landmark lies from the labyrinth, mm: twice what is seen in the specimens.
+LANDMARK_REACH_MM = 1.5
 #: Edge of the largest grid that is segmented in one piece, voxels.
 LARGEST_PIECE = 96
 
@@ -384,7 +386,7 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
     if model.kind == "joint":
         logits, heat = _mirror_mean(model.network, volume, model.patch)
         found["joint"] = torch.softmax(logits, dim=0)[1]
-        positions, shares = landmark_positions(heat)
+        positions, shares = landmark_positions(_near(found["joint"], heat, model.spacing_mm))
         points = apply_affine(grid, positions.cpu().numpy())
         landmarks = {n: [round(float(v), 3) for v in p] for n, p in zip(LANDMARKS, points)}
         confidences = {n: round(float(c), 3) for n, c in zip(LANDMARKS, shares)}
@@ -419,6 +421,16 @@ def _without_aliasing(image: FloatGrid, affine: Affine, spacing_mm: float) -> Fl
     voxel = np.linalg.norm(affine[:3, :3], axis=0)
     width = np.sqrt(np.maximum(spacing_mm**2 - voxel**2, 0.0) / 12.0) / voxel
     return np.asarray(ndimage.gaussian_filter(image, width), np.float32)
+
+
+def _near(probability: torch.Tensor, heat: torch.Tensor, spacing_mm: float) -> torch.Tensor:
+    """Heatmaps (landmarks, x, y, z) without what lies far from the labyrinth that was found."""
+    label = (largest_component(probability) > 0.5).cpu().numpy()
+    if not label.any():
+        return heat
+    distance = ndimage.distance_transform_edt(~label, sampling=spacing_mm)
+    far = torch.from_numpy(distance > LANDMARK_REACH_MM).to(heat.device)
+    return heat.masked_fill(far, float("-inf"))
 
 
 def _mirror_mean(
