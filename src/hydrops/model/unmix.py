@@ -3,7 +3,9 @@
 A voxel's HYDROPS falls evenly from perilymph to endolymph with its share of endolymph, and bone
 adds nothing to HYDROPS or MRC. So the sum of HYDROPS over the labyrinth, divided by that of MRC,
 gives the share of the whole whatever the size of the voxels, and no voxel has to be called one
-or the other. The levels of the two pure fluids are a model's calibration, `FluidLevels`.
+or the other. The levels of the two pure fluids are a model's calibration, `FluidLevels`; they are
+told from an ear's own brightest and darkest fluid, which large voxels mix, so a calibration holds
+for voxels like those it was made with (`benchmarks/resolution.py` shows how far).
 """
 
 from __future__ import annotations
