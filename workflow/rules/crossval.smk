@@ -82,6 +82,9 @@ rule package_ct:
         summary="training/{task}/summary.tsv",
         comparison="training/{task}/comparison.tsv",
         pictures="training/{task}/pictures",
+        notes=[
+            str(n) for n in sorted(TRAINING.path.parent.glob(f"{TRAINING.name}-*.md"))
+        ],
     output:
         metadata="training/{task}/packaged.json",
     log:

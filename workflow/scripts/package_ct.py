@@ -18,5 +18,7 @@ with logged(snakemake.log[0]):
     models = Path(snakemake.params.models)
     bundle = write_ct_bundle(options, names, Path(snakemake.input.weights), models)
     tables = [pd.read_csv(snakemake.input[n], sep="\t") for n in ("summary", "comparison")]
-    write_ct_card(bundle, *tables, sorted(Path(snakemake.input.pictures).glob("*.png")))
+    pictures = sorted(Path(snakemake.input.pictures).glob("*.png"))
+    notes = "\n".join(Path(path).read_text(encoding="utf-8") for path in snakemake.input.notes)
+    write_ct_card(bundle, *tables, pictures, notes)
     shutil.copyfile(bundle.folder / METADATA, snakemake.output.metadata)

@@ -185,9 +185,19 @@ def draw_boxes(cases: pd.DataFrame) -> Figure:
 
 
 def write_ct_card(
-    bundle: Bundle, summary: pd.DataFrame, comparison: pd.DataFrame, pictures: Sequence[Path]
+    bundle: Bundle,
+    summary: pd.DataFrame,
+    comparison: pd.DataFrame,
+    pictures: Sequence[Path],
+    notes: str = "",
 ) -> Path:
-    """Write the model card from the cross-validation's tables, and put its pictures beside it."""
+    """Write the model card from the cross-validation's tables, and put its pictures beside it.
+
+    Parameters
+    ----------
+    notes
+        What a person adds, Markdown; may be empty.
+    """
     training: dict[str, Any] = bundle.metadata["training"]
     folder = (bundle.folder / CARD).parent
     shown = []
@@ -216,13 +226,14 @@ steps, seed {training["seed"]}. Sources: {" ".join(bundle.metadata["data_source"
 ## How it did
 
 Cross-validation in {training["folds"]} folds by specimen, `snakemake evaluate`: each specimen was
-tested once, by a network that was trained without it and looked at it only then. The shipped
+tested by a network that was trained without it. The shipped
 weights were trained the same way on all specimens, so there is no test of these very weights.
 `worst` is the worst specimen; `published` is the paper's own figure, measured on other data.
 
 {table.astype(object).fillna("").to_markdown(index=False)}
 {tests}
 {chr(10).join(shown)}
+{notes}
 ## Limits
 
 Tried on post-mortem specimens without pathology, from one scanner, voxels of 0.16 to 0.2 mm. Not
