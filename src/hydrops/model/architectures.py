@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from monai.networks.nets import DynUNet, UNet
+from monai.networks.nets import DynUNet
 
 from hydrops.errors import HydropsError
 from hydrops.labels import ORGANS
-from hydrops.model.network import DualHeadUNet, NetworkOptions
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.network import DualHeadUNet, NetworkOptions, unet
 
 #: nnU-Net's limits (Isensee et al., Nat Methods 2021;18:203, Methods and supplementary note 2):
 #: features of the first level and at most, and the size below which an axis is not pooled further.
@@ -29,15 +30,7 @@ class SliceUNet(torch.nn.Module):
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        self.trunk = UNet(
-            spatial_dims=2,
-            in_channels=options.inputs,
-            out_channels=options.labels,
-            channels=options.channels,
-            strides=(2,) * (len(options.channels) - 1),
-            num_res_units=options.residual_units,
-            norm="instance" if options.normalised else None,
-        )
+        self.trunk = unet(2, options, options.inputs, options.labels)
 
     def forward(self, images: torch.Tensor) -> Output:
         slices = images.movedim(-1, 1)
@@ -56,8 +49,8 @@ class SingleUNets(torch.nn.Module):
         super().__init__()
         if options.inputs < 2 or options.labels != 2 * len(ORGANS) + 1:
             raise HydropsError("single networks need two images and the compartments as classes")
-        self.fluid = _trunk(options, 1, len(ORGANS) + 1)
-        self.endolymph = _trunk(options, options.inputs - 1, 1)
+        self.fluid = unet(3, options, 1, len(ORGANS) + 1)
+        self.endolymph = unet(3, options, options.inputs - 1, 1)
 
     def forward(self, images: torch.Tensor) -> Output:
         organs = torch.log_softmax(self.fluid(images[:, :1]), dim=1)
@@ -68,19 +61,6 @@ class SingleUNets(torch.nn.Module):
             fluid = organs[:, organ : organ + 1]
             parts += [fluid + outside, fluid + inside]
         return torch.cat(parts, dim=1), None
-
-
-def _trunk(options: NetworkOptions, inputs: int, outputs: int) -> torch.nn.Module:
-    trunk: torch.nn.Module = UNet(
-        spatial_dims=3,
-        in_channels=inputs,
-        out_channels=outputs,
-        channels=options.channels,
-        strides=(2,) * (len(options.channels) - 1),
-        num_res_units=options.residual_units,
-        norm="instance" if options.normalised else None,
-    )
-    return trunk
 
 
 @dataclass(frozen=True)
@@ -129,8 +109,6 @@ class PlannedUNet(torch.nn.Module):
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
-
         plan = plan_network(CROP_SHAPE, (CROP_SPACING_MM,) * 3)
         levels = min(len(plan.strides), len(options.channels))
         self.trunk = DynUNet(

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from hydrops.model.cases import Case
+from hydrops.model.cases import Affine, Case, FloatGrid
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,16 @@ def standardise(image: torch.Tensor) -> torch.Tensor:
     return ((image - middle.mean()) / middle.std().clamp_min(1e-6)).clamp(-4.0, 4.0)
 
 
+def voxel_averaged(volume: FloatGrid, affine: Affine, spacing_mm: float) -> FloatGrid:
+    """Smooth a volume as larger voxels would, with the variance of their box; none if finer."""
+    voxel = np.linalg.norm(affine[:3, :3], axis=0)
+    width = np.sqrt(np.maximum(spacing_mm**2 - voxel**2, 0.0) / 12.0) / voxel
+    return np.asarray(ndimage.gaussian_filter(volume, width), np.float32)
+
+
 def prepare_case(case: Case, spacing_mm: float) -> Prepared:
     """Standardise an image and smooth its label to volume fractions of a patch's voxels."""
-    voxel = np.linalg.norm(case.affine[:3, :3], axis=0)
-    width = np.sqrt(np.maximum(spacing_mm**2 - voxel**2, 0.0) / 12.0) / voxel
-    fractions = ndimage.gaussian_filter(case.label.astype(np.float32), width)
+    fractions = voxel_averaged(case.label.astype(np.float32), case.affine, spacing_mm)
     inside = np.argwhere(case.label)
     middle = case.affine[:3, :3] @ inside.mean(0) + case.affine[:3, 3]
     return Prepared(

@@ -105,7 +105,7 @@ def run_course(task: Task, folder: Path, device: str = "cpu", threads: int = 2) 
             if course.step % task.options.validate_every == 0 or course.step == end:
                 course.check(phase)
     weights = folder / "weights.pt"
-    _save(course.mean.module.state_dict(), weights)
+    save_state(course.mean.module.state_dict(), weights)
     return weights
 
 
@@ -201,7 +201,7 @@ class _Course:
             "history": self.history,
             "step": self.step,
         }
-        _save(state, self.folder / "checkpoint.pt")
+        save_state(state, self.folder / "checkpoint.pt")
         write_history(self.history, self.folder)
         self.network.train()
 
@@ -230,7 +230,8 @@ def write_history(history: Sequence[dict[str, float]], folder: Path) -> None:
     figure.savefig(folder / "history.png", dpi=100)
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Write tensors by name, whole or not at all."""
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.replace(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +19,13 @@ import numpy.typing as npt
 import torch
 import yaml
 from monai.inferers.utils import sliding_window_inference
-from monai.networks.nets import UNet
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import resample
 from hydrops.labels import LANDMARKS
+from hydrops.model.architectures import fast_layout
 from hydrops.model.augment import (
     Augmentation,
     Prepared,
@@ -32,11 +33,18 @@ from hydrops.model.augment import (
     prepare_case,
     sample,
     standardise,
+    voxel_averaged,
 )
 from hydrops.model.cases import Case
-from hydrops.model.course import Phase, run_course
-from hydrops.model.losses import landmark_loss, soft_dice_loss
-from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
+from hydrops.model.course import Phase, run_course, save_state
+from hydrops.model.losses import (
+    LANDMARK_WEIGHT,
+    landmark_loss,
+    soft_cross_entropy,
+    soft_dice_loss,
+)
+from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions, unet
+from hydrops.model.tasks import CT_KINDS
 
 LOG = logging.getLogger(__name__)
 Affine = npt.NDArray[np.float64]
@@ -46,8 +54,6 @@ Kind = Literal["joint", "cascade"]
 #: Planes of the cascade in their order (Hussain et al. 2021, section 2.3), and the axis across
 #: which each is cut.
 PLANES = {"coronal": 1, "sagittal": 0, "axial": 2}
-#: Weight of the landmarks beside a cross entropy of weight one: of similar size after a while.
-LANDMARK_WEIGHT = 0.05
 #: Farthest that a landmark lies from the labyrinth, mm: twice what is seen in the specimens.
 LANDMARK_REACH_MM = 1.5
 #: Edge of the largest grid that is segmented in one piece, voxels.
@@ -90,7 +96,7 @@ class CtOptions:
             options = CtOptions(**values)
         except (TypeError, KeyError) as error:
             raise HydropsError(f"{path}: not a training configuration ({error})") from error
-        if options.kind not in ("joint", "cascade"):
+        if options.kind not in CT_KINDS:
             raise HydropsError(f"{path}: kind {options.kind} is neither joint nor cascade")
         return options
 
@@ -130,8 +136,7 @@ class JointTask:
     def __init__(self, options: CtOptions, cases: Sequence[Prepared]) -> None:
         self.options, self.cases = options, cases
         torch.manual_seed(options.seed)
-        self.network: torch.nn.Module = DualHeadUNet(options.network)
-        self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.network = fast_layout(DualHeadUNet(options.network))
 
     def samples(self, phase: Phase, first: int, last: int) -> _Patches:
         """Patches `first` to `last` of the training."""
@@ -148,7 +153,7 @@ class JointTask:
         logits = logits.float()
         target = torch.cat([1.0 - label, label], dim=1)
         parts = {
-            "entropy": -(target * torch.log_softmax(logits, dim=1)).sum(1).mean(),
+            "entropy": soft_cross_entropy(logits, target),
             "dice": soft_dice_loss(torch.softmax(logits, dim=1), target),
             "landmarks": landmark_loss(heat.float(), points),
         }
@@ -168,15 +173,7 @@ class PlaneUNet(torch.nn.Module):
 
     def __init__(self, inputs: int, options: NetworkOptions) -> None:
         super().__init__()
-        self.trunk = UNet(
-            spatial_dims=2,
-            in_channels=inputs,
-            out_channels=1,
-            channels=options.channels,
-            strides=(2,) * (len(options.channels) - 1),
-            num_res_units=options.residual_units,
-            norm="batch",
-        )
+        self.trunk = unet(2, options, inputs, 1, norm="batch")
 
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.trunk(slices)
@@ -296,9 +293,7 @@ def train_ct(
         weights = run_course(task, folder / plane, device, threads)
         cascade.planes[plane].load_state_dict(torch.load(weights, weights_only=True))
     path = folder / "weights.pt"
-    temporary = path.with_suffix(".tmp")
-    torch.save(cascade.state_dict(), temporary)
-    temporary.replace(path)
+    save_state(cascade.state_dict(), path)
     return path
 
 
@@ -353,7 +348,7 @@ class CtFinding:
     landmarks: dict[str, list[float]]
     confidences: dict[str, float]
 
-    @property
+    @cached_property
     def label(self) -> npt.NDArray[np.bool_]:
         """(x, y, z) the largest piece that is labyrinth."""
         last = torch.from_numpy(list(self.probability.values())[-1])
@@ -376,7 +371,7 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
         torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in shape], indexing="ij"), -1
     )
     world = indices * model.spacing_mm + torch.tensor(grid[:3, 3], dtype=torch.float32)
-    smooth = _without_aliasing(image, affine, model.spacing_mm)
+    smooth = voxel_averaged(image, affine, model.spacing_mm)
     volume = sample(standardise(torch.from_numpy(smooth))[None, None], affine, world)
     where = next(model.network.parameters()).device
     volume = volume.to(where)
@@ -414,13 +409,6 @@ def working_grid(
     grid[:3, 3] = (reach.max(1) + reach.min(1)) / 2
     grid[:3, 3] -= spacing_mm * (padded - 1) / 2
     return grid, (int(padded[0]), int(padded[1]), int(padded[2]))
-
-
-def _without_aliasing(image: FloatGrid, affine: Affine, spacing_mm: float) -> FloatGrid:
-    """Smooth an image that is finer than the grid it goes to, as its patches were averaged."""
-    voxel = np.linalg.norm(affine[:3, :3], axis=0)
-    width = np.sqrt(np.maximum(spacing_mm**2 - voxel**2, 0.0) / 12.0) / voxel
-    return np.asarray(ndimage.gaussian_filter(image, width), np.float32)
 
 
 def _near(probability: torch.Tensor, heat: torch.Tensor, spacing_mm: float) -> torch.Tensor:

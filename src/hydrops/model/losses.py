@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import torch
 
+#: Weight of the landmarks beside a cross entropy of weight one: of similar size after a while.
+LANDMARK_WEIGHT = 0.05
+
+
+def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross entropy against volume fractions, mean over voxels; both (batch, classes, ...)."""
+    return -(target * torch.log_softmax(logits, dim=1)).sum(1).mean()
+
 
 def soft_dice_loss(probabilities: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """One minus the Dice of volume fractions, mean over samples and foreground classes.

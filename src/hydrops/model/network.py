@@ -34,6 +34,28 @@ class NetworkOptions:
         return NetworkOptions(**{**values, "channels": tuple(values["channels"])})
 
 
+def unet(
+    dimensions: int, options: NetworkOptions, inputs: int, outputs: int, norm: str | None = None
+) -> torch.nn.Module:
+    """MONAI's U-Net of the options' features and residual units, halving at each level.
+
+    Parameters
+    ----------
+    norm
+        That of the options when None.
+    """
+    network: torch.nn.Module = UNet(
+        spatial_dims=dimensions,
+        in_channels=inputs,
+        out_channels=outputs,
+        channels=options.channels,
+        strides=(2,) * (len(options.channels) - 1),
+        num_res_units=options.residual_units,
+        norm=norm or ("instance" if options.normalised else None),
+    )
+    return network
+
+
 class DualHeadUNet(torch.nn.Module):
     """3D U-Net (Cicek et al., MICCAI 2016) with a segmentation and a landmark head.
 
@@ -50,15 +72,7 @@ class DualHeadUNet(torch.nn.Module):
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
         width = options.channels[0]
-        self.trunk = UNet(
-            spatial_dims=3,
-            in_channels=options.inputs,
-            out_channels=width,
-            channels=options.channels,
-            strides=(2,) * (len(options.channels) - 1),
-            num_res_units=options.residual_units,
-            norm="instance" if options.normalised else None,
-        )
+        self.trunk = unet(3, options, options.inputs, width)
         self.segmentation = torch.nn.Conv3d(width, options.labels, kernel_size=1)
         self.landmarks = torch.nn.Conv3d(width, len(LANDMARKS), kernel_size=1)
 

@@ -17,7 +17,13 @@ from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import build_network, fast_layout
 from hydrops.model.course import Phase, run_course
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
-from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
+from hydrops.model.losses import (
+    LANDMARK_WEIGHT,
+    landmark_loss,
+    ratio_loss,
+    soft_cross_entropy,
+    soft_dice_loss,
+)
 from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.simulate import (
     Pool,
@@ -30,9 +36,9 @@ from hydrops.model.simulate import (
 
 LOG = logging.getLogger(__name__)
 
-#: Weights of EH ratio and landmarks in the loss beside a cross entropy of weight one: of similar
-#: size once trained a while.
-RATIO_WEIGHT, LANDMARK_WEIGHT = 2.0, 0.05
+#: Weight of the EH ratio in the loss beside a cross entropy of weight one: of similar size once
+#: trained a while.
+RATIO_WEIGHT = 2.0
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ class PairedTask:
         logits = logits.float()
         probabilities = torch.softmax(logits, dim=1)
         parts = {
-            "entropy": -(target * torch.log_softmax(logits, dim=1)).sum(1).mean(),
+            "entropy": soft_cross_entropy(logits, target),
             "dice": soft_dice_loss(probabilities, target),
             "ratio": ratio_loss(probabilities, target),
             "landmarks": torch.zeros((), device=logits.device)
