@@ -143,6 +143,20 @@ def resample(
     )
 
 
+def part_under(
+    shape: Sequence[int], affine: Affine, onto_shape: Sequence[int], onto: Affine
+) -> tuple[tuple[slice, ...], Affine]:
+    """The part of one grid (`onto`) that another one covers, and that part's own affine."""
+    chain = np.linalg.inv(onto) @ affine
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"))
+    reach = chain[:3, :3] @ corners.reshape(3, -1) + chain[:3, 3:]
+    low = np.clip(np.floor(reach.min(1)).astype(int), 0, onto_shape)
+    high = np.clip(np.ceil(reach.max(1)).astype(int) + 1, 0, onto_shape)
+    part = onto.copy()
+    part[:3, 3] += onto[:3, :3] @ low
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high)), part
+
+
 def average_onto(
     fractions: FloatGrid, affine: Affine, shape: tuple[int, ...], target: Affine
 ) -> FloatGrid:

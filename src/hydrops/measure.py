@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hydrops.errors import ExcludedError
-from hydrops.images import Affine, FloatGrid, average_onto, load_image
+from hydrops.images import Affine, FloatGrid, average_onto, load_image, part_under
 from hydrops.labels import LABYRINTH, ORGANS, SIDES, endolymph_code, perilymph_code
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
@@ -263,21 +263,14 @@ def _on_acquired_slices(
 ) -> AcquiredSlices:
     """Bring the organs onto the MRC's own voxels around the ear, lowest slice first."""
     organs = np.stack([fractions[0], *(fractions[i] + fractions[i + 1] for i in (1, 3, 5))])
-    to_mrc = np.linalg.inv(mrc.affine) @ affine
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in fractions.shape[1:]], indexing="ij"))
-    reach = to_mrc[:3, :3] @ corners.reshape(3, -1) + to_mrc[:3, 3:]
-    low = np.clip(np.floor(reach.min(1)).astype(int), 0, mrc.shape[:3])
-    high = np.clip(np.ceil(reach.max(1)).astype(int) + 1, 0, mrc.shape[:3])
-    part = mrc.affine.copy()
-    part[:3, 3] += mrc.affine[:3, :3] @ low
-    shape = tuple(int(v) for v in high - low)
+    region, part = part_under(fractions.shape[1:], affine, mrc.shape[:3], mrc.affine)
+    shape = tuple(r.stop - r.start for r in region)
     sampled = average_onto(organs[1:], affine, shape, part)
     labels = np.where(sampled.sum(0) > 0.5, sampled.argmax(0) + 1, 0).astype(np.uint8)
     axis = _slice_axis(mrc.affine)
-    region = tuple(slice(a, b) for a, b in zip(low, high))
     path = paths.registered(unit, "HYDROPSMi2")
     mi2 = load_image(path)[0][region] if path.is_file() else None
-    numbers = np.arange(low[axis], high[axis])
+    numbers = np.arange(region[axis].start, region[axis].stop)
     labels = np.moveaxis(labels, axis, -1)
     mi2 = None if mi2 is None else np.moveaxis(mi2, axis, -1)
     if mrc.affine[2, axis] < 0:

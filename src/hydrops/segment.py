@@ -246,16 +246,23 @@ def _write_ear(
     scaled = np.round(np.moveaxis(found.fractions, 0, -1) * 255).astype(np.uint8)
     save_image(target("probseg"), scaled, affine, slope=1 / 255)
     save_image(target("dseg"), found.fractions.argmax(0).astype(np.uint8), affine)
+    landmarks = named_landmarks(found, affine)
+    path = output / paths.landmarks(unit, side, model).name
+    path.write_text(json.dumps(landmarks, indent=1) + "\n", encoding="utf-8")
+
+
+def named_landmarks(
+    found: EarSegmentation, affine: npt.NDArray[np.float64]
+) -> dict[str, dict[str, Any]]:
+    """RAS mm and confidence of each landmark by name, as they are written."""
     points = apply_affine(affine, found.landmarks)
-    landmarks: dict[str, Any] = {
+    return {
         name: {
             "ras_mm": [round(float(value), 3) for value in point],
             "confidence": round(float(confidence), 3),
         }
         for name, point, confidence in zip(LANDMARKS, points, found.confidences)
     }
-    path = output / paths.landmarks(unit, side, model).name
-    path.write_text(json.dumps(landmarks, indent=1) + "\n", encoding="utf-8")
 
 
 def _turned(image: FloatGrid, flip: bool) -> FloatGrid:

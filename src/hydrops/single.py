@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.affines import apply_affine
 
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import (
@@ -21,16 +20,17 @@ from hydrops.images import (
     average_onto,
     crop_affine,
     load_image,
+    part_under,
     resample,
     save_image,
 )
-from hydrops.labels import LANDMARKS, SIDES
+from hydrops.labels import SIDES
 from hydrops.locate import LocateOptions, find_ears
 from hydrops.model.bundle import Bundle
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.tasks import CT_KINDS
 from hydrops.records import write_text_atomically
-from hydrops.segment import choose_device, load_segmenter, segment_ear
+from hydrops.segment import choose_device, load_segmenter, named_landmarks, segment_ear
 
 #: Landmarks of an ear: RAS mm and confidence, by name.
 Landmarks = dict[str, dict[str, Any]]
@@ -149,14 +149,7 @@ def _segment_mr(
         mi2 = None if second is None else resample(*second, CROP_SHAPE, grid)
         found = segment_ear(segmenter, crop, mi2, side)
         _paint(labels, affine, found.fractions, grid)
-        points = apply_affine(grid, found.landmarks)
-        ears[side] = {
-            name: {
-                "ras_mm": [round(float(value), 3) for value in point],
-                "confidence": round(float(confidence), 3),
-            }
-            for name, point, confidence in zip(LANDMARKS, points, found.confidences)
-        }
+        ears[side] = named_landmarks(found, grid)
     return labels, affine, ears
 
 
@@ -164,15 +157,8 @@ def _paint(
     labels: npt.NDArray[np.uint8], affine: Affine, fractions: FloatGrid, grid: Affine
 ) -> None:
     """Write the likeliest class of each voxel of an image that a crop covers."""
-    to_image = np.linalg.inv(affine) @ grid
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in CROP_SHAPE], indexing="ij"))
-    reach = to_image[:3, :3] @ corners.reshape(3, -1) + to_image[:3, 3:]
-    low = np.clip(np.floor(reach.min(1)).astype(int), 0, labels.shape)
-    high = np.clip(np.ceil(reach.max(1)).astype(int) + 1, 0, labels.shape)
-    part = affine.copy()
-    part[:3, 3] += affine[:3, :3] @ low
-    shape = tuple(int(n) for n in high - low)
-    inside = average_onto(fractions[1:], grid, shape, part)
+    covered, part = part_under(CROP_SHAPE, grid, labels.shape, affine)
+    region = labels[covered]
+    inside = average_onto(fractions[1:], grid, region.shape, part)
     found = np.where(inside.sum(0) > 0.5, inside.argmax(0) + 1, 0)
-    region = labels[tuple(slice(a, b) for a, b in zip(low, high))]
     region[found > 0] = found[found > 0]

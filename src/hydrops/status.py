@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,15 +77,28 @@ _DONE = {
 
 def unfinished_lines(study: Study) -> list[str]:
     """Each session that is neither complete nor excluded, and the stage that it waits for."""
+    lines = [
+        line
+        for model in study.bundles
+        for line in unfinished(model, [unit_status(study.paths, u, model) for u in study.units])
+    ]
+    return shortened(lines)
+
+
+def unfinished(model: str, found: Sequence[UnitStatus]) -> list[str]:
+    """The same for one model, from statuses that were read already."""
     stages = (*SHARED_STAGES, *CHUNK_STAGES)
     lines = []
-    for model in study.bundles:
-        for status in (unit_status(study.paths, unit, model) for unit in study.units):
-            if status.excluded or status.stage == stages[-1]:
-                continue
-            reached = stages.index(status.stage) if status.stage in stages else -1
-            waits = stages[reached + 1]
-            lines.append(f"  missing {status.unit.name}: {waits} is not done ({model})")
+    for status in found:
+        if status.excluded or status.stage == stages[-1]:
+            continue
+        reached = stages.index(status.stage) if status.stage in stages else -1
+        lines.append(f"  missing {status.unit.name}: {stages[reached + 1]} is not done ({model})")
+    return lines
+
+
+def shortened(lines: list[str]) -> list[str]:
+    """The first of many lines, and how many more there are."""
     if len(lines) > LISTED:
         lines = [*lines[:LISTED], f"  and {len(lines) - LISTED} more"]
     return lines

@@ -12,7 +12,7 @@ from pathlib import Path
 from hydrops import page
 from hydrops.config import CHUNK_STAGES, SHARED_STAGES, Study
 from hydrops.records import write_text_atomically
-from hydrops.status import UnitStatus, unfinished_lines, unit_status
+from hydrops.status import UnitStatus, shortened, unfinished, unit_status
 
 STAGES = (*SHARED_STAGES, *CHUNK_STAGES)
 #: How often a browser loads the page again, s.
@@ -57,16 +57,15 @@ def time_left(study: Study, model: str, now: float) -> float | None:
     The pace is that of the stages' records since the first of them, every stage of a session
     counting the same.
     """
+    found = [unit_status(study.paths, unit, model) for unit in study.units]
+    return _time_left(study, model, found, now)
+
+
+def _time_left(study: Study, model: str, found: Sequence[UnitStatus], now: float) -> float | None:
     times = sorted(
-        path.stat().st_mtime
-        for unit in study.units
-        for path in _records(study, model, unit_status(study.paths, unit, model))
+        path.stat().st_mtime for status in found for path in _records(study, model, status)
     )
-    missing = sum(
-        len(STAGES) - 1 - _reached(status)
-        for status in (unit_status(study.paths, unit, model) for unit in study.units)
-        if not status.excluded
-    )
+    missing = sum(len(STAGES) - 1 - _reached(status) for status in found if not status.excluded)
     if missing == 0:
         return 0.0
     if len(times) < 2 or now - times[-1] > SILENT_S or now <= times[0]:
@@ -98,7 +97,7 @@ def _model_section(study: Study, model: str, found: Sequence[UnitStatus], now: f
         done += len(excluded)
         percent = 100.0 * done / max(total, 1)
         bars.append(_BAR.format(name=escape(stage), percent=percent, done=done, total=total))
-    left = time_left(study, model, now)
+    left = _time_left(study, model, found, now)
     complete = counts[len(STAGES) - 1]
     facts = page.cards(
         [
@@ -115,7 +114,7 @@ def _model_section(study: Study, model: str, found: Sequence[UnitStatus], now: f
         if not status.excluded
         for side, reason in sorted(status.excluded_sides.items())
     ]
-    waiting = [line.strip() for line in unfinished_lines(study) if model in line]
+    waiting = [line.strip() for line in shortened(unfinished(model, found))]
     return page.section(
         f"model-{model}",
         model,

@@ -23,9 +23,7 @@ rule tabulate_cohort:
         runtime=30,
     params:
         root=lambda wc: str(PATHS.root),
-        half_width=lambda wc: STUDY.bundles[wc.model]
-        .metadata.get("ratio_interval", {})
-        .get("half_width"),
+        half_width=lambda wc: STUDY.bundles[wc.model].ratio_half_width,
         code=stage_digest("cohort", "statistics"),
     script:
         "../scripts/cohort.py"

@@ -11,7 +11,6 @@ with logged(snakemake.log[0]):
     from hydrops.model.evaluate import evaluate, summarise
 
     bundle = read_bundle(Path(snakemake.params.bundle))
-    half_width = bundle.metadata.get("ratio_interval", {}).get("half_width")
     training = json.loads(snakemake.params.training)
     ears = evaluate(
         bundle.folder,
@@ -22,4 +21,4 @@ with logged(snakemake.log[0]):
         snakemake.threads,
     )
     write_table(ears, Path(snakemake.output.ears))
-    write_table(summarise(ears, half_width), Path(snakemake.output.summary))
+    write_table(summarise(ears, bundle.ratio_half_width), Path(snakemake.output.summary))

@@ -38,6 +38,12 @@ class Bundle:
         """Name and version, as results are filed under."""
         return f"{self.name}-{self.version}"
 
+    @property
+    def ratio_half_width(self) -> float | None:
+        """Half the width of the interval of a ratio, None where the model was not calibrated."""
+        interval = self.metadata.get("ratio_interval")
+        return None if interval is None else float(interval["half_width"])
+
 
 def read_bundle(folder: Path) -> Bundle:
     """Read a bundle's metadata; its place says its name and version.

@@ -20,7 +20,7 @@ from hydrops.model.cases import Case, draw_folds, load_cases, specimens_in
 from hydrops.model.crossval import MEASURES, evaluate_cases
 from hydrops.model.ct import CtModel, CtOptions, find_labyrinth, load_ct_model
 from hydrops.model.network import NetworkOptions
-from hydrops.model.package import common_metadata, data_format, place_bundle
+from hydrops.model.package import common_metadata, data_format, place_bundle, with_lists
 from hydrops.records import sha256_of_file
 
 LOG = logging.getLogger(__name__)
@@ -69,10 +69,9 @@ def write_ct_bundle(
         "_target_": target,
         "options": {
             "_target_": "hydrops.model.network.NetworkOptions",
-            **{k: list(v) if isinstance(v, tuple) else v
-               for k, v in asdict(options.network).items()},
+            **with_lists(asdict(options.network)),
         },
-    }  # fmt: skip
+    }
     return place_bundle(models_dir, weights, known, {"network_def": network})
 
 

@@ -150,7 +150,7 @@ def inference(options: TrainOptions) -> dict[str, Any]:
             "_target_": "hydrops.model.architectures.build_network",
             "options": {
                 "_target_": "hydrops.model.network.NetworkOptions",
-                **_listed(asdict(options.network)),
+                **with_lists(asdict(options.network)),
             },
         }
     }
@@ -236,7 +236,7 @@ for voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.8 mm and more they 
     return path
 
 
-def _listed(values: dict[str, Any]) -> dict[str, Any]:
+def with_lists(values: dict[str, Any]) -> dict[str, Any]:
     """Tuples as the lists that JSON knows."""
     return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
