@@ -16,9 +16,11 @@ from scipy import ndimage
 
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import save_image
-from hydrops.labels import LABELS, LANDMARKS, SIDES
-from hydrops.model.architectures import build_network, fast_layout
+from hydrops.labels import LABELS, LANDMARKS, SIDES, endolymph_code, perilymph_code
+from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.bundle import Bundle, read_bundle, verify_weights
+from hydrops.model.geometry import CROP_SPACING_MM
+from hydrops.model.inhearit import SLICE_ORGANS, fractions_of_side
 from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
 from hydrops.model.unmix import FluidLevels, hydrops_level, set_endolymph
@@ -29,6 +31,8 @@ FloatGrid = npt.NDArray[np.float32]
 
 #: How far beyond the surface of the labyrinth its partial volume reaches, voxels.
 RIM_VOXELS = 2
+#: Volume of a voxel of a crop, mm3.
+VOXEL_MM3 = CROP_SPACING_MM**3
 #: Least volume of the largest piece for it to be taken for an ear, mm3.
 LEAST_EAR_MM3 = 20.0
 
@@ -38,12 +42,14 @@ class Segmenter:
     """A loaded network, ready for one ear after another.
 
     `levels` calibrates how much of the fluid is endolymph; without it the network's word stands.
+    `sided` as in `hydrops.model.architectures.Architecture`.
     """
 
     bundle: Bundle
     network: torch.nn.Module
     device: torch.device
     levels: FluidLevels | None
+    sided: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,14 +111,16 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
         torch.set_num_threads(threads)
     bundle = read_bundle(folder)
     weights = verify_weights(bundle)
-    network = build_network(NetworkOptions.from_dict(bundle.metadata["network"]))
+    options = NetworkOptions.from_dict(bundle.metadata["network"])
+    network = build_network(options)
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except RuntimeError as error:
         raise HydropsError(f"{weights}: does not fit the network of its metadata") from error
     fast_layout(network.eval().to(where))
     values = bundle.metadata.get("fluid_levels")
-    return Segmenter(bundle, network, where, None if values is None else FluidLevels(**values))
+    levels = None if values is None else FluidLevels(**values)
+    return Segmenter(bundle, network, where, levels, find_architecture(options).sided)
 
 
 @torch.inference_mode()
@@ -121,7 +129,8 @@ def segment_ear(
 ) -> EarSegmentation:
     """Segment one ear on the crop grid (axes R, A, S, voxels of 0.5 mm).
 
-    The network knows right ears; a left one is mirrored on its way in and back on its way out.
+    Unless it has classes for either side, the network knows right ears; a left one is mirrored on
+    its way in and back on its way out.
     Where the endolymph lies is the network's finding, how much of it there is that of the signal
     (`hydrops.model.unmix`). Without HYDROPS-Mi2 nothing sets endolymph apart: its fractions are
     zero and all fluid counts as perilymph.
@@ -132,7 +141,7 @@ def segment_ear(
         If there is nothing in the crop that the network takes for an ear, or HYDROPS-Mi2 shows no
         perilymph that gadolinium has reached.
     """
-    flip = side == "left"
+    flip = side == "left" and not segmenter.sided
     images = [None if i is None else torch.from_numpy(_turned(i, flip)) for i in (mrc, mi2)]
     if images[0] is None:
         raise ValueError("an ear cannot be segmented without MRC")
@@ -152,7 +161,10 @@ def segment_ear(
         positions, confidences = torch.zeros((0, 3)), torch.zeros(0)
     else:
         positions, confidences = landmark_positions(heat[0].float())
-    fractions = keep_labyrinth(probabilities, float(np.prod([0.5, 0.5, 0.5])))
+    if segmenter.sided:
+        fractions = keep_organs(fractions_of_side(probabilities, side), VOXEL_MM3)
+    else:
+        fractions = keep_labyrinth(probabilities, VOXEL_MM3)
     level = None
     if enhancement is None:
         fractions[1::2] += fractions[2::2]
@@ -197,6 +209,24 @@ def keep_labyrinth(probabilities: FloatGrid, voxel_mm3: float) -> FloatGrid:
     return np.asarray(fractions, np.float32)
 
 
+def keep_organs(fractions: FloatGrid, voxel_mm3: float) -> FloatGrid:
+    """As `keep_labyrinth`, `SLICE_ORGANS` each for itself: slice by slice they need not touch.
+
+    Raises
+    ------
+    ExcludedError
+        If the largest piece of either is too small.
+    """
+    kept = np.zeros_like(fractions)
+    for organ in SLICE_ORGANS:
+        codes = [perilymph_code(organ), endolymph_code(organ)]
+        alone = np.zeros_like(fractions)
+        alone[codes] = fractions[codes]
+        kept[codes] = keep_labyrinth(alone, voxel_mm3)[codes]
+    kept[0] = 1.0 - kept[1:].sum(0)
+    return kept
+
+
 def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path) -> StageResult:
     """Segment the located ears of a session and write labels, fractions and landmarks.
 
@@ -221,7 +251,8 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
         _write_ear(found, image.affine, unit, side, paths, segmenter.bundle.identifier, output)
         result.numbers[side] = {
             "uncertainty": round(found.uncertainty, 4),
-            "endolymph": mi2 is not None,
+            "endolymph": mi2 is not None and segmenter.bundle.endolymph,
+            "organs": list(segmenter.bundle.organs),
             "level": None if found.level is None else round(found.level, 5),
             "enhancement": None if found.enhancement is None else round(found.enhancement, 5),
         }
