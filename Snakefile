@@ -46,7 +46,7 @@ include: "workflow/rules/cohort.smk"
 include: "workflow/rules/report.smk"
 
 
-if TRAINING and TRAINING.on_ct:
+if TRAINING and TRAINING.in_folds:
 
     include: "workflow/rules/crossval.smk"
 

@@ -28,7 +28,7 @@ from hydrops.labels import SIDES
 from hydrops.locate import LocateOptions, find_ears
 from hydrops.model.bundle import Bundle
 from hydrops.model.geometry import CROP_SHAPE
-from hydrops.model.tasks import CT_KINDS
+from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
 from hydrops.records import write_text_atomically
 from hydrops.segment import choose_device, load_segmenter, named_landmarks, segment_ear
 
@@ -72,8 +72,8 @@ def segment_files(
             f"{optional if len(needed) < len(roles) else ''}, but {len(images)} images were given"
         )
     try:
-        if bundle.metadata.get("kind") in CT_KINDS:
-            labels, affine, ears = _segment_ct(images[0], bundle, device)
+        if bundle.metadata.get("kind") in FOLD_KINDS:
+            labels, affine, ears = _segment_one(images[0], bundle, device)
         else:
             labels, affine, ears = _segment_mr(images, bundle, device)
     except ExcludedError as exclusion:
@@ -115,14 +115,18 @@ def markups(ears: dict[str, Landmarks]) -> dict[str, Any]:
     }
 
 
-def _segment_ct(
+def _segment_one(
     path: Path, bundle: Bundle, device: str
 ) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
-    from hydrops.model.ct import find_labyrinth
+    """One image that is looked at as a whole: a CT, or one with a lesion."""
     from hydrops.model.ct_package import load_ct_bundle
+    from hydrops.model.lesion_package import load_lesion_bundle
 
     image, affine = load_image(path)
-    found = find_labyrinth(load_ct_bundle(bundle, choose_device(device)), image, affine)
+    load = load_ct_bundle if bundle.metadata["kind"] in CT_KINDS else load_lesion_bundle
+    found = load(bundle, choose_device(device)).find(image, affine)
+    if not found.label.any():
+        raise ExcludedError("the model finds no lesion in the image")
     landmarks = {
         name: {"ras_mm": point, "confidence": found.confidences[name]}
         for name, point in found.landmarks.items()

@@ -69,6 +69,13 @@ def test_training_and_evaluation_have_targets_of_their_own(project: Project) -> 
     assert project.planned("evaluate") == dict.fromkeys(once, 1)
 
 
+def test_every_model_of_the_configuration_can_be_trained_and_packaged(project: Project) -> None:
+    once = {"package": 1, "train_model": 1, "package_model": 1}
+    assert project.planned("--config", "model=inhearit", "--", "package") == once
+    folds = {"package": 1, "train_part": 5 + 1, "test_folds": 1, "package_folds": 1}
+    assert project.planned("--config", "model=lesion_unet3d", "--", "package") == folds
+
+
 def test_cuda_asks_for_a_gpu_for_the_segmentation_alone(project: Project) -> None:
     own_cohort(project, ["A1"])
     project.configure(device="cuda", training=None)

@@ -1,4 +1,4 @@
-# Models of labelled CT: a network for each fold and one on all specimens; their bundle and card.
+# Models of labelled images: a network for each fold and one on all cases; their bundle and card.
 FOLDS = [str(fold) for fold in range(TRAINING.folds)]
 
 
@@ -44,7 +44,7 @@ rule train_part:
         options=TRAINING.path.read_text(),
         specimens=STUDY.config["training"]["specimens"],
         device=STUDY.config["device"],
-        code=stage_digest("model.ct"),
+        code=stage_digest("model.fold_training"),
     script:
         "../scripts/train_part.py"
 
@@ -71,12 +71,12 @@ rule test_folds:
         task=str(TRAINING.path),
         options=TRAINING.path.read_text(),
         specimens=STUDY.config["training"]["specimens"],
-        code=stage_digest("model.crossval", "model.ct_package"),
+        code=stage_digest("model.folds"),
     script:
         "../scripts/test_folds.py"
 
 
-rule package_ct:
+rule package_folds:
     input:
         weights="training/{task}/all/weights.pt",
         summary="training/{task}/summary.tsv",
@@ -101,6 +101,6 @@ rule package_ct:
         options=TRAINING.path.read_text(),
         models=STUDY.config["models_dir"],
         specimens=STUDY.config["training"]["specimens"],
-        code=stage_digest("model.ct_package"),
+        code=stage_digest("model.folds"),
     script:
-        "../scripts/package_ct.py"
+        "../scripts/package_folds.py"

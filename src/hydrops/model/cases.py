@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from nibabel.affines import apply_affine
 
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
+from hydrops.model.labelled import read_image_of, read_label
 from hydrops.model.simulate import SPECIMEN_LANDMARKS, load_specimens
 
 Affine = npt.NDArray[np.float64]
@@ -23,16 +24,18 @@ FloatGrid = npt.NDArray[np.float32]
 class Case:
     """One labelled image.
 
+    `side` is empty, and there are no landmarks, where the label is not of an ear.
+
     Parameters
     ----------
     image
         (x, y, z), any unit.
     label
-        (x, y, z), the labyrinth.
+        (x, y, z), the labyrinth, or whatever is to be found.
     affine
         Voxel to RAS mm, of both.
     landmarks
-        (3, 3) RAS mm in the order of `hydrops.labels.LANDMARKS`.
+        (3, 3) RAS mm in the order of `hydrops.labels.LANDMARKS`, or (0, 3).
     """
 
     name: str
@@ -58,19 +61,7 @@ def load_cases(folder: Path, names: Sequence[str]) -> list[Case]:
     cases = []
     for specimen in load_specimens(folder, names):
         path = folder / specimen.name / f"{specimen.name}_ct.nii.gz"
-        if not path.is_file():
-            raise HydropsError(f"{path}: the image of specimen {specimen.name} is missing")
-        image = nib.load(path)
-        if image.shape != specimen.lumen.shape or not np.allclose(
-            image.affine, specimen.affine, atol=1e-3
-        ):
-            raise HydropsError(
-                f"{path}: image and label differ in grid ({image.shape} and "
-                f"{specimen.lumen.shape} voxels); resample one onto the other"
-            )
-        data = np.asarray(image.dataobj, np.float32)
-        if len(np.unique(data)) < 10:
-            raise HydropsError(f"{path}: has no grey levels; is this the label?")
+        data = read_image_of(path, specimen.lumen, specimen.affine)
         wanted = [key for key, name in SPECIMEN_LANDMARKS.items() if name in LANDMARKS]
         missing = [k for k in wanted if SPECIMEN_LANDMARKS[k] not in specimen.landmarks]
         if missing:
@@ -78,8 +69,8 @@ def load_cases(folder: Path, names: Sequence[str]) -> list[Case]:
                 f"{folder / 'landmarks.tsv'}: {specimen.name} lacks {', '.join(missing)}"
             )
         points = np.array([specimen.landmarks[name] for name in LANDMARKS])
-        voxels = nib.affines.apply_affine(np.linalg.inv(image.affine), points)
-        if (voxels < -0.5).any() or (voxels > np.array(image.shape) - 0.5).any():
+        voxels = apply_affine(np.linalg.inv(specimen.affine), points)
+        if (voxels < -0.5).any() or (voxels > np.array(data.shape) - 0.5).any():
             raise HydropsError(
                 f"{folder / 'landmarks.tsv'}: a landmark of {specimen.name} lies outside its image"
             )
@@ -87,6 +78,54 @@ def load_cases(folder: Path, names: Sequence[str]) -> list[Case]:
             Case(specimen.name, specimen.side, data, specimen.lumen, specimen.affine, points)
         )
     return cases
+
+
+def load_pairs(folder: Path) -> list[Case]:
+    """Read every ``NAME_image.nii.gz`` of a folder with its ``NAME_label.nii.gz``.
+
+    Raises
+    ------
+    HydropsError
+        If there is none, a partner is missing, image or label cannot be used (see
+        `hydrops.model.labelled`), or two names hold one image, which would then be in both parts.
+    """
+    ends = {kind: f"_{kind}.nii.gz" for kind in ("image", "label")}
+    names = {
+        path.name.removesuffix(end) for end in ends.values() for path in folder.glob(f"*{end}")
+    }
+    if not names:
+        raise HydropsError(f"{folder}: holds no pairs NAME_image.nii.gz and NAME_label.nii.gz")
+    cases: list[Case] = []
+    for name in sorted(names):
+        label, affine = read_label(folder / f"{name}{ends['label']}")
+        image = read_image_of(folder / f"{name}{ends['image']}", label, affine)
+        for other in cases:
+            if np.array_equal(other.image, image):
+                raise HydropsError(
+                    f"{folder}: {other.name} and {name} are one image, so it would be trained on "
+                    "and tested; keep one"
+                )
+        cases.append(Case(name, "", image, label, affine, np.zeros((0, 3))))
+    return cases
+
+
+def split_cases(
+    cases: Sequence[Case], count: int, seed: int, part: str
+) -> tuple[list[Case], list[Case]]:
+    """Cases to train on and to test on: of a fold by its number, or all and none for ``all``.
+
+    Raises
+    ------
+    HydropsError
+        See `draw_folds`.
+    """
+    names = [case.name for case in cases]
+    folds = draw_folds(names, count, seed)
+    tested = () if part == "all" else folds[int(part)]
+    return (
+        [case for case in cases if case.name not in tested],
+        [case for case in cases if case.name in tested],
+    )
 
 
 def specimens_in(folder: Path) -> list[str]:

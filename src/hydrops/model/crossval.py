@@ -1,20 +1,20 @@
-"""Cross-validation on labelled CT: each specimen tested once, by a network that never saw it."""
+"""Cross-validation on labelled images: each case tested once, by a network that never saw it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-import torch
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from hydrops.errors import ExcludedError
 from hydrops.labels import LANDMARKS
-from hydrops.model.cases import Case
-from hydrops.model.ct import CtModel, find_labyrinth, largest_component
+from hydrops.model.cases import Affine, Case, FloatGrid
 from hydrops.model.metrics import area_under_curve, overlap_metrics, surface_metrics
 
 #: Measures in the order in which tables show them.
@@ -23,53 +23,90 @@ MEASURES = (
     "hausdorff95_mm", "surface_distance_mm", "volume_error_percent", "landmark_mm",
     *(f"{name}_mm" for name in LANDMARKS), "seconds",
 )  # fmt: skip
-#: What the papers report on their own data, by model and variant (Stebani et al. 2023, abstract,
-#: CT in two data sets; Hussain et al. 2021, abstract, micro-CT).
+#: What the papers report on their own data, by model, variant and part (Stebani et al. 2023,
+#: abstract, CT in two data sets; Hussain et al. 2021, abstract, micro-CT; Ryu et al. 2022,
+#: abstract, venous malformations).
 PUBLISHED = {
-    ("joint_unet3d_ct", "joint"): "Dice 0.97 and 0.94, landmarks 3.3 and 5.2 voxels",
-    ("autocasnet", "axial"): "Dice 0.900, Hausdorff 0.738 mm",
-    ("autocasnet", "coronal"): "Dice 0.884 (plain U-Net)",
+    ("joint_unet3d_ct", "joint", "test"): "Dice 0.97 and 0.94, landmarks 3.3 and 5.2 voxels",
+    ("autocasnet", "axial", "test"): "Dice 0.900, Hausdorff 0.738 mm",
+    ("autocasnet", "coronal", "test"): "Dice 0.884 (plain U-Net)",
+    ("lesion_unet3d", "unet3d", "train"): "Dice 0.9975",
+    ("lesion_unet3d", "unet3d", "test"): "Dice 0.6062",
 }
+#: A model overfits where its mean Dice falls by more than this from training to test.
+OVERFITTING_GAP = 0.1
 
 
-def evaluate_cases(name: str, model: CtModel, cases: Sequence[Case], fold: int) -> pd.DataFrame:
-    """One row for each case and, of a cascade, for each plane, its last being the result."""
+class Finding(Protocol):
+    """What a model found in one image, by stage, on the image's own grid."""
+
+    @property
+    def probability(self) -> Mapping[str, FloatGrid]:
+        """(x, y, z) of what is sought."""
+
+    @property
+    def landmarks(self) -> Mapping[str, Sequence[float]]:
+        """RAS mm by name."""
+
+    def mask(self, stage: str, /) -> npt.NDArray[np.bool_]:
+        """(x, y, z) what a stage takes for it."""
+
+    @property
+    def label(self) -> npt.NDArray[np.bool_]:
+        """(x, y, z) what the last stage takes for it."""
+
+
+class Model(Protocol):
+    """A trained network that is tested here."""
+
+    def find(self, image: FloatGrid, affine: Affine, /) -> Finding:
+        """Segment one image."""
+
+
+def evaluate_cases(
+    name: str, model: Model, cases: Sequence[Case], fold: int, part: str = "test"
+) -> pd.DataFrame:
+    """One row for each case and, of a cascade, for each plane, its last being the result.
+
+    Parameters
+    ----------
+    part
+        ``test``, or ``train`` for cases that the model was trained on.
+    """
     rows = []
     for case in cases:
         start = time.perf_counter()
-        identity = {"model": name, "fold": fold, "specimen": case.name, "side": case.side}
+        identity = {
+            "model": name, "fold": fold, "part": part, "specimen": case.name, "side": case.side,
+        }  # fmt: skip
         try:
-            found = find_labyrinth(model, case.image, case.affine)
+            found = model.find(case.image, case.affine)
         except ExcludedError as exclusion:
             rows.append(identity | {"variant": "", "reason": exclusion.reason})
             continue
         seconds = time.perf_counter() - start
-        for variant, probability in found.probability.items():
+        for variant in found.probability:
             rows.append(
                 identity
                 | {"variant": variant}
-                | _measures(probability, found.landmarks, case)
+                | _measures(found, variant, case)
                 | {"seconds": seconds}
             )
     return pd.DataFrame(rows)
 
 
-def _measures(
-    probability: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    landmarks: dict[str, list[float]],
-    case: Case,
-) -> dict[str, float]:
-    label = (largest_component(torch.from_numpy(probability)) > 0.5).numpy()
+def _measures(found: Finding, variant: str, case: Case) -> dict[str, float]:
+    label = found.mask(variant)
     spacing = np.linalg.norm(case.affine[:3, :3], axis=0)
     errors = {
-        f"{name}_mm": float(np.linalg.norm(np.array(landmarks[name]) - truth))
+        f"{name}_mm": float(np.linalg.norm(np.array(found.landmarks[name]) - truth))
         for name, truth in zip(LANDMARKS, case.landmarks)
-        if name in landmarks
+        if name in found.landmarks
     }
     mean = {"landmark_mm": float(np.mean(list(errors.values())))} if errors else {}
     return {
         **overlap_metrics(label, case.label),
-        "auc": area_under_curve(probability, case.label),
+        "auc": area_under_curve(found.probability[variant], case.label),
         **surface_metrics(label, case.label, spacing),
         "volume_error_percent": 100.0 * (float(label.sum()) / float(case.label.sum()) - 1.0),
         **mean,
@@ -78,15 +115,15 @@ def _measures(
 
 
 def summarise_folds(cases: pd.DataFrame) -> pd.DataFrame:
-    """Mean, SD, 95 % confidence interval and worst of each measure, by model and variant.
+    """Mean, SD, 95 % confidence interval and worst of each measure, by model, variant and part.
 
     Intervals are Student's, over specimens. `published` is the paper's own figure, measured on
     other data.
     """
     rows = []
-    for (model, variant), part in cases.groupby(["model", "variant"], sort=False):
+    for (model, variant, part), group in cases.groupby(["model", "variant", "part"], sort=False):
         for measure in MEASURES:
-            values = part[measure].dropna().to_numpy(float) if measure in part else np.array([])
+            values = group[measure].dropna().to_numpy(float) if measure in group else np.array([])
             if not len(values):
                 continue
             half = _half_width(values)
@@ -94,11 +131,12 @@ def summarise_folds(cases: pd.DataFrame) -> pd.DataFrame:
             worst = np.abs(values).max() if small_is_good else values.min()
             rows.append(
                 {
-                    "model": model, "variant": variant, "measure": measure, "n": len(values),
+                    "model": model, "variant": variant, "part": part, "measure": measure,
+                    "n": len(values),
                     "mean": values.mean(), "sd": values.std(ddof=1) if len(values) > 1 else np.nan,
                     "ci_low": values.mean() - half, "ci_high": values.mean() + half,
                     "worst": worst,
-                    "published": PUBLISHED.get((str(model), str(variant)), "")
+                    "published": PUBLISHED.get((str(model), str(variant), str(part)), "")
                     if measure == "dice" else "",
                 }
             )  # fmt: skip
@@ -130,6 +168,30 @@ def compare_variants(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame
     found = pd.DataFrame(rows, columns=columns)
     corrected = multipletests(found["p"], method="holm")[1] if rows else []
     return found.assign(p_corrected=corrected)
+
+
+def compare_parts(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame:
+    """Training beside test, by model, with a flag of overfitting.
+
+    Returns
+    -------
+    Columns measure, model, train, test, gap, overfitting (yes or no, see `OVERFITTING_GAP`),
+    n_train, n_test.
+    """
+    means = cases.groupby(["model", "part"], sort=False)[measure].agg(["mean", "size"])
+    rows = []
+    for model in cases["model"].unique():
+        train, test = (means.loc[(model, part)] for part in ("train", "test"))
+        gap = float(train["mean"] - test["mean"])
+        rows.append(
+            {
+                "measure": measure, "model": model, "train": float(train["mean"]),
+                "test": float(test["mean"]), "gap": gap,
+                "overfitting": "yes" if gap > OVERFITTING_GAP else "no",
+                "n_train": int(train["size"]), "n_test": int(test["size"]),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _half_width(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import yaml
-from monai.inferers.utils import sliding_window_inference
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
@@ -26,15 +24,7 @@ from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import resample
 from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import fast_layout
-from hydrops.model.augment import (
-    Augmentation,
-    Prepared,
-    draw_patch,
-    prepare_case,
-    sample,
-    standardise,
-    voxel_averaged,
-)
+from hydrops.model.augment import Augmentation, Prepared, draw_patch, prepare_case
 from hydrops.model.cases import Case
 from hydrops.model.course import Phase, run_course, save_state
 from hydrops.model.losses import (
@@ -44,7 +34,9 @@ from hydrops.model.losses import (
     soft_dice_loss,
 )
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions, unet
+from hydrops.model.options import read_options
 from hydrops.model.tasks import CT_KINDS
+from hydrops.model.whole import mirror_mean, to_network
 
 LOG = logging.getLogger(__name__)
 Affine = npt.NDArray[np.float64]
@@ -56,8 +48,6 @@ Kind = Literal["joint", "cascade"]
 PLANES = {"coronal": 1, "sagittal": 0, "axial": 2}
 #: Farthest that a landmark lies from the labyrinth, mm: twice what is seen in the specimens.
 LANDMARK_REACH_MM = 1.5
-#: Edge of the largest grid that is segmented in one piece, voxels.
-LARGEST_PIECE = 96
 
 
 @dataclass(frozen=True)
@@ -88,14 +78,7 @@ class CtOptions:
         HydropsError
             If a key is missing or unknown, or the kind is.
         """
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        try:
-            values["network"] = NetworkOptions.from_dict(values["network"])
-            values["augmentation"] = Augmentation(**values["augmentation"])
-            values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
-            options = CtOptions(**values)
-        except (TypeError, KeyError) as error:
-            raise HydropsError(f"{path}: not a training configuration ({error})") from error
+        options = read_options(path, CtOptions)
         if options.kind not in CT_KINDS:
             raise HydropsError(f"{path}: kind {options.kind} is neither joint nor cascade")
         return options
@@ -306,6 +289,10 @@ class CtModel:
     spacing_mm: float
     patch: int
 
+    def find(self, image: FloatGrid, affine: Affine) -> CtFinding:
+        """See `find_labyrinth`."""
+        return find_labyrinth(self, image, affine)
+
 
 def load_ct_model(
     kind: Kind,
@@ -348,11 +335,16 @@ class CtFinding:
     landmarks: dict[str, list[float]]
     confidences: dict[str, float]
 
+    def mask(self, stage: str) -> npt.NDArray[np.bool_]:
+        """(x, y, z) the largest piece that is labyrinth to a stage."""
+        return np.asarray(
+            (largest_component(torch.from_numpy(self.probability[stage])) > 0.5).numpy()
+        )
+
     @cached_property
     def label(self) -> npt.NDArray[np.bool_]:
-        """(x, y, z) the largest piece that is labyrinth."""
-        last = torch.from_numpy(list(self.probability.values())[-1])
-        return np.asarray((largest_component(last) > 0.5).numpy())
+        """(x, y, z) the largest piece that is labyrinth to the last stage."""
+        return self.mask(list(self.probability)[-1])
 
 
 @torch.inference_mode()
@@ -366,20 +358,15 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
     ExcludedError
         If nothing in the image is taken for a labyrinth.
     """
-    grid, shape = working_grid(image.shape, affine, model.spacing_mm)
-    indices = torch.stack(
-        torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in shape], indexing="ij"), -1
-    )
-    world = indices * model.spacing_mm + torch.tensor(grid[:3, 3], dtype=torch.float32)
-    smooth = voxel_averaged(image, affine, model.spacing_mm)
-    volume = sample(standardise(torch.from_numpy(smooth))[None, None], affine, world)
+    volume, grid = to_network(image, affine, model.spacing_mm)
     where = next(model.network.parameters()).device
     volume = volume.to(where)
     found: dict[str, torch.Tensor] = {}
     landmarks: dict[str, list[float]] = {}
     confidences: dict[str, float] = {}
     if model.kind == "joint":
-        logits, heat = _mirror_mean(model.network, volume, model.patch)
+        both = mirror_mean(partial(_both_heads, model.network), volume, model.patch)
+        logits, heat = both[: -len(LANDMARKS)], both[-len(LANDMARKS) :]
         found["joint"] = torch.softmax(logits, dim=0)[1]
         positions, shares = landmark_positions(_near(found["joint"], heat, model.spacing_mm))
         points = apply_affine(grid, positions.cpu().numpy())
@@ -397,20 +384,6 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
     return finding
 
 
-def working_grid(
-    shape: Sequence[int], affine: Affine, spacing_mm: float
-) -> tuple[Affine, tuple[int, int, int]]:
-    """RAS grid that covers an image, each side a multiple of eight voxels."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
-    reach = affine[:3, :3] @ corners + affine[:3, 3:]
-    size = np.ceil((reach.max(1) - reach.min(1)) / spacing_mm) + 1
-    padded = (np.ceil(size / 8) * 8).astype(int)
-    grid = np.diag([spacing_mm] * 3 + [1.0])
-    grid[:3, 3] = (reach.max(1) + reach.min(1)) / 2
-    grid[:3, 3] -= spacing_mm * (padded - 1) / 2
-    return grid, (int(padded[0]), int(padded[1]), int(padded[2]))
-
-
 def _near(probability: torch.Tensor, heat: torch.Tensor, spacing_mm: float) -> torch.Tensor:
     """Heatmaps (landmarks, x, y, z) without what lies far from the labyrinth that was found."""
     label = (largest_component(probability) > 0.5).cpu().numpy()
@@ -421,19 +394,5 @@ def _near(probability: torch.Tensor, heat: torch.Tensor, spacing_mm: float) -> t
     return heat.masked_fill(far, float("-inf"))
 
 
-def _mirror_mean(
-    network: torch.nn.Module, volume: torch.Tensor, patch: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean logits of a volume (1, x, y, z) as it is and mirrored left to right."""
-
-    def run(batch: torch.Tensor) -> torch.Tensor:
-        return torch.cat([part.float() for part in network(batch)], dim=1)
-
-    def whole(batch: torch.Tensor) -> torch.Tensor:
-        if max(batch.shape[2:]) <= LARGEST_PIECE:
-            return run(batch)
-        joined: Any = sliding_window_inference(batch, (patch,) * 3, 1, run, 0.5, mode="gaussian")
-        return joined  # type: ignore[no-any-return]
-
-    both = (whole(volume[None])[0] + whole(volume[None].flip(2))[0].flip(1)) / 2
-    return both[: -len(LANDMARKS)], both[-len(LANDMARKS) :]
+def _both_heads(network: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    return torch.cat([part.float() for part in network(batch)], dim=1)

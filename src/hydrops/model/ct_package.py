@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from hydrops.figures import PALETTE
 from hydrops.labels import LANDMARKS
 from hydrops.model.bundle import CARD, Bundle, verify_weights
 from hydrops.model.cases import Case, draw_folds, load_cases, specimens_in
-from hydrops.model.crossval import MEASURES, evaluate_cases
-from hydrops.model.ct import CtModel, CtOptions, find_labyrinth, load_ct_model
+from hydrops.model.crossval import MEASURES, Model, evaluate_cases
+from hydrops.model.ct import CtModel, CtOptions, load_ct_model
 from hydrops.model.network import NetworkOptions
 from hydrops.model.package import common_metadata, data_format, place_bundle, with_lists
 from hydrops.records import sha256_of_file
@@ -30,9 +30,9 @@ DATA_SOURCES = (
     "(CT, labels and landmarks).",
 )
 CAPTIONS = {
-    "overlays": "Best, median and worst specimen of the cross-validation, each by the network "
-    "that never saw it: CT with the expert's contour (dashed) and the model's.",
-    "boxes": "Each specimen of the cross-validation.",
+    "overlays": "Best, median and worst case of the cross-validation, each by the network that "
+    "never saw it: the image with the contour of the label (dashed) and the model's.",
+    "boxes": "Each case of the cross-validation.",
 }
 CLASSES = ("background", "labyrinth")
 
@@ -108,13 +108,37 @@ def evaluate_folds(options: CtOptions, folder: Path, weights: Sequence[Path]) ->
 def draw_folds_tested(
     options: CtOptions, folder: Path, weights: Sequence[Path], cases: pd.DataFrame, target: Path
 ) -> None:
-    """Draw the boxes, and the best, the median and the worst specimen, into a folder."""
-    last = cases.dropna(subset=["dice"]).groupby("specimen", sort=False).tail(1)
+    """See `draw_tested`."""
+    draw_tested(
+        cases,
+        lambda name: load_cases(folder, [name])[0],
+        lambda fold: _fold_model(options, weights[fold]),
+        target,
+    )
+
+
+def draw_tested(
+    cases: pd.DataFrame,
+    case_of: Callable[[str], Case],
+    model_of: Callable[[int], Model],
+    target: Path,
+) -> None:
+    """Draw the boxes, and the best, the median and the worst case tested, into a folder.
+
+    Parameters
+    ----------
+    cases
+        As `hydrops.model.crossval.evaluate_cases` returns them.
+    case_of, model_of
+        The case of a name, and the network of a fold.
+    """
+    tested = cases[cases["part"] == "test"].dropna(subset=["dice"])
+    last = tested.groupby("specimen", sort=False).tail(1)
     ranked = last.sort_values("dice", ascending=False).reset_index(drop=True)
-    shown = []
-    for row in ranked.iloc[[0, len(ranked) // 2, len(ranked) - 1]].itertuples():
-        case = load_cases(folder, [str(row.specimen)])[0]
-        shown.append((_fold_model(options, weights[int(row.fold)]), case, float(row.dice)))
+    shown = [
+        (model_of(int(row.fold)), case_of(str(row.specimen)), float(row.dice))
+        for row in ranked.iloc[[0, len(ranked) // 2, len(ranked) - 1]].itertuples()
+    ]
     target.mkdir(parents=True, exist_ok=True)
     draw_overlays(shown).savefig(target / "overlays.png", dpi=110)
     draw_boxes(cases).savefig(target / "boxes.png", dpi=110)
@@ -131,12 +155,12 @@ def _fold_model(options: CtOptions, weights: Path) -> CtModel:
     )
 
 
-def draw_overlays(models: Sequence[tuple[CtModel, Case, float]]) -> Figure:
+def draw_overlays(models: Sequence[tuple[Model, Case, float]]) -> Figure:
     """Cases as (model, case, Dice) in the order to show: two slices of each with both contours."""
     figure = Figure(figsize=(3.4 * len(models), 6.6), layout="constrained")
     panels = figure.subplots(2, len(models), squeeze=False)
     for column, (model, case, dice) in enumerate(models):
-        found = find_labyrinth(model, case.image, case.affine)
+        found = model.find(case.image, case.affine)
         voxel = np.linalg.norm(case.affine[:3, :3], axis=0)
         for row, axis in enumerate((2, 1)):
             panel = panels[row, column]
@@ -154,20 +178,21 @@ def draw_overlays(models: Sequence[tuple[CtModel, Case, float]]) -> Figure:
                 panel.contour(found.label[cut].T, [0.5], colors="#56b4e9", linewidths=1.2)
             panel.set(xticks=[], yticks=[])
         panels[0, column].set_title(f"{case.name}, Dice {dice:.3f}", fontsize=10)
-    panels[0, 0].set_ylabel("most of the labyrinth, axial", fontsize=9)
-    panels[1, 0].set_ylabel("and across", fontsize=9)
+    panels[0, 0].set_ylabel("most of it, third axis", fontsize=9)
+    panels[1, 0].set_ylabel("second axis", fontsize=9)
     return figure
 
 
 def draw_boxes(cases: pd.DataFrame) -> Figure:
-    """Dice, distances and landmark errors of every specimen, by variant."""
+    """Dice, distances and landmark errors of every case, by variant, or by part of two."""
     shown = [m for m in ("dice", "hausdorff95_mm", "landmark_mm") if m in cases]
     figure = Figure(figsize=(3.6 * len(shown), 3.8), layout="constrained")
     names = {"dice": "Dice", "hausdorff95_mm": "95 % Hausdorff distance, mm",
              "landmark_mm": "landmark error, mm"}  # fmt: skip
     rng = np.random.default_rng(0)
+    by = "variant" if cases["part"].nunique() < 2 else "part"
     for panel, measure in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
-        groups = [(str(v), p[measure].dropna()) for v, p in cases.groupby("variant", sort=False)]
+        groups = [(str(v), p[measure].dropna()) for v, p in cases.groupby(by, sort=False)]
         panel.boxplot(
             [values for _, values in groups],
             widths=0.5,
@@ -181,6 +206,17 @@ def draw_boxes(cases: pd.DataFrame) -> Figure:
         panel.set_ylabel(names[measure])
         panel.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def place_pictures(bundle: Bundle, pictures: Sequence[Path]) -> str:
+    """Put pictures beside a bundle's card; returns the Markdown that shows them."""
+    folder = (bundle.folder / CARD).parent
+    shown = []
+    for picture in pictures:
+        (folder / picture.name).write_bytes(picture.read_bytes())
+        caption = CAPTIONS[picture.stem]
+        shown.append(f"![{caption}]({picture.name})\n\n{caption}\n")
+    return "\n".join(shown)
 
 
 def write_ct_card(
@@ -198,13 +234,7 @@ def write_ct_card(
         What a person adds, Markdown; may be empty.
     """
     training: dict[str, Any] = bundle.metadata["training"]
-    folder = (bundle.folder / CARD).parent
-    shown = []
-    for picture in pictures:
-        (folder / picture.name).write_bytes(picture.read_bytes())
-        caption = CAPTIONS[picture.stem]
-        shown.append(f"![{caption}]({picture.name})\n\n{caption}\n")
-    table = summary[summary["measure"].isin(MEASURES)].drop(columns="model").round(4)
+    table = summary[summary["measure"].isin(MEASURES)].drop(columns=["model", "part"]).round(4)
     tests = "" if comparison.empty else f"\n{comparison.round(5).to_markdown(index=False)}\n"
     steps = " + ".join(str(phase["steps"]) for phase in training["phases"])
     landmarks = ", ".join(bundle.metadata["landmarks"]) or "none"
@@ -231,7 +261,7 @@ weights were trained the same way on all specimens, so there is no test of these
 
 {table.astype(object).fillna("").to_markdown(index=False)}
 {tests}
-{chr(10).join(shown)}
+{place_pictures(bundle, pictures)}
 {notes}
 ## Limits
 

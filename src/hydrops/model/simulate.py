@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -23,6 +22,7 @@ from scipy import ndimage
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.labelled import read_label
 from hydrops.model.preprocess import prepare
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, ear_from_label, mirrored
 from hydrops.phantom.signal import PERILYMPH_MMOL, R1_PER_MMOL_S
@@ -66,15 +66,12 @@ def load_specimens(folder: Path, names: Sequence[str]) -> list[Specimen]:
         rows = table[table.specimen == name].set_index("landmark")
         if not path.is_file() or rows.empty:
             raise HydropsError(f"{path}: no label or no landmarks for specimen {name}")
-        image = nib.load(path)
-        label = np.asarray(image.dataobj)
-        if not np.isin(np.unique(label), (0, 1)).all() or not label.any():
-            raise HydropsError(f"{path}: a label must hold 0 and 1; is this the image?")
+        label, affine = read_label(path)
         points = {
             SPECIMEN_LANDMARKS[str(key)]: row.to_numpy(dtype=float)
             for key, row in rows[["x_ras_mm", "y_ras_mm", "z_ras_mm"]].iterrows()
         }
-        specimens.append(Specimen(name, str(rows.side.iloc[0]), label > 0, image.affine, points))
+        specimens.append(Specimen(name, str(rows.side.iloc[0]), label, affine, points))
     return specimens
 
 

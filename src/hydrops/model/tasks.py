@@ -13,6 +13,8 @@ from hydrops.errors import HydropsError
 
 #: Kinds of models that are trained on labelled CT, fold by fold.
 CT_KINDS = ("joint", "cascade")
+#: Kinds that are cross-validated on labelled images.
+FOLD_KINDS = (*CT_KINDS, "lesion")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Training:
     def on_ct(self) -> bool:
         """Whether it is trained on labelled CT."""
         return self.kind in CT_KINDS
+
+    @property
+    def in_folds(self) -> bool:
+        """Whether it is cross-validated on labelled images."""
+        return self.kind in FOLD_KINDS
 
 
 def find_training(config: Mapping[str, Any]) -> Training:
@@ -45,4 +52,9 @@ def find_training(config: Mapping[str, Any]) -> Training:
         there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
         raise HydropsError(f"{path}: no model of that name is configured; there are: {there}")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Training(name, path, str(values.get("kind", "paired")), int(values.get("folds", 0)))
+    return Training(name, path, read_kind(path), int(values.get("folds", 0)))
+
+
+def read_kind(path: Path) -> str:
+    """Kind of the model that a configuration file is of."""
+    return str(yaml.safe_load(path.read_text(encoding="utf-8")).get("kind", "paired"))

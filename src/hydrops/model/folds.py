@@ -1,0 +1,65 @@
+"""Test and package what was trained fold by fold, whatever kind of model a configuration is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from hydrops.model.bundle import Bundle
+from hydrops.model.cases import specimens_in
+from hydrops.model.crossval import compare_parts, compare_variants, summarise_folds
+from hydrops.model.ct_package import (
+    draw_folds_tested,
+    evaluate_folds,
+    write_ct_bundle,
+    write_ct_card,
+)
+from hydrops.model.fold_training import load_options
+from hydrops.model.lesion import LesionOptions
+from hydrops.model.lesion_package import (
+    draw_lesion_folds,
+    evaluate_lesion_folds,
+    write_lesion_bundle,
+    write_lesion_card,
+)
+
+
+def evaluate_parts(
+    configuration: Path, specimens: Path, weights: Sequence[Path], pictures: Path
+) -> dict[str, pd.DataFrame]:
+    """Tables cases, summary and comparison of all folds; the pictures go into a folder.
+
+    The comparison is of a cascade's stages with each other, of a lesion's training with its test.
+    """
+    options = load_options(configuration)
+    if isinstance(options, LesionOptions):
+        cases = evaluate_lesion_folds(options, weights)
+        draw_lesion_folds(options, weights, cases, pictures)
+        comparison = compare_parts(cases)
+    else:
+        cases = evaluate_folds(options, specimens, weights)
+        draw_folds_tested(options, specimens, weights, cases, pictures)
+        comparison = compare_variants(cases)
+    return {"cases": cases, "summary": summarise_folds(cases), "comparison": comparison}
+
+
+def package_folds(
+    configuration: Path,
+    specimens: Path,
+    weights: Path,
+    models_dir: Path,
+    tables: Mapping[str, pd.DataFrame],
+    pictures: Sequence[Path],
+    notes: str,
+) -> Bundle:
+    """Make the bundle of the network that was trained on all cases, with its card."""
+    options = load_options(configuration)
+    if isinstance(options, LesionOptions):
+        bundle = write_lesion_bundle(options, weights, models_dir)
+        write_lesion_card(bundle, tables["summary"], tables["comparison"], pictures, notes)
+    else:
+        bundle = write_ct_bundle(options, specimens_in(specimens), weights, models_dir)
+        write_ct_card(bundle, tables["summary"], tables["comparison"], pictures, notes)
+    return bundle

@@ -1,0 +1,69 @@
+"""An image of any orientation and voxel size, as a network that knows its own voxels sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.inferers.utils import sliding_window_inference
+
+from hydrops.model.augment import sample, standardise, voxel_averaged
+
+Affine = npt.NDArray[np.float64]
+FloatGrid = npt.NDArray[np.float32]
+
+#: Edge of the largest grid that is segmented in one piece, voxels.
+LARGEST_PIECE = 96
+
+
+def working_grid(
+    shape: Sequence[int], affine: Affine, spacing_mm: float
+) -> tuple[Affine, tuple[int, int, int]]:
+    """RAS grid that covers an image, each side a multiple of eight voxels."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
+    reach = affine[:3, :3] @ corners + affine[:3, 3:]
+    size = np.ceil((reach.max(1) - reach.min(1)) / spacing_mm) + 1
+    padded = (np.ceil(size / 8) * 8).astype(int)
+    grid = np.diag([spacing_mm] * 3 + [1.0])
+    grid[:3, 3] = (reach.max(1) + reach.min(1)) / 2
+    grid[:3, 3] -= spacing_mm * (padded - 1) / 2
+    return grid, (int(padded[0]), int(padded[1]), int(padded[2]))
+
+
+def to_network(image: FloatGrid, affine: Affine, spacing_mm: float) -> tuple[torch.Tensor, Affine]:
+    """An image (1, x, y, z) on RAS axes in the network's voxels, standardised, and its grid.
+
+    It is interpolated once, smoothed as larger voxels would.
+    """
+    grid, shape = working_grid(image.shape, affine, spacing_mm)
+    indices = torch.stack(
+        torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in shape], indexing="ij"), -1
+    )
+    world = indices * spacing_mm + torch.tensor(grid[:3, 3], dtype=torch.float32)
+    smooth = voxel_averaged(image, affine, spacing_mm)
+    return sample(standardise(torch.from_numpy(smooth))[None, None], affine, world), grid
+
+
+def mirror_mean(
+    run: Callable[[torch.Tensor], torch.Tensor], volume: torch.Tensor, patch: int
+) -> torch.Tensor:
+    """Mean of what a network gives for a volume (1, x, y, z) as it is and mirrored left to right.
+
+    Parameters
+    ----------
+    run
+        (batch, 1, x, y, z) to (batch, channels, x, y, z).
+    patch
+        Edge of the pieces in which a large volume is read, voxels.
+    """
+
+    def whole(batch: torch.Tensor) -> torch.Tensor:
+        if max(batch.shape[2:]) <= LARGEST_PIECE:
+            return run(batch)
+        joined: Any = sliding_window_inference(batch, (patch,) * 3, 1, run, 0.5, mode="gaussian")
+        return joined  # type: ignore[no-any-return]
+
+    return (whole(volume[None])[0] + whole(volume[None].flip(2))[0].flip(1)) / 2
