@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import Affine, FloatGrid, crop_affine
+from hydrops.images import Affine, FloatGrid, crop_affine, cube_affine
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
 from hydrops.measure import organ_volumes
 from hydrops.model.bundle import WEIGHTS, find_bundle
@@ -137,7 +137,7 @@ def test_a_real_ear_is_whole_and_its_nerve_canal_left_out(
     segmenter: Segmenter, shared_data: Path
 ) -> None:
     picture = segment_real_ear(segmenter, shared_data / "inner-ear-t2" / "left.nii.gz")
-    volumes = organ_volumes(picture.fractions, grid())
+    volumes = organ_volumes(picture.fractions, cube_affine(grid()))
     # Volumes of human labyrinths on MRI and CT: 140 to 265 mm3 in all.
     assert 140 < volumes[LABYRINTH][0] < 280
     centres = {

@@ -20,7 +20,7 @@ from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
 from hydrops.phantom.cohort import Examination, examine
-from hydrops.phantom.head import ear_fractions, truth_fractions
+from hydrops.phantom.head import ear_fractions
 from hydrops.records import read_record, run_stage
 from hydrops.statistics import bland_altman, icc_2_1
 
@@ -100,8 +100,6 @@ def summarise(ears: pd.DataFrame, half_width: float | None = None) -> pd.DataFra
                 else f"{(np.abs(ours - truth) <= half_width).mean():.1%}",
                 "TFS Dice": round(float(measured["tfs_dice"].mean()), 4),
                 "ELS Dice": round(float(measured["els_dice"].mean()), 4),
-                "TFS Dice at 0.5 mm": round(float(measured["tfs_dice_fine"].mean()), 4),
-                "ELS Dice at 0.5 mm": round(float(measured["els_dice_fine"].mean()), 4),
                 "landmark error, mm": round(float(measured["landmark_mm"].mean()), 3),
                 "largest landmark error, mm": round(float(measured["landmark_max_mm"].max()), 3),
             }
@@ -179,7 +177,6 @@ def _compare(
     examination: Examination, ear: Ear, unit: Unit, side: str, paths: Paths, model: str
 ) -> dict[str, object]:
     fractions, affine = load_fractions(paths.segmentation(unit, side, "probseg", model))
-    truth = truth_fractions(examination.head, side, fractions.shape[1:], affine)
     # On the voxels that the scanner made, as published figures are; their labels are majorities.
     shape = examination.images["MRC"].shape
     there, region = ear_fractions(examination.head, side, shape, examination.affine)
@@ -201,8 +198,6 @@ def _compare(
         "tfs_mm3_true": ear.volumes_mm3()[LABYRINTH][0],
         "tfs_dice": _dice(acquired[1:].sum(0) > 0.5, there[1:].sum(0) > 0.5),
         "els_dice": _dice(acquired[2::2].sum(0) > 0.5, there[2::2].sum(0) > 0.5),
-        "tfs_dice_fine": _dice(fractions[0] < 0.5, truth[0] < 0.5),
-        "els_dice_fine": _dice(fractions[2::2].sum(0) > 0.5, truth[2::2].sum(0) > 0.5),
         "landmark_mm": float(np.mean(errors)) if errors else np.nan,
         "landmark_max_mm": max(errors, default=np.nan),
     }

@@ -81,7 +81,7 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
         "roles": ["MRC", "HYDROPSMi2"],
         "optional_roles": ["HYDROPSMi2"],
         "landmarks": list(LANDMARKS) if options.network.architecture == "dual" else [],
-        "spacing_mm": [CROP_SPACING_MM] * 3,
+        "spacing_mm": list(CROP_SPACING_MM),
         "network_data_format": data_format("MR", CHANNELS, LABELS, patch, (-2.0, 2.0)),
     }
 
@@ -196,8 +196,9 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
 {bundle.metadata["description"]}.
 Research only; not a medical device.
 
-- **In**: MRC and, optionally, HYDROPS-Mi2 of one ear, {CROP_SHAPE[0]} voxels of
-  {CROP_SPACING_MM} mm along R, A and S; without HYDROPS-Mi2 no endolymph is given.
+- **In**: MRC and, optionally, HYDROPS-Mi2 of one ear, {" x ".join(map(str, CROP_SHAPE))}
+  voxels of {" x ".join(map(str, CROP_SPACING_MM))} mm along R, A and S; without HYDROPS-Mi2 no
+  endolymph is given.
 - **Out**: volume fractions of {", ".join(LABELS[1:])}; landmarks:
   {", ".join(bundle.metadata["landmarks"]) or "none"}.
 - **Weights**: sha256 `{bundle.sha256}`.
@@ -216,8 +217,8 @@ contrast is drawn anew at every step (seed {training["seed"]}): {phases}
 Measured **on simulation**, by `snakemake evaluate`, through registration, location, segmentation
 and measurement of whole simulated heads that training never saw. "specimen" ears have the anatomy
 of real labyrinths kept out of training. ICC, mean absolute error, bias and limits of agreement
-are those of the EH volume ratio of the labyrinth. Dice is that of the anatomy's majority labels,
-on the voxels that the scanner made (0.5 x 0.5 x 1.0 mm) and on those of the network (0.5 mm).
+are those of the EH volume ratio of the labyrinth. Dice is that of the anatomy's majority labels
+on the voxels that the scanner made (0.5 x 0.5 x 1.0 mm).
 
 {summary.to_markdown(index=False)}
 
