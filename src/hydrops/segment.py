@@ -40,7 +40,8 @@ class Segmenter:
     """A loaded network, ready for one ear after another.
 
     `levels` calibrates how much of the fluid is endolymph; without it the network's word stands.
-    `novelty` says what the model knows; without it nothing is refused for being unlike it.
+    `novelty` says what the model knows; without it nothing is refused for being unlike it. `half`
+    is whether its convolutions are computed in bfloat16, as they were in training.
     """
 
     bundle: Bundle
@@ -48,6 +49,7 @@ class Segmenter:
     device: torch.device
     levels: FluidLevels | None
     novelty: Novelty | None
+    half: bool
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def computes_in_half(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; a CPU without them would only be slower."""
+    if device.type == "cuda":
+        return True
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Segmenter:
     """Load a bundle's network; only weights are read from its file, never code.
 
@@ -148,6 +158,7 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
         where,
         None if levels is None else FluidLevels(**levels),
         None if known is None else Novelty(**known),
+        computes_in_half(where),
     )
 
 
@@ -172,9 +183,7 @@ def run_network(segmenter: Segmenter, channels: torch.Tensor) -> NetworkFinding:
         If there is nothing in them that the network takes for an ear.
     """
     batch = channels[None].to(segmenter.device, memory_format=torch.channels_last_3d)
-    with torch.autocast(
-        segmenter.device.type, torch.bfloat16, enabled=segmenter.device.type == "cuda"
-    ):
+    with torch.autocast(segmenter.device.type, torch.bfloat16, enabled=segmenter.half):
         logits, heat = segmenter.network(batch)
     probabilities = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
     if heat is None:
