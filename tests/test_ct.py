@@ -198,7 +198,7 @@ def test_levels_change_inside_or_around_the_labyrinth_and_never_in_bone(
     part: str, changes: str
 ) -> None:
     i, j, _ = np.indices((24, 24, 24))
-    label, dark = np.hypot(i - 6, j - 6) < 4, np.hypot(i - 17, j - 17) < 4
+    label, dark = np.hypot(i - 12, j - 12) < 4, np.hypot(i - 18, j - 12) < 1.6
     image = np.where(label | dark, -1.0, 1.0).astype(np.float32)
     case = Case("made", "left", image, label, np.diag([0.5] * 3 + [1.0]), np.zeros((3, 3)))
     prepared = prepare_case(case, 0.5)
