@@ -63,7 +63,9 @@ class EarPicture:
         By organ, the voxel height of its representative slice and that slice's number in the MRC;
         an organ that is left out is shown where it is largest.
     ratios
-        EH volume ratio by organ, to be written beside the picture.
+        EH ratio by organ, to be written beside the picture.
+    measure
+        Which ratio, volume or area.
     """
 
     mrc: FloatGrid
@@ -72,6 +74,7 @@ class EarPicture:
     landmarks: npt.NDArray[np.float64]
     slices: dict[str, tuple[int, int]] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
+    measure: str = "volume"
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def load_picture(
                          int(row.representative_slice))
         for row in measured.dropna(subset=["representative_slice"]).itertuples()
     }  # fmt: skip
-    ratios = measured.dropna(subset=["eh_volume_ratio"]).set_index("organ")["eh_volume_ratio"]
+    measure = "volume" if measured["eh_volume_ratio"].notna().any() else "area"
+    ratios = measured.set_index("organ")[f"eh_{measure}_ratio"].dropna()
     return EarPicture(
         in_cubes(mrc),
         mi2,
@@ -126,6 +130,7 @@ def load_picture(
         (points @ np.linalg.inv(affine).T)[:, :3],
         slices,
         {str(organ): float(ratio) for organ, ratio in ratios.items()},
+        measure,
     )
 
 
@@ -178,7 +183,7 @@ def draw_ear_overlay(picture: EarPicture, title: str) -> Figure:
             _contour(panel, np.take(endolymph, view.index, view.axis), ENDOLYMPH_COLOUR)
         _show(panels[1][3], _coloured(organs, endolymph), whole)
         panels[1][0].set_ylabel("HYDROPS-Mi2", fontsize=10)
-    _write_words(figure, title, picture.ratios, rows)
+    _write_words(figure, title, picture, rows)
     return figure
 
 
@@ -291,14 +296,15 @@ def _coloured(organs: FloatGrid, endolymph: FloatGrid) -> npt.NDArray[np.float64
     return np.asarray(picture * (1 - inside) + np.array(to_rgb(ENDOLYMPH_COLOUR)) * inside)
 
 
-def _write_words(figure: Figure, title: str, ratios: dict[str, float], rows: int) -> None:
+def _write_words(figure: Figure, title: str, picture: EarPicture, rows: int) -> None:
+    ratios = picture.ratios
     height = float(figure.get_size_inches()[1])
     figure.text(0.01, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", va="top")
     if ratios:
         parts = [f"{o.replace('_', ' ')} {ratios[o]:.2f}" for o in ORGANS if o in ratios]
         if LABYRINTH in ratios:
             parts.insert(0, f"whole {ratios[LABYRINTH]:.2f}")
-        words = "EH volume ratio: " + ", ".join(parts)
+        words = f"EH {picture.measure} ratio: " + ", ".join(parts)
     else:
         words = "no EH ratio was measured"
     figure.text(0.01, 1 - 0.36 / height, words, fontsize=10, va="top", color="#333333")

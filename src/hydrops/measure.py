@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,19 +72,21 @@ def measure_session(
         if side not in segmented.numbers:
             continue
         fractions, affine = load_fractions(paths.segmentation(unit, side, "probseg", model))
-        reason = implausible(fractions, affine, options)
+        known = segmented.numbers[side]["organs"]
+        reason = implausible(fractions, affine, options, known)
         if reason is not None:
             result.excluded_sides[side] = f"{side} ear: {reason}"
             continue
         with_endolymph = bool(segmented.numbers[side]["endolymph"])
-        slices = _on_acquired_slices(fractions, affine, mrc_image, unit, paths)
+        slices = on_acquired_slices(fractions, affine, mrc_image, unit, paths)
         identity = {
             "participant_id": unit.participant,
             "session_id": unit.session,
             "side": side,
             "model": model,
         }
-        ears += [identity | row for row in ear_rows(fractions, affine, with_endolymph, slices)]
+        rows = ear_rows(fractions, affine, with_endolymph, slices, known)
+        ears += [identity | row for row in rows]
         landmarks = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
         marks += [
             identity
@@ -109,20 +112,32 @@ def load_fractions(path: Path) -> tuple[FloatGrid, Affine]:
     return np.ascontiguousarray(fractions), image.affine
 
 
-def implausible(fractions: FloatGrid, affine: Affine, options: MeasureOptions) -> str | None:
-    """Why a segmentation cannot be a whole inner ear, or None."""
+def implausible(
+    fractions: FloatGrid,
+    affine: Affine,
+    options: MeasureOptions,
+    known: Collection[str] = ORGANS,
+) -> str | None:
+    """Why a segmentation cannot be a whole inner ear, or None.
+
+    Parameters
+    ----------
+    known
+        Organs that the model finds; without all of them there is no least total.
+    """
     fluid = fractions[1:].sum(0)
     total = float(fluid.sum()) * _voxel_mm3(affine)
     inner = float(fluid[1:-1, 1:-1, 1:-1].sum()) * _voxel_mm3(affine)
     if total > 0 and (total - inner) / total > options.max_border_share:
         return "the labyrinth is cut by the edge of the field of view"
     low, high = options.tfs_range_mm3
+    low = low if set(known) == set(ORGANS) else 0.0
     if not low <= total <= high:
         return (
             f"a total fluid space of {total:.0f} mm3 is not plausible "
             f"({low:.0f} to {high:.0f} mm3): look at the scan"
         )
-    missing = [o for o in ORGANS if organ_volumes(fractions, affine)[o][0] < 1.0]
+    missing = [o for o in known if organ_volumes(fractions, affine)[o][0] < 1.0]
     if missing:
         return f"no {missing[0].replace('_', ' ')} was found"
     return None
@@ -166,23 +181,35 @@ class AcquiredSlices:
 
 
 def ear_rows(
-    fractions: FloatGrid, affine: Affine, with_endolymph: bool, slices: AcquiredSlices
+    fractions: FloatGrid,
+    affine: Affine,
+    with_endolymph: bool,
+    slices: AcquiredSlices,
+    known: Collection[str] = ORGANS,
 ) -> list[dict[str, Any]]:
     """One row for each organ and one for the labyrinth; what is undefined is None.
 
     The EH area ratio (Cho et al. 2020, Methods) is the share of pixels with negative HYDROPS-Mi2
     in the organ's region on its representative slice; it is defined for cochlea and vestibule.
+
+    Parameters
+    ----------
+    with_endolymph
+        Whether the fractions tell endolymph from perilymph.
+    known
+        Organs that the model finds; the labyrinth is known where all are.
     """
     rows = []
     for organ, (tfs, els) in organ_volumes(fractions, affine).items():
+        found = organ in known or (organ == LABYRINTH and set(known) == set(ORGANS))
         number, area = (None, None)
-        if organ in GRADE_THRESHOLDS:
+        if organ in GRADE_THRESHOLDS and found:
             number, area = _area_ratio(organ, slices)
         ratio = els / tfs if with_endolymph and tfs > 0 else None
         rows.append(
             {
                 "organ": organ,
-                "tfs_mm3": tfs,
+                "tfs_mm3": tfs if found else None,
                 "els_mm3": els if with_endolymph else None,
                 "eh_volume_ratio": ratio,
                 "eh_area_ratio": area,
@@ -209,7 +236,8 @@ def representative_slice(organ: str, organs: npt.NDArray[np.uint8]) -> int | Non
     After Cho et al. 2020: the cochlea's is the slice with the greatest height of the modiolus,
     taken as the slice on which the cochlea, hollow filled, is longest; the vestibule's the lowest
     on which the ring of the lateral canal is seen over more than `RING_DEGREES`, looked for
-    around the hole that canal and vestibule enclose.
+    around the hole that canal and vestibule enclose; without canals, or such a ring, the slice on
+    which the vestibule is largest.
     """
     if organ == "cochlea":
         lengths = [_length(organs[:, :, z] == 1) for z in range(organs.shape[2])]
@@ -254,14 +282,22 @@ def _area_ratio(organ: str, slices: AcquiredSlices) -> tuple[int | None, float |
     return number, float((slices.mi2[:, :, z][region] < 0).mean())
 
 
-def _on_acquired_slices(
+def on_acquired_slices(
     fractions: FloatGrid,
     affine: Affine,
     mrc: nib.Nifti1Image,
     unit: Unit,
     paths: Paths,
 ) -> AcquiredSlices:
-    """Bring the organs onto the MRC's own voxels around the ear, lowest slice first."""
+    """Bring the organs onto the MRC's own voxels around the ear, lowest slice first.
+
+    Parameters
+    ----------
+    fractions, affine
+        (7, x, y, z) volume fractions on their grid.
+    mrc
+        The session's MRC; HYDROPS-Mi2 is read from where `register` left it.
+    """
     organs = np.stack([fractions[0], *(fractions[i] + fractions[i + 1] for i in (1, 3, 5))])
     region, part = part_under(fractions.shape[1:], affine, mrc.shape[:3], mrc.affine)
     shape = tuple(r.stop - r.start for r in region)

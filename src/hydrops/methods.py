@@ -63,6 +63,16 @@ def methods_section(bundle: Bundle) -> str:
         else ""
     )
     spacing = " x ".join(map(str, CROP_SPACING_MM))
+    network = (
+        f"A paired 3D U-Net [4, 5] in MONAI {_version('monai')} [6] and PyTorch "
+        f"{_version('torch')} [7], MRC and HYDROPS-Mi2 in, gave the volume fraction of endolymph "
+        "and perilymph in each organ and the landmarks. The EH volume ratio is endolymph over "
+        "total fluid, both as sums of fractions."
+        if bundle.endolymph
+        else f"Three VGG-19 fronts on consecutive slices of the MRC [8] in PyTorch "
+        f"{_version('torch')} [7] gave the regions of {' and '.join(bundle.organs)}; they tell "
+        "nothing of endolymph, so there is no EH volume ratio."
+    )
     return page.section(
         "methods",
         "Methods",
@@ -76,13 +86,9 @@ def methods_section(bundle: Bundle) -> str:
             f"mean labyrinth and cut out at {spacing} mm."
         ),
         page.paragraph(
-            "A paired 3D U-Net [4, 5] in MONAI "
-            f"{_version('monai')} [6] and PyTorch {_version('torch')} [7], MRC and HYDROPS-Mi2 in, "
-            "gave the volume fraction of endolymph and perilymph in each organ and the landmarks. "
-            "The EH volume ratio is endolymph over total fluid, both as sums of fractions."
-            f"{calibrated} The EH area ratio [8] is the share of pixels with negative HYDROPS-Mi2 "
-            "in the organ's region on its representative slice; its grades follow Nakashima "
-            "et al. [9]."
+            f"{network}{calibrated} The EH area ratio [8] is the share of pixels with negative "
+            "HYDROPS-Mi2 in the organ's region on its representative slice; its grades follow "
+            "Nakashima et al. [9]."
         ),
         page.paragraph(
             "Two ears of a person are not independent: groups were compared by each participant's "

@@ -143,6 +143,8 @@ def write_report(
 def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     """One row an ear with what tells whether to trust it, and why to look at it.
 
+    The ratio is that of the labyrinth; an ear without any ratio, of volumes or areas, is looked at.
+
     Columns: participant_id, session_id, side, tfs_mm3, eh_volume_ratio, uncertainty (entropy in
     the fluid, 0 to 1), rotation_deg and translation_mm (largest between series), look_first (why,
     or empty).
@@ -168,7 +170,9 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[*KEYS, "side", *numbers])
     table[numbers] = table[numbers].astype(float)
     limit = _unusual(table["uncertainty"].to_numpy(float))
-    table["look_first"] = [_why_look(row, limit) for _, row in table.iterrows()]
+    rated = ears[ears[[RATIO, "eh_area_ratio"]].notna().any(axis=1)]
+    with_ratio = set(rated[[*KEYS, "side"]].astype(str).itertuples(index=False, name=None))
+    table["look_first"] = [_why_look(row, limit, with_ratio) for _, row in table.iterrows()]
     return table
 
 
@@ -188,15 +192,16 @@ def _unusual(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
     return middle + UNUSUAL_DEVIATIONS * max(spread, 0.005)
 
 
-def _why_look(row: pd.Series, limit: float) -> str:
+def _why_look(row: pd.Series, limit: float, with_ratio: set[tuple[str, ...]]) -> str:
     reasons = []
-    if not USUAL_TFS_MM3[0] <= row["tfs_mm3"] <= USUAL_TFS_MM3[1]:
+    low, high = USUAL_TFS_MM3
+    if row["tfs_mm3"] < low or row["tfs_mm3"] > high:
         reasons.append("unusual volume")
     if row["uncertainty"] > limit:
         reasons.append("uncertain segmentation")
     if row["rotation_deg"] > USUAL_ROTATION_DEG or row["translation_mm"] > USUAL_TRANSLATION_MM:
         reasons.append("much motion between series")
-    if pd.isna(row[RATIO]):
+    if (row[KEYS[0]], row[KEYS[1]], row["side"]) not in with_ratio:
         reasons.append("no EH ratio (MRC alone)")
     return ", ".join(reasons)
 
@@ -523,7 +528,7 @@ def _entries(cohort: _Cohort, quality: pd.DataFrame) -> list[str]:
         out = _exclusion_words(cohort.exclusions, unit)
         measured = marked[marked[RATIO].notna()]
         summary = ", ".join(f"{r.side} {r.eh_volume_ratio:.2f}" for r in measured.itertuples())
-        title = f"{unit.name}: {summary or ('no EH ratio' if len(rows) else 'excluded')}"
+        title = f"{unit.name}: {summary or ('no EH volume ratio' if len(rows) else 'excluded')}"
         title += f" (look: {remarks})" if remarks else ""
         details = rows.drop(columns=[*KEYS, "model"]).replace({"organ": ORGAN_NAMES})
         entries.append(

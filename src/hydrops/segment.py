@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from scipy import ndimage
 
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import save_image
-from hydrops.labels import LABELS, LANDMARKS, SIDES
-from hydrops.model.architectures import build_network, fast_layout
+from hydrops.labels import LABELS, LANDMARKS, SIDES, endolymph_code, perilymph_code
+from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.bundle import Bundle, read_bundle, verify_weights
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.inhearit import SLICE_ORGANS, fractions_of_side
 from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.novelty import Novelty, ear_features
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
@@ -31,6 +33,8 @@ FloatGrid = npt.NDArray[np.float32]
 
 #: How far beyond the surface of the labyrinth its partial volume reaches, voxels.
 RIM_VOXELS = 2
+#: Volume of a voxel of a crop, mm3.
+VOXEL_MM3 = prod(CROP_SPACING_MM)
 #: Least volume of the largest piece for it to be taken for an ear, mm3.
 LEAST_EAR_MM3 = 20.0
 
@@ -42,6 +46,7 @@ class Segmenter:
     `levels` calibrates how much of the fluid is endolymph; without it the network's word stands.
     `novelty` says what the model knows; without it nothing is refused for being unlike it. `half`
     is whether its convolutions are computed in bfloat16, as they were in training.
+    `sided` as in `hydrops.model.architectures.Architecture`.
     """
 
     bundle: Bundle
@@ -50,6 +55,7 @@ class Segmenter:
     levels: FluidLevels | None
     novelty: Novelty | None
     half: bool
+    sided: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,8 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
     bundle = read_bundle(folder)
     weights = verify_weights(bundle)
     _check_crop(bundle)
-    network = build_network(NetworkOptions.from_dict(bundle.metadata["network"]))
+    options = NetworkOptions.from_dict(bundle.metadata["network"])
+    network = build_network(options)
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except RuntimeError as error:
@@ -159,6 +166,7 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
         None if levels is None else FluidLevels(**levels),
         None if known is None else Novelty(**known),
         computes_in_half(where),
+        find_architecture(options).sided,
     )
 
 
@@ -174,8 +182,12 @@ def _check_crop(bundle: Bundle) -> None:
 
 
 @torch.inference_mode()
-def run_network(segmenter: Segmenter, channels: torch.Tensor) -> NetworkFinding:
-    """Segment a right ear's channels (3, x, y, z), see `hydrops.model.preprocess.prepare`.
+def run_network(
+    segmenter: Segmenter, channels: torch.Tensor, side: str = "right"
+) -> NetworkFinding:
+    """Segment an ear's channels (3, x, y, z), see `hydrops.model.preprocess.prepare`.
+
+    The ear is a right one, mirrored if need be, unless the network has classes for either side.
 
     Raises
     ------
@@ -190,7 +202,10 @@ def run_network(segmenter: Segmenter, channels: torch.Tensor) -> NetworkFinding:
         positions, confidences = torch.zeros((0, 3)), torch.zeros(0)
     else:
         positions, confidences = landmark_positions(heat[0].float().cpu())
-    fractions = keep_labyrinth(probabilities, float(np.prod(CROP_SPACING_MM)))
+    if segmenter.sided:
+        fractions = keep_organs(fractions_of_side(probabilities, side), VOXEL_MM3)
+    else:
+        fractions = keep_labyrinth(probabilities, VOXEL_MM3)
     shares = confidences.numpy()
     features = ear_features(channels[0].numpy(), fractions, shares, _doubt(fractions))
     return NetworkFinding(fractions, positions.numpy(), shares, features)
@@ -201,7 +216,8 @@ def segment_ear(
 ) -> EarSegmentation:
     """Segment one ear on the crop grid (axes near R, A, S; `hydrops.model.geometry`).
 
-    The network knows right ears; a left one is mirrored on its way in and back on its way out.
+    Unless it has classes for either side, the network knows right ears; a left one is mirrored on
+    its way in and back on its way out.
     Where the endolymph lies is the network's finding, how much of it there is that of the signal
     (`hydrops.model.unmix`). Without HYDROPS-Mi2 nothing sets endolymph apart: its fractions are
     zero and all fluid counts as perilymph.
@@ -212,7 +228,7 @@ def segment_ear(
         If there is nothing in the crop that the network takes for an ear, the ear is too unlike
         those of the training, or HYDROPS-Mi2 shows no perilymph that gadolinium has reached.
     """
-    flip = side == "left"
+    flip = side == "left" and not segmenter.sided
     images = [None if i is None else torch.from_numpy(_turned(i, flip)) for i in (mrc, mi2)]
     if images[0] is None:
         raise ValueError("an ear cannot be segmented without MRC")
@@ -222,7 +238,7 @@ def segment_ear(
         raise ExcludedError(
             "hardly any gadolinium has reached the perilymph, so endolymph cannot be told from it"
         )
-    found = run_network(segmenter, channels)
+    found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
     fractions, level = found.fractions, None
     if enhancement is None:
@@ -288,6 +304,24 @@ def keep_labyrinth(probabilities: FloatGrid, voxel_mm3: float) -> FloatGrid:
     return np.asarray(fractions, np.float32)
 
 
+def keep_organs(fractions: FloatGrid, voxel_mm3: float) -> FloatGrid:
+    """As `keep_labyrinth`, `SLICE_ORGANS` each for itself: slice by slice they need not touch.
+
+    Raises
+    ------
+    ExcludedError
+        If the largest piece of either is too small.
+    """
+    kept = np.zeros_like(fractions)
+    for organ in SLICE_ORGANS:
+        codes = [perilymph_code(organ), endolymph_code(organ)]
+        alone = np.zeros_like(fractions)
+        alone[codes] = fractions[codes]
+        kept[codes] = keep_labyrinth(alone, voxel_mm3)[codes]
+    kept[0] = 1.0 - kept[1:].sum(0)
+    return kept
+
+
 def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path) -> StageResult:
     """Segment the located ears of a session and write labels, fractions and landmarks.
 
@@ -312,7 +346,8 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
         _write_ear(found, image.affine, unit, side, paths, segmenter.bundle.identifier, output)
         result.numbers[side] = {
             "uncertainty": round(found.uncertainty, 4),
-            "endolymph": mi2 is not None,
+            "endolymph": mi2 is not None and segmenter.bundle.endolymph,
+            "organs": list(segmenter.bundle.organs),
             "level": None if found.level is None else round(found.level, 5),
             "enhancement": None if found.enhancement is None else round(found.enhancement, 5),
             "novelty": None if found.novelty is None else round(found.novelty, 3),

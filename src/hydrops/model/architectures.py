@@ -1,9 +1,10 @@
-"""The networks that the paired 3D U-Net is compared with: its input and classes, no landmarks."""
+"""The networks of MR by name, what each can tell, and what the paired one is compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from monai.networks.nets import DynUNet
@@ -11,6 +12,7 @@ from monai.networks.nets import DynUNet
 from hydrops.errors import HydropsError
 from hydrops.labels import ORGANS
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.inhearit import SLICE_ORGANS, Inhearit
 from hydrops.model.network import DualHeadUNet, FoldedUNet, NetworkOptions
 
 #: nnU-Net's limits (Isensee et al., Nat Methods 2021;18:203, Methods and supplementary note 2):
@@ -126,12 +128,56 @@ class PlannedUNet(torch.nn.Module):
         return found, None
 
 
-ARCHITECTURES: dict[str, Callable[[NetworkOptions], torch.nn.Module]] = {
-    "dual": DualHeadUNet,
-    "slices": SliceUNet,
-    "single": SingleUNets,
-    "planned": PlannedUNet,
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of network, and what it can tell of an ear.
+
+    Parameters
+    ----------
+    build
+        Makes the untrained network.
+    organs
+        Those of `hydrops.labels.ORGANS` that it finds.
+    endolymph
+        Whether it tells endolymph from perilymph.
+    landmarks
+        Whether it finds `hydrops.labels.LANDMARKS`.
+    sided
+        Whether it has classes for either side, as `hydrops.model.inhearit.SLICE_CLASSES`; the
+        others know right ears and are given left ones mirrored.
+    """
+
+    build: Callable[[NetworkOptions], torch.nn.Module]
+    organs: tuple[str, ...] = ORGANS
+    endolymph: bool = True
+    landmarks: bool = False
+    sided: bool = False
+
+
+_slices = partial(Architecture, organs=SLICE_ORGANS, endolymph=False, sided=True)
+
+ARCHITECTURES = {
+    "dual": Architecture(DualHeadUNet, landmarks=True),
+    "slices": Architecture(SliceUNet),
+    "single": Architecture(SingleUNets),
+    "planned": Architecture(PlannedUNet),
+    "3into3": _slices(partial(Inhearit, fusion="3into3")),
+    "concat3into1": _slices(partial(Inhearit, fusion="concat3into1")),
 }
+
+
+def find_architecture(options: NetworkOptions) -> Architecture:
+    """What the options name.
+
+    Raises
+    ------
+    HydropsError
+        If it is not one of `ARCHITECTURES`.
+    """
+    if options.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise HydropsError(f"architecture {options.architecture} is none of: {known}")
+    return ARCHITECTURES[options.architecture]
 
 
 def build_network(options: NetworkOptions) -> torch.nn.Module:
@@ -140,16 +186,14 @@ def build_network(options: NetworkOptions) -> torch.nn.Module:
     Raises
     ------
     HydropsError
-        If the architecture is not one of `ARCHITECTURES`.
+        See `find_architecture`.
     """
-    if options.architecture not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise HydropsError(f"architecture {options.architecture} is none of: {known}")
-    return ARCHITECTURES[options.architecture](options)
+    return find_architecture(options).build(options)
 
 
 def fast_layout(network: torch.nn.Module) -> torch.nn.Module:
-    """Bring a network of 3D convolutions to channels last, which is convolved faster."""
-    if all(parameter.ndim != 4 for parameter in network.parameters()):
-        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    """Bring a network to channels last, which is convolved faster."""
+    flat = any(parameter.ndim == 4 for parameter in network.parameters())
+    layout = torch.channels_last if flat else torch.channels_last_3d
+    network.to(memory_format=layout)  # type: ignore[call-overload]
     return network

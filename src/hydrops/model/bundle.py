@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydrops.errors import HydropsError
+from hydrops.labels import ORGANS
 from hydrops.records import sha256_of_file
 
 WEIGHTS = Path("models") / "model.pt"
@@ -37,6 +38,16 @@ class Bundle:
     def identifier(self) -> str:
         """Name and version, as results are filed under."""
         return f"{self.name}-{self.version}"
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """Organs that it finds, all where its metadata do not say."""
+        return tuple(self.metadata.get("organs", ORGANS))
+
+    @property
+    def endolymph(self) -> bool:
+        """Whether it tells endolymph from perilymph."""
+        return bool(self.metadata.get("endolymph", True))
 
     @property
     def ratio_half_width(self) -> float | None:

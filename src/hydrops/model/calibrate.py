@@ -33,9 +33,12 @@ def calibrate(
 ) -> Bundle:
     """Fit the fluid levels of a bundle, and the interval of a ratio, and write them down in it.
 
+    A bundle that does not tell endolymph from perilymph is left as it is.
     The heads are simulated as those of the evaluation are, with other seeds, and real anatomy is
     that of the specimens that training and validation have seen.
     """
+    if not bundle.endolymph:
+        return bundle
     ears = evaluate(
         bundle.folder,
         specimens_folder,

@@ -27,12 +27,16 @@ class Phase:
     dice
         Weight of the Dice loss. It finds small structures fast and leaves volumes biased where
         their borders are uncertain (Bertels et al., Med Image Anal 2021;67:101833).
+    selected
+        Share of samples that show what was selected to be learned first: a curriculum. What that
+        is is the task's.
     """
 
     steps: int
     learning_rate: float
     spread: float
     dice: float
+    selected: float = 0.0
 
 
 class Plan(Protocol):

@@ -10,21 +10,33 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from hydrops.images import average_onto, save_image
-from hydrops.labels import LABYRINTH, LANDMARKS, SIDES
-from hydrops.measure import load_fractions, organ_volumes
+from hydrops.cohort import read_table
+from hydrops.images import Affine, FloatGrid, average_onto, save_image
+from hydrops.labels import LABYRINTH, LANDMARKS, SIDES, endolymph_code, perilymph_code
+from hydrops.measure import (
+    GRADE_THRESHOLDS,
+    ear_rows,
+    load_fractions,
+    on_acquired_slices,
+    organ_volumes,
+)
+from hydrops.model.bundle import Bundle
 from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
 from hydrops.phantom.cohort import Examination, examine
-from hydrops.phantom.head import ear_fractions
+from hydrops.phantom.head import ear_fractions, truth_fractions
 from hydrops.records import read_record, run_stage
 from hydrops.statistics import bland_altman, icc_2_1
 
 LOG = logging.getLogger(__name__)
+
+#: Of agreement after Bland and Altman, as they are shown.
+LIMITS = ("bias", "lower", "upper")
 
 
 def evaluate(
@@ -74,6 +86,8 @@ def evaluate(
 def summarise(ears: pd.DataFrame, half_width: float | None = None) -> pd.DataFrame:
     """Agreement of the labyrinth's EH volume ratio, Dice and landmark error, by kind of anatomy.
 
+    What a model does not measure is NaN.
+
     Parameters
     ----------
     half_width
@@ -81,30 +95,44 @@ def summarise(ears: pd.DataFrame, half_width: float | None = None) -> pd.DataFra
     """
     rows = []
     for kind, part in ears.groupby("anatomy", sort=False):
-        measured = part.dropna(subset=["ratio"])
-        ours, truth = (measured[c].to_numpy(float) for c in ("ratio", "ratio_true"))
+        measured = part.dropna(subset=["tfs_dice"])
+        with_ratio = measured.dropna(subset=["ratio"])
+        ours, truth = (with_ratio[c].to_numpy(float) for c in ("ratio", "ratio_true"))
+        errors = (with_ratio["ratio"] - with_ratio["ratio_true"]).abs()
         icc, low, high = icc_2_1(ours, truth)
-        limits = bland_altman(ours, truth)
+        few = len(with_ratio) < 2
+        limits = dict.fromkeys(LIMITS, np.nan) if few else bland_altman(ours, truth)
         rows.append(
             {
                 "anatomy": kind,
                 "ears": len(part),
                 "refused": len(part) - len(measured),
                 "ICC(2,1)": round(icc, 4),
-                "95 % CI": f"{low:.3f} to {high:.3f}",
-                "mean absolute error": round(float(np.abs(ours - truth).mean()), 4),
+                "95 % CI": np.nan if few else f"{low:.3f} to {high:.3f}",
+                "mean absolute error": np.nan
+                if few
+                else round(float(np.abs(ours - truth).mean()), 4),
                 "bias": round(limits["bias"], 4),
-                "limits of agreement": f"{limits['lower']:+.3f} to {limits['upper']:+.3f}",
+                "limits of agreement": np.nan
+                if few
+                else f"{limits['lower']:+.3f} to {limits['upper']:+.3f}",
                 "interval held": "n/a"
-                if half_width is None
-                else f"{(np.abs(ours - truth) <= half_width).mean():.1%}",
+                if half_width is None or few
+                else f"{(errors <= half_width).mean():.1%}",
                 "TFS Dice": round(float(measured["tfs_dice"].mean()), 4),
                 "ELS Dice": round(float(measured["els_dice"].mean()), 4),
                 "landmark error, mm": round(float(measured["landmark_mm"].mean()), 3),
                 "largest landmark error, mm": round(float(measured["landmark_max_mm"].max()), 3),
+                **{f"area ICC(2,1), {o}": _icc_of_areas(measured, o) for o in GRADE_THRESHOLDS},
             }
         )
     return pd.DataFrame(rows)
+
+
+def _icc_of_areas(measured: pd.DataFrame, organ: str) -> float:
+    """ICC(2,1) of an organ's EH area ratio with that of its true region."""
+    pairs = measured[[f"{organ}_area", f"{organ}_area_true"]].dropna().to_numpy(float)
+    return round(icc_2_1(*pairs.T)[0], 4)
 
 
 def _one_head(
@@ -165,7 +193,7 @@ def _measured(bundle: Path, examination: Examination, scratch: Path) -> Iterator
         ear = examination.head.ears[side]
         row: dict[str, object] = {"side": side, "ratio_true": ear.ratios()[LABYRINTH]}
         if record.outcome == "done" and side not in record.excluded_sides:
-            row |= _compare(examination, ear, unit, side, paths, model)
+            row |= _compare(examination, ear, unit, side, paths, segmenter.bundle)
             found = read_record(paths.record("segment", unit, model)).numbers[side]
             row |= {key: found[key] for key in ("level", "enhancement")}
         else:
@@ -174,8 +202,10 @@ def _measured(bundle: Path, examination: Examination, scratch: Path) -> Iterator
 
 
 def _compare(
-    examination: Examination, ear: Ear, unit: Unit, side: str, paths: Paths, model: str
+    examination: Examination, ear: Ear, unit: Unit, side: str, paths: Paths, bundle: Bundle
 ) -> dict[str, object]:
+    """One ear beside its truth, of which the organs that the model does not find are left out."""
+    model = bundle.identifier
     fractions, affine = load_fractions(paths.segmentation(unit, side, "probseg", model))
     # On the voxels that the scanner made, as published figures are; their labels are majorities.
     shape = examination.images["MRC"].shape
@@ -183,8 +213,10 @@ def _compare(
     corner = examination.affine.copy()
     corner[:3, 3] += corner[:3, :3] @ [part.start for part in region]
     acquired = average_onto(fractions, affine, there.shape[1:], corner)
-    volumes = organ_volumes(fractions, affine)
-    total, endolymph = volumes[LABYRINTH]
+    truth = truth_fractions(examination.head, side, fractions.shape[1:], affine)
+    areas = _area_ratios(truth, affine, unit, side, paths, model)
+    there = _of_organs(there, bundle.organs)
+    total, endolymph = organ_volumes(fractions, affine)[LABYRINTH]
     found = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
     marks = examination.head.landmarks(side)
     errors = [
@@ -192,15 +224,41 @@ def _compare(
         for name in LANDMARKS
         if name in found
     ]
-    return {
-        "ratio": endolymph / total,
-        "tfs_mm3": total,
-        "tfs_mm3_true": ear.volumes_mm3()[LABYRINTH][0],
-        "tfs_dice": _dice(acquired[1:].sum(0) > 0.5, there[1:].sum(0) > 0.5),
+    els = {
         "els_dice": _dice(acquired[2::2].sum(0) > 0.5, there[2::2].sum(0) > 0.5),
+    }
+    return {
+        "ratio": endolymph / total if bundle.endolymph else np.nan,
+        "tfs_mm3": total,
+        "tfs_mm3_true": sum(ear.volumes_mm3()[organ][0] for organ in bundle.organs),
+        "tfs_dice": _dice(acquired[1:].sum(0) > 0.5, there[1:].sum(0) > 0.5),
+        **(els if bundle.endolymph else dict.fromkeys(els, np.nan)),
         "landmark_mm": float(np.mean(errors)) if errors else np.nan,
         "landmark_max_mm": max(errors, default=np.nan),
+        **areas,
     }
+
+
+def _area_ratios(
+    truth: FloatGrid, affine: Affine, unit: Unit, side: str, paths: Paths, model: str
+) -> dict[str, object]:
+    """EH area ratios of an ear, and those that its true regions give on the same images."""
+    slices = on_acquired_slices(truth, affine, nib.load(paths.image(unit, "MRC")), unit, paths)
+    true = {row["organ"]: row["eh_area_ratio"] for row in ear_rows(truth, affine, True, slices)}
+    table = read_table(paths.measures(unit, model))
+    ours = table[table["side"] == side].set_index("organ")["eh_area_ratio"]
+    return {f"{organ}_area": ours[organ] for organ in GRADE_THRESHOLDS} | {
+        f"{organ}_area_true": true[organ] for organ in GRADE_THRESHOLDS
+    }
+
+
+def _of_organs(fractions: FloatGrid, organs: Sequence[str]) -> FloatGrid:
+    """Fractions (7, ...) in which all but some organs is background."""
+    codes = [code for organ in organs for code in (perilymph_code(organ), endolymph_code(organ))]
+    kept = np.zeros_like(fractions)
+    kept[codes] = fractions[codes]
+    kept[0] = 1.0 - kept[1:].sum(0)
+    return kept
 
 
 def _dice(a: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],

@@ -14,8 +14,10 @@ from typing import Any
 import pandas as pd
 
 from hydrops.labels import LABELS, LANDMARKS
+from hydrops.model.architectures import find_architecture
 from hydrops.model.bundle import CARD, INFERENCE, METADATA, WEIGHTS, Bundle, read_bundle
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.inhearit import SLICE_CLASSES
 from hydrops.model.pictures import CAPTIONS
 from hydrops.model.preprocess import CHANNELS
 from hydrops.model.train import TrainOptions
@@ -65,6 +67,8 @@ def place_bundle(
 def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
     """The bundle's metadata after MONAI's schema, with what this project adds."""
     patch = list(CROP_SHAPE)
+    able = find_architecture(options.network)
+    classes = ("background", *map(" ".join, SLICE_CLASSES)) if able.sided else LABELS
     return common_metadata(
         options.name, options.version, options.description, sha256, DATA_SOURCES
     ) | {
@@ -80,9 +84,11 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
         },
         "roles": ["MRC", "HYDROPSMi2"],
         "optional_roles": ["HYDROPSMi2"],
-        "landmarks": list(LANDMARKS) if options.network.architecture == "dual" else [],
+        "organs": list(able.organs),
+        "endolymph": able.endolymph,
+        "landmarks": list(LANDMARKS) if able.landmarks else [],
         "spacing_mm": list(CROP_SPACING_MM),
-        "network_data_format": data_format("MR", CHANNELS, LABELS, patch, (-2.0, 2.0)),
+        "network_data_format": data_format("MR", CHANNELS, classes, patch, (-2.0, 2.0)),
     }
 
 
@@ -191,6 +197,17 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
             f"+-{bundle.metadata['ratio_interval']['half_width']}, meant to hold for "
             f"{bundle.metadata['ratio_interval']['coverage']:.0%} of ears.\n"
         )
+    limits = (
+        " Ratios are calibrated\nfor voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.8 mm "
+        "and more they come out too low\n(`benchmarks/results/resolution.tsv`)."
+        if bundle.endolymph
+        else ""
+    )
+    given = f"volume fractions of {', '.join(LABELS[1:])}"
+    if not bundle.endolymph:
+        given = (
+            f"{' and '.join(bundle.organs)}, for the EH area ratio; no endolymph, no volume ratio"
+        )
     text = f"""# {bundle.name} {bundle.version}
 
 {bundle.metadata["description"]}.
@@ -198,8 +215,8 @@ Research only; not a medical device.
 
 - **In**: MRC and, optionally, HYDROPS-Mi2 of one ear, {" x ".join(map(str, CROP_SHAPE))}
   voxels of {" x ".join(map(str, CROP_SPACING_MM))} mm along R, A and S; without HYDROPS-Mi2 no
-  endolymph is given.
-- **Out**: volume fractions of {", ".join(LABELS[1:])}; landmarks:
+  EH ratio is given.
+- **Out**: {given}; landmarks:
   {", ".join(bundle.metadata["landmarks"]) or "none"}.
 - **Weights**: sha256 `{bundle.sha256}`.
 
@@ -217,10 +234,11 @@ contrast is drawn anew at every step (seed {training["seed"]}): {phases}
 Measured **on simulation**, by `snakemake evaluate`, through registration, location, segmentation
 and measurement of whole simulated heads that training never saw. "specimen" ears have the anatomy
 of real labyrinths kept out of training. ICC, mean absolute error, bias and limits of agreement
-are those of the EH volume ratio of the labyrinth. Dice is that of the anatomy's majority labels
-on the voxels that the scanner made (0.5 x 0.5 x 1.0 mm).
+are those of the EH volume ratio of the labyrinth, area ICC that of the EH area ratio with the one
+that the true region gives on the same images. Dice is that of the anatomy's majority labels on
+the voxels that the scanner made (0.5 x 0.5 x 1.0 mm).
 
-{summary.to_markdown(index=False)}
+{summary.dropna(axis=1, how="all").to_markdown(index=False)}
 
 {chr(10).join(shown)}
 {notes}
@@ -228,9 +246,7 @@ on the voxels that the scanner made (0.5 x 0.5 x 1.0 mm).
 
 Never tried on a patient's hydrops MRI. Malformed, operated or obliterated labyrinths were not
 simulated. Endolymph is told by its signal, so a failed registration makes it wrong: look at the
-overlay of each ear. An ear that hardly any gadolinium has reached is refused. Ratios are calibrated
-for voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.8 mm and more they come out too low
-(`benchmarks/results/resolution.tsv`).
+overlay of each ear. An ear that hardly any gadolinium has reached is refused.{limits}
 """
     path = bundle.folder / CARD
     path.write_text(text, encoding="utf-8")

@@ -33,21 +33,28 @@ CLINICAL_MM = (0.5, 0.5, 1.0)
 #: SD of the scanner's point spread, as a share of the voxel.
 POINT_SPREAD = 0.42
 CAPTIONS = {
-    "agreement": "EH volume ratio of the labyrinth, measured against truth. **Simulation.** Left: "
-    "each ear; right: Bland-Altman, bias and 95 % limits of agreement of the phantoms.",
+    "agreement": "EH ratio, measured against truth. **Simulation.** Left: each ear; right: "
+    "Bland-Altman, bias and 95 % limits of agreement of the phantoms.",
     "real-ear": "A real left ear on T2-weighted MRI, resampled to a clinical grid of "
     "0.5 x 0.5 x 1.0 mm and segmented from MRC alone.",
 }
 
 
 def draw_agreement(ears: pd.DataFrame) -> Figure:
-    """Scatter and Bland-Altman of an evaluation's ears, see `hydrops.model.evaluate.evaluate`."""
-    measured = ears.dropna(subset=["ratio"])
+    """Scatter and Bland-Altman of an evaluation's ears, see `hydrops.model.evaluate.evaluate`.
+
+    Of the labyrinth's EH volume ratio or, of a model that has none, the vestibule's area ratio.
+    """
+    column, name = ("ratio", "EH volume ratio")
+    if ears[column].isna().all():
+        column, name = ("vestibule_area", "EH area ratio of the vestibule")
+    columns = (column, f"{column}_true")
+    measured = ears.dropna(subset=list(columns))
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     scatter, difference = figure.subplots(1, 2)
-    top = 1.1 * float(measured[["ratio", "ratio_true"]].max().max())
+    top = 1.1 * float(measured[list(columns)].max().max())
     for (kind, part), colour in zip(measured.groupby("anatomy", sort=False), PALETTE):
-        ours, truth = (part[c].to_numpy(float) for c in ("ratio", "ratio_true"))
+        ours, truth = (part[c].to_numpy(float) for c in columns)
         icc, low, high = icc_2_1(ours, truth)
         label = f"{kind}: {len(part)} ears, ICC {icc:.3f} ({low:.3f} to {high:.3f})"
         scatter.plot(truth, ours, "o", color=colour, ms=6, alpha=0.75, mew=0, label=label)
@@ -55,11 +62,11 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
             (ours + truth) / 2, ours - truth, "o", color=colour, ms=6, alpha=0.75, mew=0
         )
     scatter.plot([0, top], [0, top], "--", color="#888888", lw=1, zorder=0)
-    scatter.set(xlabel="true EH volume ratio", ylabel="measured EH volume ratio",
+    scatter.set(xlabel=f"true {name}", ylabel=f"measured {name}",
                 xlim=(0, top), ylim=(0, top), aspect="equal")  # fmt: skip
     scatter.legend(loc="upper left", frameon=False, fontsize=8.5)
     phantoms = measured[measured["anatomy"] == "phantom"]
-    limits = bland_altman(phantoms["ratio"].to_numpy(float), phantoms["ratio_true"].to_numpy(float))
+    limits = bland_altman(*(phantoms[c].to_numpy(float) for c in columns))
     for key, style in (("bias", "-"), ("lower", "--"), ("upper", "--")):
         difference.axhline(limits[key], color=PALETTE[0], lw=1, ls=style)
         place = {"xycoords": ("axes fraction", "data"), "va": "bottom", "ha": "right"}

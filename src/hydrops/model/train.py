@@ -14,9 +14,10 @@ import yaml
 
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
-from hydrops.model.architectures import build_network, fast_layout
+from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.course import Phase, run_course
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.inhearit_task import SliceTask
 from hydrops.model.losses import (
     LANDMARK_WEIGHT,
     landmark_loss,
@@ -222,7 +223,8 @@ def train(
 ) -> Path:
     """Train, or go on from the last checkpoint in `folder`, and leave `weights.pt` there."""
     pool, validation = make_pools(options, specimens_folder, folder / "pool", threads)
-    return run_course(PairedTask(options, pool, validation), folder, device, threads)
+    task = SliceTask if find_architecture(options.network).sided else PairedTask
+    return run_course(task(options, pool, validation), folder, device, threads)
 
 
 def validate(
