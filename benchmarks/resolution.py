@@ -33,10 +33,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73")
 
 def measure_ear(segmenter: object, seed: int) -> list[dict[str, object]]:
     """Ratio of one phantom's left ear in each way, at each voxel size."""
-    from hydrops.images import average_onto, crop_affine, resample
+    from hydrops.images import average_onto, crop_affine, crop_image
     from hydrops.labels import LABYRINTH
     from hydrops.measure import organ_volumes
-    from hydrops.model.geometry import CROP_SHAPE
     from hydrops.phantom.anatomy import draw_ear, draw_hydrops
     from hydrops.phantom.head import draw_head, render
     from hydrops.phantom.signal import MRC, PEI, PPI
@@ -46,13 +45,13 @@ def measure_ear(segmenter: object, seed: int) -> list[dict[str, object]]:
     severity = float(rng.uniform(0.0, 1.0))
     ear = draw_ear(rng, "left", draw_hydrops(rng, severity))
     head = draw_head(rng, ear, None)
-    crop = crop_affine(head.to_scanner(head.places["left"]).tolist())
     rows = []
     for voxel in VOXELS_MM:
         count = int(np.ceil(40.0 / voxel))
         grid = np.diag([voxel] * 3 + [1.0])
-        middle = crop[:3, 3] + 0.25 * (np.array(CROP_SHAPE) - 1)
+        middle = head.to_scanner(head.places["left"])
         grid[:3, 3] = middle - voxel * (count - 1) / 2
+        crop = crop_affine(middle.tolist(), grid)
         mrc, ppi, pei = (
             render(head, s, (count,) * 3, grid, np.random.default_rng([seed, n]))
             for n, s in enumerate((MRC, PPI, PEI))
@@ -60,8 +59,8 @@ def measure_ear(segmenter: object, seed: int) -> list[dict[str, object]]:
         mi2 = (ppi - pei) * mrc
         found = segment_ear(
             segmenter,  # type: ignore[arg-type]
-            resample(mrc, grid, CROP_SHAPE, crop),
-            resample(mi2, grid, CROP_SHAPE, crop),
+            crop_image(mrc, grid, crop),
+            crop_image(mi2, grid, crop),
             "left",
         )
         total, endolymph = organ_volumes(found.fractions, crop)[LABYRINTH]

@@ -10,20 +10,35 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hydrops.images import crop_affine, save_image
+from hydrops.images import Affine, crop_affine, cube_affine, save_image
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
+from hydrops.model.geometry import CROP_SHAPE
 from hydrops.paths import Paths, Unit
 from hydrops.records import Record, write_record
 from hydrops.statistics import cohort_statistics
 
 MODEL = "net-1.0.0"
 UNIT = Unit("01", "1")
-#: Voxels of the landmarks of `made_up_fractions`.
+#: Voxels of the fine grid at the landmarks of `made_up_fractions`.
 LANDMARK_VOXELS = np.array([[24.0, 40.0, 30.0], [38.0, 30.0, 32.0], [30.0, 30.0, 26.0]])
 
 
+def on_crop(volume: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """A volume (..., 64, 64, 64) of the fine grid on the crop grid."""
+    pairs = volume.reshape(*volume.shape[:-1], 32, 2)
+    return np.asarray(pairs.mean(-1), np.float32)
+
+
+def fine_affine(centre: tuple[float, float, float]) -> Affine:
+    """The fine grid around a point."""
+    return cube_affine(crop_affine(centre))
+
+
 def made_up_fractions() -> npt.NDArray[np.float32]:
-    """A ball for a cochlea, one for a vestibule with endolymph inside, a ring for the canals."""
+    """A ball for a cochlea, one for a vestibule with endolymph inside, a ring for the canals.
+
+    On the fine grid, in cubes of 0.5 mm.
+    """
     x, y, z = np.meshgrid(*[np.arange(64.0)] * 3, indexing="ij")
 
     def ball(cx: float, cy: float, cz: float, radius: float) -> npt.NDArray[np.bool_]:
@@ -41,18 +56,19 @@ def made_up_fractions() -> npt.NDArray[np.float32]:
 
 def write_ear(paths: Paths, side: str, with_mi2: bool = True) -> None:
     """Leave one ear of `UNIT` as locate, segment, ingest and measure would."""
-    fractions = made_up_fractions()
-    affine = crop_affine((38.0 if side == "right" else -38.0, -10.0, 5.0))
+    fractions = on_crop(made_up_fractions())
+    centre = (38.0 if side == "right" else -38.0, -10.0, 5.0)
+    affine = crop_affine(centre)
     rng = np.random.default_rng(1)
-    mrc = 1000 * fractions[1:].sum(0) + rng.normal(30, 5, (64, 64, 64))
+    mrc = 1000 * fractions[1:].sum(0) + rng.normal(30, 5, CROP_SHAPE)
     perilymph, endolymph = fractions[1::2].sum(0), fractions[2::2].sum(0)
     save_image(paths.crop(UNIT, side, "MRC"), mrc.astype(np.float32), affine)
     if with_mi2:
-        mi2 = 1e5 * (perilymph - endolymph) + rng.normal(0, 2e3, (64, 64, 64))
+        mi2 = 1e5 * (perilymph - endolymph) + rng.normal(0, 2e3, CROP_SHAPE)
         save_image(paths.crop(UNIT, side, "HYDROPSMi2"), mi2.astype(np.float32), affine)
     scaled = np.round(np.moveaxis(fractions, 0, -1) * 255).astype(np.uint8)
     save_image(paths.segmentation(UNIT, side, "probseg", MODEL), scaled, affine, slope=1 / 255)
-    points = np.column_stack([LANDMARK_VOXELS, np.ones(3)]) @ affine.T
+    points = np.column_stack([LANDMARK_VOXELS, np.ones(3)]) @ fine_affine(centre).T
     marks = {n: {"ras_mm": list(p[:3]), "confidence": 0.9} for n, p in zip(LANDMARKS, points)}
     paths.landmarks(UNIT, side, MODEL).write_text(json.dumps(marks), encoding="utf-8")
     acquired = np.diag([0.5, 0.5, 1.0, 1.0])

@@ -13,6 +13,7 @@ from hydrops.errors import HydropsError
 from hydrops.labels import LABELS
 from hydrops.model.architectures import ARCHITECTURES, build_network, plan_network
 from hydrops.model.course import Phase
+from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.network import NetworkOptions
 from hydrops.model.package import write_bundle
 from hydrops.model.simulate import Pool
@@ -41,8 +42,8 @@ class Sure(torch.nn.Module):
 
 def small(name: str) -> TrainOptions:
     options = TrainOptions.load(CONFIGURATIONS / f"{name}.yaml")
-    network = dataclasses.replace(options.network, channels=(4, 8, 16), residual_units=0)
-    return dataclasses.replace(options, network=network, patch=32)
+    network = dataclasses.replace(options.network, channels=(4, 8, 16, 16), residual_units=0)
+    return dataclasses.replace(options, network=network, patch=(32, 32, 16))
 
 
 def test_each_architecture_is_somebodys() -> None:
@@ -120,10 +121,10 @@ def test_a_step_of_training_and_a_bundle(name: str, tmp_path: Path) -> None:
         "helicotrema", "oval_window", "round_window"])  # fmt: skip
     segmenter = load_segmenter(bundle.folder, "cpu", 1)
     sure = dataclasses.replace(segmenter, network=Sure(segmenter.network))
-    mrc = np.zeros((64, 64, 64), np.float32)
-    mrc[20:44, 24:40, 24:40] = 1.0 + 0.01 * rng.standard_normal((24, 16, 16))
+    mrc = np.zeros(CROP_SHAPE, np.float32)
+    mrc[20:44, 24:40, 12:20] = 1.0 + 0.01 * rng.standard_normal((24, 16, 8))
     mi2 = mrc * np.where(np.arange(64) % 8 < 4, 1.0, -1.0)[:, None, None].astype(np.float32)
     found = segment_ear(sure, mrc, mi2, "left")
     assert np.allclose(found.fractions.sum(0), 1.0, atol=1e-4)
-    assert (found.fractions[0] < 0.5).sum() == 24 * 16 * 16
+    assert (found.fractions[0] < 0.5).sum() == 24 * 16 * 8
     assert len(found.landmarks) == len(bundle.metadata["landmarks"])

@@ -193,6 +193,29 @@ def test_a_patch_that_is_not_moved_is_the_image(folder: Path) -> None:
     assert float(label.sum()) * 0.5**3 == pytest.approx(volume, rel=0.05)
 
 
+@pytest.mark.parametrize(("part", "changes"), [("fill", "label"), ("surround", "dark")])
+def test_levels_change_inside_or_around_the_labyrinth_and_never_in_bone(
+    part: str, changes: str
+) -> None:
+    i, j, _ = np.indices((24, 24, 24))
+    label, dark = np.hypot(i - 12, j - 12) < 4, np.hypot(i - 18, j - 12) < 1.6
+    image = np.where(label | dark, -1.0, 1.0).astype(np.float32)
+    case = Case("made", "left", image, label, np.diag([0.5] * 3 + [1.0]), np.zeros((3, 3)))
+    prepared = prepare_case(case, 0.5)
+    plain = draw_patch(prepared, np.random.default_rng(0), 16, 0.5, STILL)[0]
+    moved = []
+    for seed in range(12):
+        options = dataclasses.replace(STILL, **{part: 0.8})
+        patch, share, _ = draw_patch(prepared, np.random.default_rng(seed), 16, 0.5, options)
+        by = (patch - plain).abs()
+        places = {"label": share > 0.99, "dark": (share < 0.01) & (plain < -0.5)}
+        other = places["dark" if changes == "label" else "label"]
+        assert by[(plain > 0.3) & (share < 0.01)].max() < 1e-4
+        assert by[other].max() < 1e-4
+        moved.append(float(by[places[changes]].max()))
+    assert 3 <= np.sum(np.array(moved) > 0.01) <= 9  # in about half of the patches
+
+
 def test_only_the_largest_piece_is_kept() -> None:
     probability = torch.zeros(12, 12, 12)
     probability[1:6, 1:6, 1:6] = 0.9

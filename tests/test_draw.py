@@ -15,9 +15,16 @@ from nibabel.affines import apply_affine
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from ears import LANDMARK_VOXELS, MODEL, UNIT, made_up_fractions, paths_in, write_session
+from ears import (
+    LANDMARK_VOXELS,
+    MODEL,
+    UNIT,
+    fine_affine,
+    made_up_fractions,
+    paths_in,
+    write_session,
+)
 from hydrops.draw import EarPicture, draw_ear_overlay, draw_session, height_of_slice
-from hydrops.images import crop_affine
 
 
 def picture_of(mrc: np.ndarray, mi2: np.ndarray | None) -> EarPicture:
@@ -149,7 +156,7 @@ def test_a_slice_of_the_mrc_is_found_in_the_crop(
     height: int, thickness: float, order: tuple[int, int, int], flip: float, tilt: list[float]
 ) -> None:
     """The slice through a voxel of the crop's middle column leads back to that voxel."""
-    crop = crop_affine((35.0, -8.0, 4.0))
+    crop = fine_affine((35.0, -8.0, 4.0))
     turn = Rotation.from_euler("xyz", tilt, degrees=True).as_matrix()
     spacing = np.diag([0.5, 0.5, flip * thickness])
     acquired = np.eye(4)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ears import made_up_cohort, made_up_fractions
+from ears import fine_affine, made_up_cohort, made_up_fractions, on_crop
 from hydrops.draw import draw_session
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import FloatGrid, crop_affine, save_image
@@ -20,6 +20,7 @@ from hydrops.model.architectures import build_network
 from hydrops.model.bundle import Bundle, read_bundle
 from hydrops.model.course import Phase, run_course
 from hydrops.model.evaluate import summarise
+from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.inhearit import (
     CONVOLUTIONS,
     FIELD,
@@ -33,7 +34,7 @@ from hydrops.model.inhearit import (
 from hydrops.model.inhearit_task import SliceTask, class_fractions, draw_sample, selected_slices
 from hydrops.model.package import write_bundle, write_card
 from hydrops.model.pictures import draw_agreement
-from hydrops.model.simulate import Pool, draw_geometry
+from hydrops.model.simulate import Pool, draw_geometry, onto_crop
 from hydrops.model.train import TrainOptions
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
@@ -65,6 +66,12 @@ def pool() -> Pool:
     rng = np.random.default_rng(1)
     geometry = draw_geometry(draw_ear(rng, "right"), rng)
     return Pool(geometry.fractions[None], geometry.landmarks[None])
+
+
+def on_the_crop(pool: Pool) -> torch.Tensor:
+    """Fractions of the pool's first ear."""
+    fine = torch.from_numpy(pool.fractions[0]).float() / 255.0
+    return onto_crop(fine, pool.landmarks[0])[0]
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -106,7 +113,7 @@ def test_a_slice_sees_its_neighbours_a_millimetre_away_and_no_others() -> None:
     changed[:, 1:] += 1.0
     with torch.inference_mode():
         same = (network(images)[0] == network(changed)[0]).all(1)[0].all((0, 1))
-    assert [z for z in range(12) if not same[z]] == [4, 6, 8]
+    assert [z for z in range(12) if not same[z]] == [5, 6, 7]
     assert torch.equal(slice_triple(images, 0)[0, 0, 0], images[0, 0, ..., 0])
 
 
@@ -130,9 +137,9 @@ def test_a_crop_comes_out_of_its_field_as_it_went_in(shift: tuple[int, int]) -> 
 
 def test_a_mirrored_ear_has_the_other_sides_classes(pool: Pool) -> None:
     """The same draw, once as a right and once as a left ear: mirrored, its classes swapped."""
-    fractions = torch.from_numpy(pool.fractions[0]).float() / 255.0
+    fractions = on_the_crop(pool)
     mrc = fractions[:6].sum(0)
-    z = selected_slices(pool.fractions[0])[0]
+    z = selected_slices(fractions.numpy())[0]
     seed = next(s for s in range(99) if np.random.default_rng(s).integers(-8, 9) == 0)
     slices, target = draw_sample(mrc, fractions, z, "right", np.random.default_rng(seed))
     mirrored, swapped = draw_sample(mrc, fractions, z, "left", np.random.default_rng(seed))
@@ -148,8 +155,8 @@ def test_a_mirrored_ear_has_the_other_sides_classes(pool: Pool) -> None:
 def test_the_first_phase_shows_representative_slices_only(pool: Pool) -> None:
     """The middle slice's classes are those of a representative slice, wherever it was put."""
     options = small()
-    wanted = selected_slices(pool.fractions[0])
-    fractions = torch.from_numpy(pool.fractions[0]).float() / 255.0
+    fractions = on_the_crop(pool)
+    wanted = selected_slices(fractions.numpy())
     areas = {round(float(class_fractions(fractions[..., z], "right").sum()), 2) for z in wanted}
     seen: dict[float, set[float]] = {}
     for selected in (1.0, 0.0):
@@ -177,7 +184,7 @@ def test_a_training_of_two_phases_ends_in_a_bundle_of_the_contract(
     expected = torch.load(weights, weights_only=True)
     for name, value in segmenter.network.state_dict().items():
         torch.testing.assert_close(value, expected[name])
-    empty = np.zeros((64, 64, 64), np.float32)
+    empty = np.zeros(CROP_SHAPE, np.float32)
     with pytest.raises(ExcludedError, match="no inner ear"):
         segment_ear(segmenter, empty, None, "left")
 
@@ -208,7 +215,7 @@ class Oracle(torch.nn.Module):
         self.side = side
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
-        truth = torch.from_numpy(made_up_fractions())
+        truth = torch.from_numpy(on_crop(made_up_fractions()))
         classes = torch.full((1, 5, *images.shape[2:]), -20.0)
         inside = torch.zeros(images.shape[2:], dtype=torch.bool)
         for number, (side, organ) in enumerate(SLICE_CLASSES, start=1):
@@ -223,10 +230,10 @@ class Oracle(torch.nn.Module):
 
 def an_ear(paths: Paths, side: str) -> FloatGrid:
     """One ear as ingest, register and locate leave it; returns its HYDROPS-Mi2."""
-    fractions = made_up_fractions()
+    fractions = on_crop(made_up_fractions())
     affine = crop_affine((38.0, -10.0, 5.0))
     rng = np.random.default_rng(3)
-    mrc = (1000 * fractions[1:].sum(0) + rng.normal(30, 5, (64, 64, 64))).astype(np.float32)
+    mrc = (1000 * fractions[1:].sum(0) + rng.normal(30, 5, CROP_SHAPE)).astype(np.float32)
     perilymph, endolymph = fractions[1::2].sum(0), fractions[2::2].sum(0)
     mi2 = (1e5 * (perilymph - endolymph)).astype(np.float32)
     for path, image in (
@@ -245,7 +252,7 @@ def an_ear(paths: Paths, side: str) -> FloatGrid:
 def a_segmenter(side: str) -> Segmenter:
     known = {"organs": ["cochlea", "vestibule"], "endolymph": False, "description": ""}
     bundle = Bundle("inhearit", "1.0.0", Path("models"), "ab" * 32, known)
-    return Segmenter(bundle, Oracle(side), torch.device("cpu"), None, sided=True)
+    return Segmenter(bundle, Oracle(side), torch.device("cpu"), None, None, False, sided=True)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -269,7 +276,8 @@ def test_a_cohort_has_area_ratios_and_leaves_the_rest_empty(tmp_path: Path, side
     for organ in ORGANS[:2]:
         row = table.loc[organ]
         code = 2 * ORGANS.index(organ) + 1
-        region = made_up_fractions()[code : code + 2].sum(0)[..., int(row.representative_slice)]
+        organ_share = on_crop(made_up_fractions())[code : code + 2].sum(0)
+        region = organ_share[..., int(row.representative_slice)]
         below = mi2[..., int(row.representative_slice)][region > 0.5] < 0
         assert row.eh_area_ratio == pytest.approx(below.mean(), abs=1e-3)
         assert row.tfs_mm3 > 20
@@ -292,7 +300,7 @@ def test_an_ear_taken_for_the_other_side_is_excluded(tmp_path: Path) -> None:
 
 
 def test_a_part_of_the_labyrinth_is_not_held_to_the_volume_of_the_whole() -> None:
-    fractions, affine = made_up_fractions(), crop_affine((38.0, -10.0, 5.0))
+    fractions, affine = made_up_fractions(), fine_affine((38.0, -10.0, 5.0))
     fractions[5:] = 0.0
     options = MeasureOptions(tfs_range_mm3=(130.0, 420.0))
     known = ("cochlea", "vestibule")
@@ -322,9 +330,8 @@ def test_an_older_bundle_gives_everything() -> None:
 def test_an_evaluation_of_areas_says_nothing_of_volumes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     ears = pd.DataFrame({"anatomy": ["phantom"] * 8, "ratio_true": 0.3, "tfs_dice": 0.9})
-    empty = ("ratio", "els_dice", "els_dice_fine", "landmark_mm", "landmark_max_mm")
+    empty = ("ratio", "els_dice", "landmark_mm", "landmark_max_mm")
     ears[list(empty)] = np.nan
-    ears["tfs_dice_fine"] = 0.8
     for organ in ("cochlea", "vestibule"):
         ears[f"{organ}_area_true"] = np.linspace(0.1, 0.6, 8)
         ears[f"{organ}_area"] = ears[f"{organ}_area_true"] + rng.normal(0, 0.005, 8)

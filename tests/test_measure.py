@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ears import made_up_fractions
-from hydrops.images import crop_affine
+from ears import fine_affine, made_up_fractions
 from hydrops.labels import LABYRINTH, ORGANS
 from hydrops.measure import (
     AcquiredSlices,
@@ -21,7 +20,7 @@ from hydrops.measure import (
 )
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, mirrored
 
-AFFINE = crop_affine((38.0, -10.0, 5.0))
+AFFINE = fine_affine((38.0, -10.0, 5.0))
 
 
 def acquired(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:

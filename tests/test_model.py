@@ -18,7 +18,7 @@ from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model import simulate
 from hydrops.model.bundle import WEIGHTS, find_bundle, list_bundles, verify_weights
 from hydrops.model.course import Phase
-from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.geometry import FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
 from hydrops.model.package import write_bundle
@@ -42,10 +42,10 @@ def test_a_crop_holds_the_whole_ear_and_no_voxel_more_than_itself(
 ) -> None:
     fractions = geometry.fractions / 255.0
     assert fractions.sum(0).max() < 1.02
-    fluid = fractions[:6].sum() * CROP_SPACING_MM**3
+    fluid = fractions[:6].sum() * FINE_SPACING_MM**3
     assert 80 < fluid < 420
     assert (geometry.landmarks > 0).all()
-    assert (geometry.landmarks < CROP_SHAPE[0]).all()
+    assert (geometry.landmarks < FINE_SHAPE[0]).all()
 
 
 def test_nerve_canal_comes_close_to_the_ear_and_never_touches_it() -> None:
@@ -70,7 +70,8 @@ def test_endolymph_is_darker_than_perilymph_in_the_second_image(
     geometry: simulate.Geometry,
 ) -> None:
     fractions = torch.from_numpy(geometry.fractions).float() / 255
-    perilymph, endolymph = fractions[0:6:2].sum(0) > 0.9, fractions[1:6:2].sum(0) > 0.9
+    inside, _ = simulate.onto_crop(fractions, geometry.landmarks)
+    perilymph, endolymph = inside[0:6:2].sum(0) > 0.9, inside[1:6:2].sum(0) > 0.9
     lower = 0
     for seed in range(6):
         image = simulate.draw_images(fractions, np.random.default_rng(seed), missing=0.0)[1]
@@ -131,7 +132,7 @@ def tiny() -> TrainOptions:
         crops_per_ear=2,
         validation_phantoms=1,
         phases=(Phase(16, 1e-3, 1.0, 1.0), Phase(8, 5e-4, 0.3, 0.0)),
-        patch=32,
+        patch=(32, 32, 16),
         validate_every=12,
         train_specimens=(),
         validation_specimens=(),

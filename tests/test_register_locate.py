@@ -7,10 +7,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nibabel.affines import apply_affine
+from scipy.spatial.transform import Rotation
 
 from hydrops.errors import ExcludedError
 from hydrops.images import (
     crop_affine,
+    crop_image,
+    cube_affine,
+    in_cubes,
     load_image,
     read_itk_transform,
     resample,
@@ -18,7 +25,7 @@ from hydrops.images import (
     write_itk_transform,
 )
 from hydrops.locate import LocateOptions, find_ears, locate_session
-from hydrops.model.geometry import CROP_SHAPE
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
 from hydrops.phantom.cohort import Examination, examine
@@ -204,3 +211,53 @@ def test_resampling_moves_by_the_transform_and_keeps_values(tmp_path: Path) -> N
     assert np.allclose(middle[:3], [1.0, 2.0, 3.0])
     save_image(tmp_path / "a.nii.gz", np.array([[[0, 255]] * 2] * 2, np.uint8), np.eye(4), 1 / 255)
     assert np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj).max() == pytest.approx(1.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.permutations([0, 1, 2]),
+    st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3),
+    st.lists(st.floats(-12.0, 12.0), min_size=3, max_size=3),
+    st.lists(st.floats(-4.0, 4.0), min_size=3, max_size=3),
+)
+def test_a_crop_of_the_published_voxels_is_not_interpolated(
+    order: list[int], signs: tuple[float, ...], tilt: list[float], centre: list[float]
+) -> None:
+    """However the image is stored, its own values come out, nearest to R, A, S."""
+    rng = np.random.default_rng(0)
+    turn = Rotation.from_euler("xyz", tilt, degrees=True).as_matrix()
+    affine = np.eye(4)
+    affine[:3, :3] = (turn @ np.diag(np.array(CROP_SPACING_MM) * signs))[:, order]
+    shape = tuple(np.array((90, 90, 50))[order])
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(shape) / 2)
+    image = rng.random(shape).astype(np.float32)
+    grid = crop_affine(centre, affine)
+    assert np.abs(grid[:3, :3] / CROP_SPACING_MM - np.eye(3)).max() < 0.5
+    middle = grid @ [*(np.array(CROP_SHAPE) - 1) / 2, 1.0]
+    assert (np.abs(np.linalg.inv(grid)[:3, :3] @ (middle[:3] - centre)) <= 0.5 + 1e-6).all()
+    everywhere = np.moveaxis(np.indices(CROP_SHAPE), 0, -1)
+    places = apply_affine(np.linalg.inv(affine) @ grid, everywhere)
+    assert np.allclose(places, np.round(places), atol=1e-6)
+    own = image[tuple(np.moveaxis(np.round(places).astype(int), -1, 0))]
+    assert np.allclose(crop_image(image, affine, grid), own, atol=1e-4)
+
+
+def test_finer_voxels_are_averaged_into_those_of_the_crop() -> None:
+    """Fluid keeps its volume whatever the voxel; nothing is picked out and the rest dropped."""
+    rng = np.random.default_rng(1)
+    affine = np.diag([0.25, 0.25, 0.25, 1.0])
+    image = np.zeros((140, 140, 140), np.float32)
+    image[20:120, 20:120, 20:120] = rng.random((100, 100, 100))
+    grid = crop_affine([17.5, 17.5, 17.5], affine)
+    total = crop_image(image, affine, grid).sum() * np.prod(CROP_SPACING_MM)
+    assert total == pytest.approx(image.sum() * 0.25**3, rel=0.02)
+
+
+def test_a_crop_in_cubes_lies_where_the_crop_lies() -> None:
+    grid = crop_affine([3.0, -2.0, 7.0])
+    z = np.broadcast_to(np.arange(CROP_SHAPE[2], dtype=np.float32), CROP_SHAPE)
+    heights = grid[2, 3] + CROP_SPACING_MM[2] * z
+    cubes, affine = in_cubes(np.asarray(heights, np.float32)), cube_affine(grid)
+    inside = slice(1, -1)
+    expected = affine[2, 3] + 0.5 * np.arange(cubes.shape[2])
+    assert np.allclose(cubes[5, 5, inside], expected[inside], atol=1e-3)

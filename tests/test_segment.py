@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from nibabel.affines import apply_affine
 
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import Affine, FloatGrid, crop_affine
+from hydrops.images import Affine, FloatGrid, crop_affine, crop_image, cube_affine
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
 from hydrops.measure import organ_volumes
-from hydrops.model.bundle import WEIGHTS, find_bundle
+from hydrops.model.bundle import METADATA, WEIGHTS, find_bundle
+from hydrops.model.cases import load_cases
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.pictures import segment_real_ear
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import Head, draw_head, render, truth_fractions
-from hydrops.phantom.signal import MRC, PEI, PPI
+from hydrops.phantom.signal import MRC, PEI, PPI, Sequence
 from hydrops.segment import (
     Segmenter,
     choose_device,
@@ -137,7 +140,7 @@ def test_a_real_ear_is_whole_and_its_nerve_canal_left_out(
     segmenter: Segmenter, shared_data: Path
 ) -> None:
     picture = segment_real_ear(segmenter, shared_data / "inner-ear-t2" / "left.nii.gz")
-    volumes = organ_volumes(picture.fractions, grid())
+    volumes = organ_volumes(picture.fractions, cube_affine(grid()))
     # Volumes of human labyrinths on MRI and CT: 140 to 265 mm3 in all.
     assert 140 < volumes[LABYRINTH][0] < 280
     centres = {
@@ -170,6 +173,47 @@ def test_an_ear_that_no_gadolinium_has_reached_is_refused(segmenter: Segmenter) 
     with pytest.raises(ExcludedError, match="hardly any gadolinium"):
         segment_ear(segmenter, mrc, mi2, "left")
     assert segment_ear(segmenter, mrc, None, "left").level is None
+
+
+def another_image(kind: str, head: Head) -> FloatGrid:
+    """What is no MRC of a still head, on the crop of its left ear."""
+    mrc, _, grid = crops(head, "left")
+    if kind == "T1-weighted":
+        t1 = Sequence("MRC", tr_ms=600.0, te_ms=12.0)
+        return render(head, t1, CROP_SHAPE, grid, np.random.default_rng(5))
+    if kind == "inverted":
+        return np.asarray(mrc.max() - mrc, np.float32)
+    if kind == "moved while it was acquired":
+        ghosts = [np.roll(mrc, by, axis=1) for by in (0, 4, -4, 8)]
+        return np.asarray(np.mean(ghosts, axis=0), np.float32)
+    return np.asarray(np.roll(mrc, 32, axis=1)[:, ::-1], np.float32)
+
+
+@pytest.mark.parametrize(
+    "kind", ["T1-weighted", "inverted", "moved while it was acquired", "another place, mirrored"]
+)
+def test_what_the_model_was_not_trained_on_is_refused(segmenter: Segmenter, kind: str) -> None:
+    with pytest.raises(ExcludedError, match=r"unlike those the model was trained on|no inner ear"):
+        segment_ear(segmenter, another_image(kind, a_head()), None, "left")
+
+
+def test_a_ct_is_refused_by_an_mr_model(segmenter: Segmenter, shared_data: Path) -> None:
+    for case in load_cases(shared_data / "bony-labyrinth", ["F01", "T05"]):
+        middle = apply_affine(case.affine, np.argwhere(case.label).mean(0))
+        crop = crop_image(case.image, case.affine, crop_affine(middle.tolist(), case.affine))
+        for image in (crop, crop - crop.min()):
+            with pytest.raises(ExcludedError, match=r"unlike those|no inner ear"):
+                segment_ear(segmenter, image, None, case.side)
+
+
+def test_a_model_of_other_crops_is_refused(tmp_path: Path) -> None:
+    copy = tmp_path / BUNDLE.name / BUNDLE.version
+    shutil.copytree(BUNDLE.folder, copy)
+    metadata = json.loads((copy / METADATA).read_text(encoding="utf-8"))
+    metadata["spacing_mm"] = [0.5, 0.5, 0.5]
+    (copy / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
+    with pytest.raises(HydropsError, match=r"crops of .* train it again"):
+        load_segmenter(copy, "cpu")
 
 
 def test_only_the_largest_piece_and_its_rim_are_kept() -> None:

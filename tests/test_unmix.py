@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ears import made_up_fractions
-from hydrops.images import average_onto, crop_affine
+from ears import fine_affine, made_up_fractions
+from hydrops.images import average_onto
 from hydrops.model.unmix import (
     LEAST_SHARE,
     FluidLevels,
@@ -70,7 +70,7 @@ def test_levels_are_found_again_from_ears_that_follow_them() -> None:
 
 @pytest.mark.parametrize("voxel", [(0.5, 0.5, 1.0), (0.8, 0.4, 0.5), (1.0, 1.0, 2.0)])
 def test_averaging_onto_another_grid_keeps_the_volume(voxel: tuple[float, ...]) -> None:
-    fractions, affine = made_up_fractions(), crop_affine((3.0, -8.0, 1.0))
+    fractions, affine = made_up_fractions(), fine_affine((3.0, -8.0, 1.0))
     target = affine @ np.diag([*(np.array(voxel) / 0.5), 1.0])
     target[:3, 3] -= 0.37
     shape = tuple(int(np.ceil(33.0 / v)) for v in voxel)

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from hydrops.images import Affine, FloatGrid, load_image
+from hydrops.images import Affine, FloatGrid, cube_affine, in_cubes, load_image
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, endolymph_code, perilymph_code
 from hydrops.measure import load_fractions
 from hydrops.paths import Paths, Unit
@@ -49,7 +49,7 @@ PANEL, GAP, LEFT, TOP, BOTTOM = 2.6, 0.06, 0.3, 0.76, 0.4
 
 @dataclass(frozen=True)
 class EarPicture:
-    """One ear on its crop grid, what is drawn of it.
+    """One ear in cubes of 0.5 mm (`hydrops.images.in_cubes`), what is drawn of it.
 
     Parameters
     ----------
@@ -108,9 +108,10 @@ def load_picture(
     unit: Unit, paths: Paths, side: str, model: str, measured: pd.DataFrame
 ) -> EarPicture:
     """Gather what is drawn of one ear; `measured` are its rows of the table of ears."""
-    mrc, affine = load_image(paths.crop(unit, side, "MRC"))
+    mrc, crop = load_image(paths.crop(unit, side, "MRC"))
+    affine = cube_affine(crop)
     mi2_path = paths.crop(unit, side, "HYDROPSMi2")
-    mi2 = load_image(mi2_path)[0] if mi2_path.is_file() else None
+    mi2 = in_cubes(load_image(mi2_path)[0]) if mi2_path.is_file() else None
     fractions, _ = load_fractions(paths.segmentation(unit, side, "probseg", model))
     found = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
     points = np.array([[*found[n]["ras_mm"], 1.0] for n in LANDMARKS if n in found]).reshape(-1, 4)
@@ -123,9 +124,9 @@ def load_picture(
     measure = "volume" if measured["eh_volume_ratio"].notna().any() else "area"
     ratios = measured.set_index("organ")[f"eh_{measure}_ratio"].dropna()
     return EarPicture(
-        mrc,
+        in_cubes(mrc),
         mi2,
-        fractions,
+        in_cubes(fractions),
         (points @ np.linalg.inv(affine).T)[:, :3],
         slices,
         {str(organ): float(ratio) for organ, ratio in ratios.items()},
@@ -134,14 +135,14 @@ def load_picture(
 
 
 def height_of_slice(number: int, acquired: Affine, crop: Affine, size: int = 64) -> int:
-    """Voxel height (axis S) in a crop at which a slice of the MRC passes the crop's middle.
+    """Voxel height (axis S) in a cube at which a slice of the MRC passes the cube's middle.
 
     Parameters
     ----------
     number
         Index of the slice along the axis of the MRC that lies closest to the head's long axis.
     acquired, crop
-        Voxel-to-RAS-mm affines of the MRC and of the crop.
+        Voxel-to-RAS-mm affines of the MRC and of the crop's fine grid.
     """
     axis = int(np.argmax(np.abs(acquired[2, :3]) / np.linalg.norm(acquired[:3, :3], axis=0)))
     middle = (size - 1) / 2

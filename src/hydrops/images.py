@@ -14,7 +14,7 @@ from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError
-from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE
 
 Affine = npt.NDArray[np.float64]
 FloatGrid = npt.NDArray[np.float32]
@@ -91,12 +91,51 @@ def spacing_mm(affine: Affine) -> FloatGrid:
     return np.asarray(np.linalg.norm(affine[:3, :3], axis=0), np.float32)
 
 
-def crop_affine(centre_ras_mm: Sequence[float]) -> Affine:
-    """Affine of the crop grid around a point: RAS axes, middle of the grid at the point."""
-    affine = np.diag([CROP_SPACING_MM] * 3 + [1.0])
-    middle = (np.array(CROP_SHAPE) - 1) / 2
-    affine[:3, 3] = np.asarray(centre_ras_mm) - CROP_SPACING_MM * middle
+def crop_affine(centre_ras_mm: Sequence[float], image: Affine | None = None) -> Affine:
+    """Affine of the crop grid whose middle is at a point.
+
+    Parameters
+    ----------
+    image
+        Affine of the image that is cropped: the crop then has its axes, each nearest to R, A and S,
+        and its first voxel lies on one of the image, so that nothing is interpolated where both
+        have the same voxels. RAS axes and no shift when None.
+    """
+    axes = np.eye(3)
+    if image is not None:
+        order = nib.orientations.io_orientation(image)
+        turned = image @ nib.orientations.inv_ornt_aff(order, (1, 1, 1))
+        axes = turned[:3, :3] / np.linalg.norm(turned[:3, :3], axis=0)
+    affine = np.eye(4)
+    affine[:3, :3] = axes * CROP_SPACING_MM
+    affine[:3, 3] = np.asarray(centre_ras_mm) - affine[:3, :3] @ ((np.array(CROP_SHAPE) - 1) / 2)
+    if image is not None:
+        first = np.linalg.inv(image) @ affine[:, 3]
+        affine[:, 3] = image @ np.append(np.round(first[:3]), 1.0)
     return affine
+
+
+def crop_image(
+    data: FloatGrid, affine: Affine, grid: Affine, transform: Affine | None = None
+) -> FloatGrid:
+    """An image on the crop grid, by one interpolation; `transform` as in `resample`."""
+    return np.asarray(average_onto(data[None], affine, CROP_SHAPE, grid, transform, order=3)[0])
+
+
+def cube_affine(crop: Affine) -> Affine:
+    """Affine of the fine grid, in cubes, that fills the same field as a crop."""
+    steps = np.array(CROP_SHAPE) / np.array(FINE_SHAPE)
+    affine = crop @ np.diag([*steps, 1.0])
+    affine[:3, 3] += crop[:3, :3] @ ((steps - 1) / 2)
+    return np.asarray(affine)
+
+
+def in_cubes(crop: FloatGrid) -> FloatGrid:
+    """Volumes (..., x, y, z) of the crop grid on the fine one, interpolated, to be looked at."""
+    factors = [f / c for f, c in zip(FINE_SHAPE, CROP_SHAPE)]
+    whole = [1.0] * (crop.ndim - 3)
+    fine = ndimage.zoom(crop, whole + factors, order=1, mode="nearest", grid_mode=True)
+    return np.asarray(fine, np.float32)
 
 
 def resample(
@@ -158,27 +197,39 @@ def part_under(
 
 
 def average_onto(
-    fractions: FloatGrid, affine: Affine, shape: tuple[int, ...], target: Affine
+    volumes: FloatGrid,
+    affine: Affine,
+    shape: tuple[int, ...],
+    target: Affine,
+    transform: Affine | None = None,
+    order: int = 1,
 ) -> FloatGrid:
-    """Volume fractions on another grid, averaged over each of its voxels.
+    """Volumes, such as volume fractions, on another grid, averaged over each of its voxels.
 
     Parameters
     ----------
-    fractions
+    volumes
         (n, x, y, z).
     shape, target
-        The grid; voxels larger than those of `fractions` are sampled at several points.
+        The grid; voxels larger than those of `volumes` are sampled at several points.
+    transform, order
+        As in `resample`.
 
     Returns
     -------
     (n, *shape)
     """
-    counts = np.ceil(spacing_mm(target) / spacing_mm(affine) - 1e-3).astype(int).clip(1)
-    total = np.zeros((len(fractions), *shape), np.float32)
+    moved_target = target if transform is None else transform @ target
+    steps = np.linalg.norm((np.linalg.inv(affine) @ moved_target)[:3, :3], axis=0)
+    # A hair more than one voxel, as an oblique grid or a rotation gives, is one.
+    counts = np.ceil(steps - 0.02).astype(int).clip(1)
+    total = np.zeros((len(volumes), *shape), np.float32)
     for index in np.ndindex(*counts):
         moved = target.copy()
         moved[:3, 3] += target[:3, :3] @ ((np.array(index) + 0.5) / counts - 0.5)
-        total += np.stack([resample(part, affine, shape, moved, order=1) for part in fractions])
+        total += np.stack(
+            [resample(part, affine, shape, moved, transform, order) for part in volumes]
+        )
     return np.asarray(total / counts.prod(), np.float32)
 
 

@@ -22,6 +22,7 @@ from hydrops.images import (
     Affine,
     FloatGrid,
     crop_affine,
+    crop_image,
     load_image,
     read_itk_transform,
     resample,
@@ -29,7 +30,6 @@ from hydrops.images import (
     spacing_mm,
 )
 from hydrops.labels import SIDES
-from hydrops.model.geometry import CROP_SHAPE
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
 from hydrops.records import StageResult
@@ -101,10 +101,10 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         image, image_affine = load_image(paths.image(unit, role))
         roles[role] = (image, image_affine, read_itk_transform(paths.transform(unit, role)))
     for side in kept:
-        grid = crop_affine(found.centres[side].tolist())
-        crop = resample(mrc, affine, CROP_SHAPE, grid)
+        grid = crop_affine(found.centres[side].tolist(), affine)
+        crop = crop_image(mrc, affine, grid)
         save_image(output / paths.crop(unit, side, "MRC").name, crop, grid)
-        moved = {role: resample(i, a, CROP_SHAPE, grid, t) for role, (i, a, t) in roles.items()}
+        moved = {role: crop_image(i, a, grid, t) for role, (i, a, t) in roles.items()}
         hydrops = combine(options.combination, crop, moved)
         if hydrops is not None:
             mi2 = np.asarray(hydrops * crop, np.float32)

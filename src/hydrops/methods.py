@@ -10,6 +10,7 @@ from typing import Any
 
 from hydrops import page
 from hydrops.model.bundle import Bundle
+from hydrops.model.geometry import CROP_SPACING_MM
 
 LIMITS = (
     "Research use only. Not a medical device; nothing here may guide the care of a patient.",
@@ -61,6 +62,7 @@ def methods_section(bundle: Bundle) -> str:
         if "fluid_levels" in bundle.metadata
         else ""
     )
+    spacing = " x ".join(map(str, CROP_SPACING_MM))
     network = (
         f"A paired 3D U-Net [4, 5] in MONAI {_version('monai')} [6] and PyTorch "
         f"{_version('torch')} [7], MRC and HYDROPS-Mi2 in, gave the volume fraction of endolymph "
@@ -81,7 +83,7 @@ def methods_section(bundle: Bundle) -> str:
             "every crop was resampled once. HYDROPS is the positive perilymph image minus the "
             "positive endolymph image [3], or what the protocol puts in its place; HYDROPS-Mi2 is "
             "its product with the MRC. Both ears were located in the MRC by correlation with a "
-            "mean labyrinth and cut out at 0.5 mm."
+            f"mean labyrinth and cut out at {spacing} mm."
         ),
         page.paragraph(
             f"{network}{calibrated} The EH area ratio [8] is the share of pixels with negative "

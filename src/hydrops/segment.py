@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from hydrops.images import save_image
 from hydrops.labels import LABELS, LANDMARKS, SIDES, endolymph_code, perilymph_code
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.bundle import Bundle, read_bundle, verify_weights
-from hydrops.model.geometry import CROP_SPACING_MM
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.inhearit import SLICE_ORGANS, fractions_of_side
 from hydrops.model.network import NetworkOptions, landmark_positions
+from hydrops.model.novelty import Novelty, ear_features
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
 from hydrops.model.unmix import FluidLevels, hydrops_level, set_endolymph
 from hydrops.paths import Paths, Unit
@@ -32,7 +34,7 @@ FloatGrid = npt.NDArray[np.float32]
 #: How far beyond the surface of the labyrinth its partial volume reaches, voxels.
 RIM_VOXELS = 2
 #: Volume of a voxel of a crop, mm3.
-VOXEL_MM3 = CROP_SPACING_MM**3
+VOXEL_MM3 = prod(CROP_SPACING_MM)
 #: Least volume of the largest piece for it to be taken for an ear, mm3.
 LEAST_EAR_MM3 = 20.0
 
@@ -42,6 +44,8 @@ class Segmenter:
     """A loaded network, ready for one ear after another.
 
     `levels` calibrates how much of the fluid is endolymph; without it the network's word stands.
+    `novelty` says what the model knows; without it nothing is refused for being unlike it. `half`
+    is whether its convolutions are computed in bfloat16, as they were in training.
     `sided` as in `hydrops.model.architectures.Architecture`.
     """
 
@@ -49,6 +53,8 @@ class Segmenter:
     network: torch.nn.Module
     device: torch.device
     levels: FluidLevels | None
+    novelty: Novelty | None
+    half: bool
     sided: bool = False
 
 
@@ -70,6 +76,9 @@ class EarSegmentation:
     level, enhancement
         HYDROPS over MRC of the labyrinth's fluid, see `hydrops.model.unmix`, and how bright the
         perilymph is beside CSF; None without HYDROPS-Mi2.
+    novelty
+        Distance from what the model was trained on, see `hydrops.model.novelty`; None where the
+        model does not know what that is.
     """
 
     fractions: FloatGrid
@@ -78,6 +87,27 @@ class EarSegmentation:
     uncertainty: float
     level: float | None
     enhancement: float | None
+    novelty: float | None
+
+
+@dataclass(frozen=True)
+class NetworkFinding:
+    """What a network makes of a right ear's channels, before its signal is looked at.
+
+    Parameters
+    ----------
+    fractions
+        (7, x, y, z) volume fractions, one labyrinth.
+    landmarks, confidences
+        (n, 3) voxel coordinates and (n,) shares of the heatmaps; n is 3 or 0.
+    features
+        What `hydrops.model.novelty.Novelty` looks at.
+    """
+
+    fractions: FloatGrid
+    landmarks: FloatGrid
+    confidences: FloatGrid
+    features: npt.NDArray[np.float64]
 
 
 def choose_device(name: str) -> torch.device:
@@ -98,19 +128,29 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def computes_in_half(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; a CPU without them would only be slower."""
+    if device.type == "cuda":
+        return True
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Segmenter:
     """Load a bundle's network; only weights are read from its file, never code.
 
     Raises
     ------
     HydropsError
-        If the weights are missing, changed, or do not fit the network; see `choose_device`.
+        If the weights are missing, changed, or do not fit the network, or the model was trained on
+        other crops; see `choose_device`.
     """
     where = choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     bundle = read_bundle(folder)
     weights = verify_weights(bundle)
+    _check_crop(bundle)
     options = NetworkOptions.from_dict(bundle.metadata["network"])
     network = build_network(options)
     try:
@@ -118,16 +158,63 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
     except RuntimeError as error:
         raise HydropsError(f"{weights}: does not fit the network of its metadata") from error
     fast_layout(network.eval().to(where))
-    values = bundle.metadata.get("fluid_levels")
-    levels = None if values is None else FluidLevels(**values)
-    return Segmenter(bundle, network, where, levels, find_architecture(options).sided)
+    levels, known = (bundle.metadata.get(key) for key in ("fluid_levels", "novelty"))
+    return Segmenter(
+        bundle,
+        network,
+        where,
+        None if levels is None else FluidLevels(**levels),
+        None if known is None else Novelty(**known),
+        computes_in_half(where),
+        find_architecture(options).sided,
+    )
+
+
+def _check_crop(bundle: Bundle) -> None:
+    """Refuse a model that was trained on crops of another kind than the ones that are cut now."""
+    shape = tuple(bundle.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"])
+    spacing = tuple(bundle.metadata["spacing_mm"])
+    if (shape, spacing) != (CROP_SHAPE, CROP_SPACING_MM):
+        raise HydropsError(
+            f"{bundle.identifier} was made for crops of {shape} voxels of {spacing} mm, but crops "
+            f"are {CROP_SHAPE} voxels of {CROP_SPACING_MM} mm; train it again"
+        )
 
 
 @torch.inference_mode()
+def run_network(
+    segmenter: Segmenter, channels: torch.Tensor, side: str = "right"
+) -> NetworkFinding:
+    """Segment an ear's channels (3, x, y, z), see `hydrops.model.preprocess.prepare`.
+
+    The ear is a right one, mirrored if need be, unless the network has classes for either side.
+
+    Raises
+    ------
+    ExcludedError
+        If there is nothing in them that the network takes for an ear.
+    """
+    batch = channels[None].to(segmenter.device, memory_format=torch.channels_last_3d)
+    with torch.autocast(segmenter.device.type, torch.bfloat16, enabled=segmenter.half):
+        logits, heat = segmenter.network(batch)
+    probabilities = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
+    if heat is None:
+        positions, confidences = torch.zeros((0, 3)), torch.zeros(0)
+    else:
+        positions, confidences = landmark_positions(heat[0].float().cpu())
+    if segmenter.sided:
+        fractions = keep_organs(fractions_of_side(probabilities, side), VOXEL_MM3)
+    else:
+        fractions = keep_labyrinth(probabilities, VOXEL_MM3)
+    shares = confidences.numpy()
+    features = ear_features(channels[0].numpy(), fractions, shares, _doubt(fractions))
+    return NetworkFinding(fractions, positions.numpy(), shares, features)
+
+
 def segment_ear(
     segmenter: Segmenter, mrc: FloatGrid, mi2: FloatGrid | None, side: str
 ) -> EarSegmentation:
-    """Segment one ear on the crop grid (axes R, A, S, voxels of 0.5 mm).
+    """Segment one ear on the crop grid (axes near R, A, S; `hydrops.model.geometry`).
 
     Unless it has classes for either side, the network knows right ears; a left one is mirrored on
     its way in and back on its way out.
@@ -138,8 +225,8 @@ def segment_ear(
     Raises
     ------
     ExcludedError
-        If there is nothing in the crop that the network takes for an ear, or HYDROPS-Mi2 shows no
-        perilymph that gadolinium has reached.
+        If there is nothing in the crop that the network takes for an ear, the ear is too unlike
+        those of the training, or HYDROPS-Mi2 shows no perilymph that gadolinium has reached.
     """
     flip = side == "left" and not segmenter.sided
     images = [None if i is None else torch.from_numpy(_turned(i, flip)) for i in (mrc, mi2)]
@@ -151,21 +238,9 @@ def segment_ear(
         raise ExcludedError(
             "hardly any gadolinium has reached the perilymph, so endolymph cannot be told from it"
         )
-    batch = channels[None].to(segmenter.device, memory_format=torch.channels_last_3d)
-    with torch.autocast(
-        segmenter.device.type, torch.bfloat16, enabled=segmenter.device.type == "cuda"
-    ):
-        logits, heat = segmenter.network(batch)
-    probabilities = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
-    if heat is None:
-        positions, confidences = torch.zeros((0, 3)), torch.zeros(0)
-    else:
-        positions, confidences = landmark_positions(heat[0].float())
-    if segmenter.sided:
-        fractions = keep_organs(fractions_of_side(probabilities, side), VOXEL_MM3)
-    else:
-        fractions = keep_labyrinth(probabilities, VOXEL_MM3)
-    level = None
+    found = run_network(segmenter, channels, side)
+    novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
+    fractions, level = found.fractions, None
     if enhancement is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
@@ -173,18 +248,38 @@ def segment_ear(
         level = hydrops_level(channels.numpy(), fractions[1:].sum(0))
         if segmenter.levels is not None:
             fractions = set_endolymph(fractions, segmenter.levels.share(level, enhancement))
-    landmarks = positions.cpu().numpy()
+    landmarks = found.landmarks
     if flip:
         fractions = np.ascontiguousarray(fractions[:, ::-1])
         landmarks[:, 0] = mrc.shape[0] - 1 - landmarks[:, 0]
     return EarSegmentation(
         fractions,
         landmarks,
-        confidences.cpu().numpy(),
+        found.confidences,
         _entropy_in_fluid(fractions),
         level,
         enhancement,
+        novelty,
     )
+
+
+def _check_known(novelty: Novelty, features: npt.NDArray[np.float64]) -> float:
+    """Distance of an ear from what a model knows; one too far away is refused."""
+    distance = novelty.distance(features)
+    if distance > novelty.limit:
+        raise ExcludedError(
+            f"the image is unlike those the model was trained on (score {distance:.1f}, at most "
+            f"{novelty.limit:.1f}), above all in {novelty.strangest(features)}: another kind of "
+            "image, motion, or no normal ear"
+        )
+    return distance
+
+
+def _doubt(fractions: FloatGrid) -> float:
+    """Mean entropy of the organs in the fluid as a share of its maximum, whatever holds them."""
+    organs = np.stack([fractions[0], *(fractions[i] + fractions[i + 1] for i in (1, 3, 5))])
+    inside = organs[:, fractions[0] < 0.5].clip(1e-6, 1.0)
+    return float(-(inside * np.log(inside)).sum(0).mean() / np.log(len(organs)))
 
 
 def keep_labyrinth(probabilities: FloatGrid, voxel_mm3: float) -> FloatGrid:
@@ -255,6 +350,7 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
             "organs": list(segmenter.bundle.organs),
             "level": None if found.level is None else round(found.level, 5),
             "enhancement": None if found.enhancement is None else round(found.enhancement, 5),
+            "novelty": None if found.novelty is None else round(found.novelty, 3),
         }
     if not result.numbers:
         raise ExcludedError("; ".join(result.excluded_sides.values()) or "no ear was located")

@@ -19,9 +19,9 @@ from hydrops.images import (
     FloatGrid,
     average_onto,
     crop_affine,
+    crop_image,
     load_image,
     part_under,
-    resample,
     save_image,
 )
 from hydrops.labels import SIDES
@@ -148,9 +148,9 @@ def _segment_mr(
     for side in SIDES:
         if side not in located.centres:
             continue
-        grid = crop_affine(located.centres[side].tolist())
-        crop = resample(mrc, affine, CROP_SHAPE, grid)
-        mi2 = None if second is None else resample(*second, CROP_SHAPE, grid)
+        grid = crop_affine(located.centres[side].tolist(), affine)
+        crop = crop_image(mrc, affine, grid)
+        mi2 = None if second is None else crop_image(*second, grid)
         found = segment_ear(segmenter, crop, mi2, side)
         _paint(labels, affine, found.fractions, grid)
         ears[side] = named_landmarks(found, grid)

@@ -13,7 +13,7 @@ from hydrops.errors import HydropsError
 from hydrops.labels import ORGANS
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.inhearit import SLICE_ORGANS, Inhearit
-from hydrops.model.network import DualHeadUNet, NetworkOptions, unet
+from hydrops.model.network import DualHeadUNet, FoldedUNet, NetworkOptions
 
 #: nnU-Net's limits (Isensee et al., Nat Methods 2021;18:203, Methods and supplementary note 2):
 #: features of the first level and at most, and the size below which an axis is not pooled further.
@@ -32,7 +32,7 @@ class SliceUNet(torch.nn.Module):
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        self.trunk = unet(2, options, options.inputs, options.labels)
+        self.trunk = FoldedUNet(2, options, options.inputs, options.labels)
 
     def forward(self, images: torch.Tensor) -> Output:
         slices = images.movedim(-1, 1)
@@ -51,8 +51,8 @@ class SingleUNets(torch.nn.Module):
         super().__init__()
         if options.inputs < 2 or options.labels != 2 * len(ORGANS) + 1:
             raise HydropsError("single networks need two images and the compartments as classes")
-        self.fluid = unet(3, options, 1, len(ORGANS) + 1)
-        self.endolymph = unet(3, options, options.inputs - 1, 1)
+        self.fluid = FoldedUNet(3, options, 1, len(ORGANS) + 1)
+        self.endolymph = FoldedUNet(3, options, options.inputs - 1, 1)
 
     def forward(self, images: torch.Tensor) -> Output:
         organs = torch.log_softmax(self.fluid(images[:, :1]), dim=1)
@@ -111,7 +111,7 @@ class PlannedUNet(torch.nn.Module):
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        plan = plan_network(CROP_SHAPE, (CROP_SPACING_MM,) * 3)
+        plan = plan_network(CROP_SHAPE, CROP_SPACING_MM)
         levels = min(len(plan.strides), len(options.channels))
         self.trunk = DynUNet(
             spatial_dims=3,

@@ -11,6 +11,10 @@ from scipy.spatial.transform import Rotation
 
 from hydrops.model.cases import Affine, Case, FloatGrid
 
+#: Level below which CT shows no bone, in standard deviations from the image's mean, and over how
+#: much more darkness partial volume fades out.
+DARK, DARK_RAMP = 0.3, 0.5
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -34,6 +38,8 @@ class Augmentation:
     fill
         Largest change of the labelled structure's level in half of the patches, in standard
         deviations of the image: a labyrinth may hold fluid, or air once it has dried.
+    surround
+        The same for what is dark outside it, nerve canal and air cells, in another half.
     """
 
     rotation_deg: float = 25.0
@@ -45,6 +51,7 @@ class Augmentation:
     noise: float = 0.2
     contrast: float = 0.3
     fill: float = 0.0
+    surround: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,9 @@ def draw_patch(
     points = torch.from_numpy((flat / spacing_mm + (size - 1) / 2).astype(np.float32))
     if options.fill and rng.random() < 0.5:
         image = image + label * float(rng.uniform(-options.fill, options.fill))
+    if options.surround and rng.random() < 0.5:
+        dark = ((DARK - image) / DARK_RAMP).clamp(0.0, 1.0) * (1.0 - label)
+        image = image + dark * float(rng.uniform(-options.surround, options.surround))
     return _shaded(image[0], rng, spacing_mm, options)[None], label, points
 
 

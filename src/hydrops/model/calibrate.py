@@ -1,4 +1,4 @@
-"""Calibrate a bundle: the levels of the pure fluids, on simulated heads of their own."""
+"""Calibrate a bundle: the levels of the pure fluids, and what the model knows."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from hydrops.errors import ExcludedError
 from hydrops.model.bundle import METADATA, Bundle, read_bundle
 from hydrops.model.evaluate import evaluate
+from hydrops.model.novelty import Novelty
+from hydrops.model.simulate import draw_images, read_pool
 from hydrops.model.train import TrainOptions
 from hydrops.model.unmix import FluidLevels, half_width
 from hydrops.records import write_text_atomically
+from hydrops.segment import load_segmenter, run_network
 
 LOG = logging.getLogger(__name__)
 
 #: Coverage of the interval that is given with a ratio.
 COVERAGE = 0.95
+#: Simulated ears that say what a model knows.
+NOVELTY_EARS = 500
 
 
 def calibrate(
@@ -47,5 +56,34 @@ def calibrate(
         "ratio_interval": interval,
         "calibration": {"ears": len(ears), "seed": options.calibration_seed},
     }
+    write_text_atomically(bundle.folder / METADATA, json.dumps(metadata, indent=2) + "\n")
+    return read_bundle(bundle.folder)
+
+
+def learn_novelty(bundle: Bundle, options: TrainOptions, pool: Path) -> Bundle:
+    """Write into a bundle how its ears of training look to it, see `hydrops.model.novelty`.
+
+    Parameters
+    ----------
+    pool
+        Folder of the training's geometries; `NOVELTY_EARS` are drawn from it, in contrasts as wide
+        as the widest phase of the training.
+    """
+    segmenter = load_segmenter(bundle.folder, "cpu")
+    # The parts of validation are called otherwise; a fifth of the others is variety enough.
+    drawn = read_pool(sorted(pool.glob("[ps]*.npz"))[::5])
+    spread = max(phase.spread for phase in options.phases)
+    features = []
+    for number in range(NOVELTY_EARS):
+        rng = np.random.default_rng([options.seed, 17, number])
+        fractions = torch.from_numpy(drawn.fractions[int(rng.integers(len(drawn)))]).float() / 255.0
+        try:
+            channels = draw_images(fractions, rng, options.missing_second_image, spread)
+            features.append(run_network(segmenter, channels).features)
+        except ExcludedError as exclusion:
+            LOG.info("simulated ear %d: %s", number, exclusion.reason)
+    known = Novelty.fit(features)
+    LOG.info("novelty from %d ears: limit %.2f", len(features), known.limit)
+    metadata = bundle.metadata | {"novelty": asdict(known)}
     write_text_atomically(bundle.folder / METADATA, json.dumps(metadata, indent=2) + "\n")
     return read_bundle(bundle.folder)

@@ -87,7 +87,7 @@ class CtOptions:
 class _Patches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     """Patches `first` to `last` of a training, the same whenever and wherever they are drawn.
 
-    The spread of a phase scales how far the labyrinth's own level is changed.
+    The spread of a phase scales how far the levels of the labyrinth and around it are changed.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class _Patches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.
     ) -> None:
         self.cases, self.options, self.stage = cases, options, stage
         self.first, self.last = part
-        fill = options.augmentation.fill * spread
-        self.augmentation = replace(options.augmentation, fill=fill)
+        made = options.augmentation
+        self.augmentation = replace(made, fill=made.fill * spread, surround=made.surround * spread)
 
     def __len__(self) -> int:
         return self.last - self.first

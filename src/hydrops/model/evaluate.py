@@ -121,8 +121,6 @@ def summarise(ears: pd.DataFrame, half_width: float | None = None) -> pd.DataFra
                 else f"{(errors <= half_width).mean():.1%}",
                 "TFS Dice": round(float(measured["tfs_dice"].mean()), 4),
                 "ELS Dice": round(float(measured["els_dice"].mean()), 4),
-                "TFS Dice at 0.5 mm": round(float(measured["tfs_dice_fine"].mean()), 4),
-                "ELS Dice at 0.5 mm": round(float(measured["els_dice_fine"].mean()), 4),
                 "landmark error, mm": round(float(measured["landmark_mm"].mean()), 3),
                 "largest landmark error, mm": round(float(measured["landmark_max_mm"].max()), 3),
                 **{f"area ICC(2,1), {o}": _icc_of_areas(measured, o) for o in GRADE_THRESHOLDS},
@@ -209,15 +207,15 @@ def _compare(
     """One ear beside its truth, of which the organs that the model does not find are left out."""
     model = bundle.identifier
     fractions, affine = load_fractions(paths.segmentation(unit, side, "probseg", model))
-    truth = truth_fractions(examination.head, side, fractions.shape[1:], affine)
     # On the voxels that the scanner made, as published figures are; their labels are majorities.
     shape = examination.images["MRC"].shape
     there, region = ear_fractions(examination.head, side, shape, examination.affine)
     corner = examination.affine.copy()
     corner[:3, 3] += corner[:3, :3] @ [part.start for part in region]
     acquired = average_onto(fractions, affine, there.shape[1:], corner)
+    truth = truth_fractions(examination.head, side, fractions.shape[1:], affine)
     areas = _area_ratios(truth, affine, unit, side, paths, model)
-    truth, there = (_of_organs(part, bundle.organs) for part in (truth, there))
+    there = _of_organs(there, bundle.organs)
     total, endolymph = organ_volumes(fractions, affine)[LABYRINTH]
     found = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
     marks = examination.head.landmarks(side)
@@ -228,14 +226,12 @@ def _compare(
     ]
     els = {
         "els_dice": _dice(acquired[2::2].sum(0) > 0.5, there[2::2].sum(0) > 0.5),
-        "els_dice_fine": _dice(fractions[2::2].sum(0) > 0.5, truth[2::2].sum(0) > 0.5),
     }
     return {
         "ratio": endolymph / total if bundle.endolymph else np.nan,
         "tfs_mm3": total,
         "tfs_mm3_true": sum(ear.volumes_mm3()[organ][0] for organ in bundle.organs),
         "tfs_dice": _dice(acquired[1:].sum(0) > 0.5, there[1:].sum(0) > 0.5),
-        "tfs_dice_fine": _dice(fractions[0] < 0.5, truth[0] < 0.5),
         **(els if bundle.endolymph else dict.fromkeys(els, np.nan)),
         "landmark_mm": float(np.mean(errors)) if errors else np.nan,
         "landmark_max_mm": max(errors, default=np.nan),

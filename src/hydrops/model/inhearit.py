@@ -33,7 +33,7 @@ SLICE_CLASSES = tuple((side, organ) for side in SIDES for organ in SLICE_ORGANS)
 CONVOLUTIONS = (2, 2, 4, 4, 3)
 #: Share of features that are dropped after the first two further convolutions (Cho et al. 2020).
 DROPOUT = 0.6
-#: Edge of the field that a front sees, pixels of `CROP_SPACING_MM` (Cho et al. 2020).
+#: Edge of the field that a front sees, pixels of the crop (Cho et al. 2020).
 FIELD = 100
 #: Distance of consecutive slices, as they are acquired, mm.
 SLICE_MM = 1.0
@@ -158,7 +158,7 @@ def slice_triple(volume: torch.Tensor, z: int) -> torch.Tensor:
 
     Beyond the crop the outermost slice is repeated.
     """
-    step = round(SLICE_MM / CROP_SPACING_MM)
+    step = round(SLICE_MM / CROP_SPACING_MM[2])
     places = [min(max(z + by, 0), volume.shape[-1] - 1) for by in (-step, 0, step)]
     return volume[..., places].movedim(-1, -3)
 

@@ -26,7 +26,7 @@ from hydrops.model.inhearit import (
 )
 from hydrops.model.losses import soft_cross_entropy, soft_dice_loss
 from hydrops.model.metrics import overlap_metrics
-from hydrops.model.simulate import Pool, draw_images
+from hydrops.model.simulate import Pool, draw_images, onto_crop
 
 if TYPE_CHECKING:
     from hydrops.model.train import TrainOptions
@@ -50,24 +50,25 @@ class _Slices(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self.options.seed, 17, self.first + index])
-        fractions = self.pool.fractions[int(rng.integers(len(self.pool)))]
-        volumes = torch.from_numpy(fractions).float() / 255.0
-        mrc = draw_images(volumes, rng, self.options.missing_second_image, self.phase.spread)[0]
+        chosen = int(rng.integers(len(self.pool)))
+        fine = torch.from_numpy(self.pool.fractions[chosen]).float() / 255.0
+        mrc = draw_images(fine, rng, self.options.missing_second_image, self.phase.spread)[0]
+        volumes, _ = onto_crop(fine, self.pool.landmarks[chosen])
         selected = rng.random() < self.phase.selected
-        slices = selected_slices(fractions) if selected else range(mrc.shape[-1])
+        slices = selected_slices(volumes.numpy()) if selected else range(mrc.shape[-1])
         return draw_sample(mrc, volumes, int(rng.choice(slices)), SIDES[int(rng.integers(2))], rng)
 
 
-def selected_slices(fractions: npt.NDArray[np.uint8]) -> list[int]:
+def selected_slices(fractions: npt.NDArray[np.float32]) -> list[int]:
     """Representative slices of a crop's cochlea and vestibule.
 
     Parameters
     ----------
     fractions
-        (10, x, y, z) as those of a `hydrops.model.simulate.Pool`.
+        (10, x, y, z) volume fractions of a `hydrops.model.simulate.Pool`, on the crop grid.
     """
-    fluid = fractions[:6:2].astype(np.int16) + fractions[1:6:2]
-    organs = np.where(fluid.sum(0) > 127, fluid.argmax(0) + 1, 0).astype(np.uint8)
+    fluid = fractions[:6:2] + fractions[1:6:2]
+    organs = np.where(fluid.sum(0) > 0.5, fluid.argmax(0) + 1, 0).astype(np.uint8)
     found = [representative_slice(organ, organs) for organ in SLICE_ORGANS]
     return [z for z in found if z is not None]
 
@@ -137,6 +138,7 @@ class SliceTask:
             rng, side = np.random.default_rng([11, index]), SIDES[index % 2]
             fractions = torch.from_numpy(self.validation.fractions[index]).float() / 255.0
             mrc = draw_images(fractions, rng, 1.0, phase.spread)[:1]
+            fractions, _ = onto_crop(fractions, self.validation.landmarks[index])
             mrc = mrc.flip(1) if side == "left" else mrc
             with torch.autocast(where.type, torch.bfloat16):
                 logits, _ = network(mrc[None].to(where))

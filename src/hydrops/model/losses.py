@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 #: Weight of the landmarks beside a cross entropy of weight one: of similar size after a while.
@@ -37,15 +39,17 @@ def _ratios(fractions: torch.Tensor) -> torch.Tensor:
     return endolymph / (endolymph + perilymph + 20.0)
 
 
-def landmark_loss(logits: torch.Tensor, points: torch.Tensor, sigma: float = 1.2) -> torch.Tensor:
-    """Cross entropy of the spatial softmax against a Gaussian of `sigma` voxels.
+def landmark_loss(
+    logits: torch.Tensor, points: torch.Tensor, sigma: Sequence[float] = (1.2, 1.2, 1.2)
+) -> torch.Tensor:
+    """Cross entropy of the spatial softmax against a Gaussian of `sigma` voxels along each axis.
 
     Landmarks outside the patch do not count.
     """
     shape = logits.shape[2:]
     axes = [torch.arange(n, device=logits.device, dtype=torch.float32) for n in shape]
     profiles = [
-        torch.exp(-0.5 * ((axis - points[..., k, None]) / sigma) ** 2)
+        torch.exp(-0.5 * ((axis - points[..., k, None]) / sigma[k]) ** 2)
         for k, axis in enumerate(axes)
     ]
     heat = torch.einsum("blx,bly,blz->blxyz", *profiles).flatten(2)

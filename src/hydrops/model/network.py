@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from hydrops.model.preprocess import CHANNELS
 class NetworkOptions:
     """Size of a network: features by level, residual units a level, channels in, classes out.
 
+    `strides` are the steps from level to level along each axis; None halves all axes each time.
+    `fold` voxels along each axis become channels before the first level and voxels again after the
+    last (sub-pixel convolution, Shi et al., CVPR 2016): full resolution at a coarser one's cost.
     `normalised` puts instance normalisation after each convolution; `architecture` is one of
     `hydrops.model.architectures.ARCHITECTURES`.
     """
@@ -27,33 +31,82 @@ class NetworkOptions:
     labels: int = len(LABELS)
     normalised: bool = False
     architecture: str = "dual"
+    strides: tuple[tuple[int, ...], ...] | None = None
+    fold: tuple[int, ...] = (1, 1, 1)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> NetworkOptions:
         """From the numbers of a configuration, whose sequences are lists."""
-        return NetworkOptions(**{**values, "channels": tuple(values["channels"])})
+        strides = values.get("strides")
+        return NetworkOptions(
+            **{
+                **values,
+                "channels": tuple(values["channels"]),
+                "strides": None if strides is None else tuple(tuple(step) for step in strides),
+                "fold": tuple(values.get("fold", (1, 1, 1))),
+            }
+        )
 
 
 def unet(
     dimensions: int, options: NetworkOptions, inputs: int, outputs: int, norm: str | None = None
 ) -> torch.nn.Module:
-    """MONAI's U-Net of the options' features and residual units, halving at each level.
+    """MONAI's U-Net of the options' features, residual units and strides.
 
     Parameters
     ----------
+    dimensions
+        2 takes the first two of each step of the strides.
     norm
         That of the options when None.
     """
+    steps = options.strides or ((2,) * dimensions,) * (len(options.channels) - 1)
     network: torch.nn.Module = UNet(
         spatial_dims=dimensions,
         in_channels=inputs,
         out_channels=outputs,
         channels=options.channels,
-        strides=(2,) * (len(options.channels) - 1),
+        strides=[step[:dimensions] for step in steps],
         num_res_units=options.residual_units,
         norm=norm or ("instance" if options.normalised else None),
     )
     return network
+
+
+class FoldedUNet(torch.nn.Module):
+    """`unet` on blocks of voxels; input and output (batch, channels, ...) as if on voxels."""
+
+    def __init__(self, dimensions: int, options: NetworkOptions, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.fold = options.fold[:dimensions]
+        count = prod(self.fold)
+        self.network = unet(dimensions, options, inputs * count, outputs * count)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return unfolded(self.network(folded(images, self.fold)), self.fold)
+
+
+def folded(images: torch.Tensor, fold: Sequence[int]) -> torch.Tensor:
+    """Blocks of voxels (batch, channels, ...) as channels; each size a multiple of its fold."""
+    batch, channels, *sizes = images.shape
+    pairs = [part for n, f in zip(sizes, fold) for part in (n // f, f)]
+    inner = [3 + 2 * axis for axis in range(len(sizes))]
+    outer = [2 + 2 * axis for axis in range(len(sizes))]
+    blocks = images.reshape(batch, channels, *pairs).permute(0, 1, *inner, *outer)
+    flat = blocks.reshape(batch, channels * prod(fold), *(n // f for n, f in zip(sizes, fold)))
+    layout = torch.channels_last_3d if len(sizes) == 3 else torch.channels_last
+    return flat.contiguous(memory_format=layout)
+
+
+def unfolded(features: torch.Tensor, fold: Sequence[int]) -> torch.Tensor:
+    """The inverse of `folded`."""
+    batch, channels, *sizes = features.shape
+    count = len(sizes)
+    blocks = features.reshape(batch, channels // prod(fold), *fold, *sizes)
+    order = [part for axis in range(count) for part in (2 + count + axis, 2 + axis)]
+    return blocks.permute(0, 1, *order).reshape(
+        batch, channels // prod(fold), *(n * f for n, f in zip(sizes, fold))
+    )
 
 
 class DualHeadUNet(torch.nn.Module):
@@ -61,7 +114,7 @@ class DualHeadUNet(torch.nn.Module):
 
     Paired input as in Yoo et al. 2024 (MRC and HYDROPS-Mi2), two heads on one trunk as in Stebani
     et al. 2023. Input (batch, inputs, x, y, z), on MR as `hydrops.model.preprocess.prepare` gives
-    it, each size a multiple of eight for four levels; output the logits of the classes and of
+    it, each size a multiple of the strides' product; output the logits of the classes and of
     `LANDMARKS` as a pair.
 
     For ratios, features are not normalised: instance normalisation scales the many endolymph
@@ -71,14 +124,16 @@ class DualHeadUNet(torch.nn.Module):
 
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        width = options.channels[0]
-        self.trunk = unet(3, options, options.inputs, width)
-        self.segmentation = torch.nn.Conv3d(width, options.labels, kernel_size=1)
-        self.landmarks = torch.nn.Conv3d(width, len(LANDMARKS), kernel_size=1)
+        width, self.fold = options.channels[0], options.fold
+        count = prod(self.fold)
+        self.trunk = unet(3, options, options.inputs * count, width)
+        self.segmentation = torch.nn.Conv3d(width, options.labels * count, kernel_size=1)
+        self.landmarks = torch.nn.Conv3d(width, len(LANDMARKS) * count, kernel_size=1)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = torch.nn.functional.leaky_relu(self.trunk(images), 0.01)
-        return self.segmentation(features), self.landmarks(features)
+        features = torch.nn.functional.leaky_relu(self.trunk(folded(images, self.fold)), 0.01)
+        heads = (self.segmentation(features), self.landmarks(features))
+        return unfolded(heads[0], self.fold), unfolded(heads[1], self.fold)
 
 
 def landmark_positions(logits: torch.Tensor, window: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

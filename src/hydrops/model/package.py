@@ -87,7 +87,7 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
         "organs": list(able.organs),
         "endolymph": able.endolymph,
         "landmarks": list(LANDMARKS) if able.landmarks else [],
-        "spacing_mm": [CROP_SPACING_MM] * 3,
+        "spacing_mm": list(CROP_SPACING_MM),
         "network_data_format": data_format("MR", CHANNELS, classes, patch, (-2.0, 2.0)),
     }
 
@@ -213,8 +213,9 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
 {bundle.metadata["description"]}.
 Research only; not a medical device.
 
-- **In**: MRC and, optionally, HYDROPS-Mi2 of one ear, {CROP_SHAPE[0]} voxels of
-  {CROP_SPACING_MM} mm along R, A and S; without HYDROPS-Mi2 no EH ratio is given.
+- **In**: MRC and, optionally, HYDROPS-Mi2 of one ear, {" x ".join(map(str, CROP_SHAPE))}
+  voxels of {" x ".join(map(str, CROP_SPACING_MM))} mm along R, A and S; without HYDROPS-Mi2 no
+  EH ratio is given.
 - **Out**: {given}; landmarks:
   {", ".join(bundle.metadata["landmarks"]) or "none"}.
 - **Weights**: sha256 `{bundle.sha256}`.
@@ -234,8 +235,8 @@ Measured **on simulation**, by `snakemake evaluate`, through registration, locat
 and measurement of whole simulated heads that training never saw. "specimen" ears have the anatomy
 of real labyrinths kept out of training. ICC, mean absolute error, bias and limits of agreement
 are those of the EH volume ratio of the labyrinth, area ICC that of the EH area ratio with the one
-that the true region gives on the same images. Dice is that of the anatomy's majority labels,
-on the voxels that the scanner made (0.5 x 0.5 x 1.0 mm) and on those of the network (0.5 mm).
+that the true region gives on the same images. Dice is that of the anatomy's majority labels on
+the voxels that the scanner made (0.5 x 0.5 x 1.0 mm).
 
 {summary.dropna(axis=1, how="all").to_markdown(index=False)}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from hydrops.draw import EarPicture, draw_ear_overlay
@@ -16,12 +17,14 @@ from hydrops.images import (
     Affine,
     FloatGrid,
     crop_affine,
+    crop_image,
+    cube_affine,
+    in_cubes,
     load_image,
     resample,
     spacing_mm,
 )
 from hydrops.locate import LocateOptions, find_ears
-from hydrops.model.geometry import CROP_SHAPE
 from hydrops.segment import Segmenter, segment_ear
 from hydrops.statistics import bland_altman, icc_2_1
 
@@ -110,9 +113,11 @@ def segment_real_ear(segmenter: Segmenter, path: Path) -> EarPicture:
     if not found.centres:
         raise ExcludedError(f"{path.name}: no inner ear can be recognised")
     side, centre = max(found.centres.items(), key=lambda item: found.scores[item[0]])
-    crop = resample(image, affine, CROP_SHAPE, crop_affine(centre.tolist()))
+    grid = crop_affine(centre.tolist(), affine)
+    crop = crop_image(image, affine, grid)
     ear = segment_ear(segmenter, crop, None, side)
-    return EarPicture(crop, None, ear.fractions, ear.landmarks.astype(np.float64))
+    points = apply_affine(np.linalg.inv(cube_affine(grid)) @ grid, ear.landmarks)
+    return EarPicture(in_cubes(crop), None, in_cubes(ear.fractions), points)
 
 
 def write_pictures(

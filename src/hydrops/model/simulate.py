@@ -10,7 +10,7 @@ ears are right ears here; a left ear is mirrored before it meets the network.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
-from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.labelled import read_label
 from hydrops.model.preprocess import prepare
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, ear_from_label, mirrored
@@ -30,6 +30,12 @@ from hydrops.phantom.signal import PERILYMPH_MMOL, R1_PER_MMOL_S
 #: Channels of a pool: the six compartments of `hydrops.labels.LABELS` without the background,
 #: cerebrospinal fluid, nerve, fluid that is no ear (mucosa, vessels), and soft tissue.
 TISSUE_CHANNELS = 10
+#: Share of the images that are sampled as the published examinations are.
+CLINICAL = 0.6
+#: SD of how far a head moves between series along an axis, mm (`hydrops.phantom.motion`).
+MOTION_MM = 0.25
+#: Least SD of the point spread, voxels of the fine grid, which cannot show a sharper one.
+LEAST_BLUR = 0.35
 #: Columns of the specimens' landmark file, and the guides that `ear_from_label` wants.
 SPECIMEN_LANDMARKS = {
     "A": "helicotrema",
@@ -96,9 +102,9 @@ class Geometry:
     Parameters
     ----------
     fractions
-        (10, x, y, z) volume fractions times 255, channels as `TISSUE_CHANNELS`.
+        (10, x, y, z) volume fractions times 255, channels as `TISSUE_CHANNELS`, on the fine grid.
     landmarks
-        (3, 3) voxel coordinates in the order of `hydrops.labels.LANDMARKS`.
+        (3, 3) voxel coordinates on the fine grid in the order of `hydrops.labels.LANDMARKS`.
     """
 
     fractions: npt.NDArray[np.uint8]
@@ -124,8 +130,8 @@ def draw_geometry(
     shift = rng.uniform(-shift_mm, shift_mm, 3)
     compartments = _sample_labels(ear, matrix, shift, rng)
     points = np.array([ear.landmarks[name] for name in LANDMARKS])
-    middle = (np.array(CROP_SHAPE) - 1) / 2
-    landmarks = (points @ matrix.T + shift) / CROP_SPACING_MM + middle
+    middle = (np.array(FINE_SHAPE) - 1) / 2
+    landmarks = (points @ matrix.T + shift) / FINE_SPACING_MM + middle
     around = _surroundings(ear, matrix, shift, compartments.sum(0), rng)
     fractions = np.concatenate([compartments, around])
     return Geometry(np.round(fractions * 255).astype(np.uint8), landmarks.astype(np.float32))
@@ -148,8 +154,8 @@ def _sample_labels(
     rng: np.random.Generator,
 ) -> npt.NDArray[np.float32]:
     """Volume fractions (6, x, y, z) of the compartments, supersampled twofold."""
-    fine_shape = tuple(2 * n for n in CROP_SHAPE)
-    fine = CROP_SPACING_MM / 2
+    fine_shape = tuple(2 * n for n in FINE_SHAPE)
+    fine = FINE_SPACING_MM / 2
     inverse = np.linalg.inv(matrix)
     axes = [torch.arange(n, dtype=torch.float32) * fine - (n - 1) / 2 * fine for n in fine_shape]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
@@ -186,10 +192,10 @@ def _surroundings(
     rng: np.random.Generator,
 ) -> npt.NDArray[np.float32]:
     """Fractions (4, x, y, z) of CSF, nerve, other fluid and soft tissue around the ear."""
-    middle = (np.array(CROP_SHAPE) - 1) / 2
+    middle = (np.array(FINE_SHAPE) - 1) / 2
     axes = [
-        ((np.arange(n) - m) * CROP_SPACING_MM).astype(np.float32)
-        for n, m in zip(CROP_SHAPE, middle)
+        ((np.arange(n) - m) * FINE_SPACING_MM).astype(np.float32)
+        for n, m in zip(FINE_SHAPE, middle)
     ]
     grid = np.meshgrid(*axes, indexing="ij", sparse=True)
     fundus, porus, narrow, wide = ear.canal
@@ -202,12 +208,12 @@ def _surroundings(
     roughness = _field(rng, 3.0)
     cistern = _soft(depth + rng.uniform(-2.0, 4.0) + 1.5 * roughness)
     brain = _soft(depth - rng.uniform(2.0, 8.0) + 2.0 * _field(rng, 3.0))
-    nerve = np.zeros(CROP_SHAPE, np.float32)
+    nerve = np.zeros(FINE_SHAPE, np.float32)
     for _ in range(int(rng.integers(0, 4))):
         start = fundus + rng.normal(0.0, 0.6, 3)
         end = porus + 6.0 * inward + rng.normal(0.0, 1.2, 3)
         nerve = np.maximum(nerve, _cone(grid, start, end, 0.45, rng.uniform(0.4, 0.8)))
-    other = np.zeros(CROP_SHAPE, np.float32)
+    other = np.zeros(FINE_SHAPE, np.float32)
     for _ in range(int(rng.integers(0, 4))):
         a = rng.uniform(-15.0, 15.0, 3)
         b = a + rng.normal(0.0, 7.0, 3)
@@ -245,15 +251,15 @@ def _cone(
 
 def _soft(distance_mm: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Fraction of a voxel on the positive side of a surface."""
-    return np.asarray(np.clip(distance_mm / CROP_SPACING_MM + 0.5, 0.0, 1.0), np.float32)
+    return np.asarray(np.clip(distance_mm / FINE_SPACING_MM + 0.5, 0.0, 1.0), np.float32)
 
 
 def _field(rng: np.random.Generator, width_mm: float) -> npt.NDArray[np.float32]:
     """Smooth random field of unit variance on the crop grid."""
-    knots = max(4, round(CROP_SHAPE[0] * CROP_SPACING_MM / width_mm))
+    knots = max(4, round(FINE_SHAPE[0] * FINE_SPACING_MM / width_mm))
     noise = torch.from_numpy(rng.standard_normal((1, 1, knots, knots, knots)).astype(np.float32))
     fine = torch.nn.functional.interpolate(
-        noise, size=CROP_SHAPE, mode="trilinear", align_corners=True
+        noise, size=FINE_SHAPE, mode="trilinear", align_corners=True
     )[0, 0].numpy()
     return np.asarray(fine / fine.std(), np.float32)
 
@@ -315,7 +321,7 @@ def draw_images(
     Parameters
     ----------
     fractions
-        (10, x, y, z) in 0 to 1.
+        (10, x, y, z) in 0 to 1, on the fine grid.
     missing
         How often the second image is left out.
     spread
@@ -323,7 +329,8 @@ def draw_images(
 
     Returns
     -------
-    (3, x, y, z): what `hydrops.model.preprocess.prepare` makes of MRC and HYDROPS-Mi2.
+    (3, x, y, z) on the crop grid: what `hydrops.model.preprocess.prepare` makes of MRC and
+    HYDROPS-Mi2.
     """
     signals = _draw_signals(rng, spread)
     perilymph = fractions[0:6:2].sum(0)
@@ -333,16 +340,19 @@ def draw_images(
     tissues = torch.cat([tissues, bone[None]])
     shading = _draw_shading(rng, tissues.shape[1:])
     texture = 1.0 + 0.15 * torch.from_numpy(_field(rng, rng.uniform(1.0, 4.0)))
-    sampling = [_Sampling.draw(rng, axis) for axis in range(3)]
-    noise = float(rng.uniform(0.004, 0.02))
-    inversion_noise = float(np.exp(rng.normal(np.log(0.0035), 0.4)))
+    clinical = rng.random() < CLINICAL
+    sampling = [_Sampling.draw(rng, axis, clinical) for axis in range(3)]
+    noise = float(rng.uniform(0.004, 0.03))
+    inversion_noise = float(np.exp(rng.normal(np.log(0.005), 0.5)))
     made = {}
     for name, level in (("MRC", noise), ("PPI", inversion_noise), ("PEI", inversion_noise)):
         weights = torch.tensor(signals[name], dtype=torch.float32)
         ideal = torch.tensordot(weights, tissues, dims=1) * shading
         ideal = ideal + weights[5] * tissues[5] * (texture - 1.0)
-        residue = rng.normal(0.0, 0.06 * spread if name != "MRC" else 0.0, 3)
-        made[name] = _acquire(ideal, sampling, residue, level, rng)
+        moved = name != "MRC"
+        residue = rng.normal(0.0, 0.06 * spread if moved else 0.0, 3)
+        grids = [s.displaced(rng) for s in sampling] if moved else sampling
+        made[name] = _acquire(ideal, grids, residue, level, rng)
     hydrops = made["PPI"] - made["PEI"]
     mi2 = hydrops * made["MRC"] if rng.random() >= missing else None
     return prepare(made["MRC"], mi2, gain=1.0 + spread * float(rng.uniform(-0.15, 0.2)))
@@ -398,40 +408,54 @@ def _draw_shading(rng: np.random.Generator, shape: Sequence[int]) -> torch.Tenso
 
 @dataclass(frozen=True)
 class _Sampling:
-    """How a scanner samples one axis of the crop."""
+    """How a scanner samples one axis of the field; lengths in voxels of the fine grid.
 
+    Parameters
+    ----------
+    axis
+        0 to 2, of R, A, S.
+    voxel
+        Distance of the scanner's voxels.
+    phase
+        Where they lie, as a share of a voxel.
+    blur
+        SD of the point spread as a share of a voxel.
+    """
+
+    axis: int
     voxel: float
     phase: float
     blur: float
 
     @staticmethod
-    def draw(rng: np.random.Generator, axis: int) -> _Sampling:
-        """Voxels of 0.5 mm, or 0.4 to 0.65 mm, in plane; thicker along z, up to 1.1 mm."""
-        if axis == 2:
-            voxel_mm = 1.0 if rng.random() < 0.5 else rng.uniform(0.45, 1.1)
-        else:
-            voxel_mm = 0.5 if rng.random() < 0.6 else rng.uniform(0.4, 0.65)
-        return _Sampling(
-            float(voxel_mm) / CROP_SPACING_MM, float(rng.random()), float(rng.uniform(0.3, 0.5))
-        )
+    def draw(rng: np.random.Generator, axis: int, clinical: bool) -> _Sampling:
+        """The crop's own voxels, or 0.4 to 0.65 mm in plane and 0.45 to 1.1 mm across."""
+        blur = float(rng.uniform(0.2, 0.5))
+        if clinical:
+            voxel = CROP_SPACING_MM[axis] / FINE_SPACING_MM
+            return _Sampling(axis, voxel, _crop_centres(axis)[0] / voxel + 0.5, blur)
+        voxel_mm = rng.uniform(0.45, 1.1) if axis == 2 else rng.uniform(0.4, 0.65)
+        return _Sampling(axis, float(voxel_mm) / FINE_SPACING_MM, float(rng.random()), blur)
 
-    def matrices(self, size: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Acquisition (n, size), a Gaussian profile as wide as the voxel, and interpolation."""
+    def displaced(self, rng: np.random.Generator) -> _Sampling:
+        """The same voxels on a head that has moved by a fraction of a millimetre."""
+        by = float(np.clip(rng.normal(0.0, MOTION_MM), -3 * MOTION_MM, 3 * MOTION_MM))
+        return replace(self, phase=self.phase + by / FINE_SPACING_MM / self.voxel)
+
+    def matrices(self, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Acquisition (n, fine), a Gaussian profile, and interpolation to the crop (crop, n)."""
+        size = FINE_SHAPE[self.axis]
         count = int(np.ceil(size / self.voxel)) + 1
         centres = (np.arange(count) + self.phase - 0.5) * self.voxel
-        distance = (np.arange(size)[None] - (centres + shift)[:, None]) / self.voxel
-        profile = np.exp(-0.5 * (distance / self.blur) ** 2)
+        width = max(self.blur * self.voxel, LEAST_BLUR)
+        distance = np.arange(size)[None] - (centres + shift)[:, None]
+        profile = np.exp(-0.5 * (distance / width) ** 2)
         profile /= profile.sum(1, keepdims=True) + 1e-6
         basis = ndimage.spline_filter1d(np.eye(count), order=3, axis=0)
+        wanted = _crop_centres(self.axis) / self.voxel - self.phase + 0.5
         back = np.stack(
             [
-                ndimage.map_coordinates(
-                    column,
-                    [(np.arange(size) / self.voxel) - self.phase + 0.5],
-                    order=3,
-                    mode="nearest",
-                    prefilter=False,
-                )
+                ndimage.map_coordinates(column, [wanted], order=3, mode="nearest", prefilter=False)
                 for column in basis.T
             ],
             axis=1,
@@ -442,6 +466,21 @@ class _Sampling:
         )
 
 
+def _crop_centres(axis: int) -> npt.NDArray[np.float64]:
+    """Where the crop's voxels lie on the fine grid."""
+    step = FINE_SHAPE[axis] / CROP_SHAPE[axis]
+    return np.asarray(np.arange(CROP_SHAPE[axis]) * step + (step - 1) / 2)
+
+
+def onto_crop(
+    fractions: torch.Tensor, landmarks: npt.NDArray[np.float32]
+) -> tuple[torch.Tensor, npt.NDArray[np.float32]]:
+    """Volume fractions (n, x, y, z) and landmarks (m, 3) of the fine grid on the crop grid."""
+    steps = [f // c for f, c in zip(FINE_SHAPE, CROP_SHAPE)]
+    mean = torch.nn.functional.avg_pool3d(fractions, steps)
+    return mean, ((landmarks + 0.5) / np.array(steps) - 0.5).astype(np.float32)
+
+
 def _acquire(
     ideal: torch.Tensor,
     sampling: Sequence[_Sampling],
@@ -449,11 +488,8 @@ def _acquire(
     noise: float,
     rng: np.random.Generator,
 ) -> torch.Tensor:
-    """Sample a signed image on a scanner's grid, with complex noise, and interpolate it back."""
-    pairs = [
-        s.matrices(n, float(d) / CROP_SPACING_MM)
-        for s, n, d in zip(sampling, ideal.shape, shift_mm)
-    ]
+    """Sample a signed image on a scanner's grid, with complex noise, and bring it to the crop's."""
+    pairs = [s.matrices(float(d) / FINE_SPACING_MM) for s, d in zip(sampling, shift_mm)]
     acquired = torch.einsum("xyz,ax,by,cz->abc", ideal, *(p[0] for p in pairs))
     real, imaginary = (
         torch.from_numpy(rng.standard_normal((2, *acquired.shape), dtype=np.float32)) * noise

@@ -31,6 +31,7 @@ from hydrops.model.simulate import (
     Specimen,
     draw_images,
     load_specimens,
+    onto_crop,
     read_pool,
     write_pool_part,
 )
@@ -40,6 +41,8 @@ LOG = logging.getLogger(__name__)
 #: Weight of the EH ratio in the loss beside a cross entropy of weight one: of similar size once
 #: trained a while.
 RATIO_WEIGHT = 2.0
+#: SD of a landmark's heatmap, voxels: 0.6 mm.
+SIGMA_VOXELS = tuple(0.6 / mm for mm in CROP_SPACING_MM)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class TrainOptions:
     validation_phantoms: int
     phases: tuple[Phase, ...]
     batch: int
-    patch: int
+    patch: tuple[int, int, int]
     weight_decay: float
     missing_second_image: float
     validate_every: int
@@ -84,7 +87,7 @@ class TrainOptions:
         try:
             values["network"] = NetworkOptions.from_dict(values["network"])
             values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
-            for key in ("train_specimens", "validation_specimens"):
+            for key in ("train_specimens", "validation_specimens", "patch"):
                 values[key] = tuple(values[key])
             options = TrainOptions(**values)
         except (TypeError, KeyError) as error:
@@ -157,14 +160,14 @@ class _Samples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.
         chosen = int(rng.integers(len(self.pool)))
         fractions = torch.from_numpy(self.pool.fractions[chosen]).float() / 255.0
         images = draw_images(fractions, rng, self.options.missing_second_image, self.spread)
-        target = torch.cat([1.0 - fractions[:6].sum(0, keepdim=True), fractions[:6]])
-        size = self.options.patch
+        inside, points = onto_crop(fractions[:6], self.pool.landmarks[chosen])
+        target = torch.cat([1.0 - inside.sum(0, keepdim=True), inside])
         start = [
-            int(np.clip((n - size) // 2 + rng.integers(-4, 5), 0, n - size)) for n in CROP_SHAPE
+            int(np.clip((n - size) // 2 + rng.integers(-2, 3) / mm, 0, n - size))
+            for n, size, mm in zip(CROP_SHAPE, self.options.patch, CROP_SPACING_MM)
         ]
-        patch = (slice(None), *(slice(s, s + size) for s in start))
-        points = torch.from_numpy(self.pool.landmarks[chosen] - np.array(start, np.float32))
-        return images[patch], target[patch], points
+        patch = (slice(None), *(slice(s, s + n) for s, n in zip(start, self.options.patch)))
+        return images[patch], target[patch], torch.from_numpy(points - np.array(start, np.float32))
 
 
 class PairedTask:
@@ -195,7 +198,7 @@ class PairedTask:
             "ratio": ratio_loss(probabilities, target),
             "landmarks": torch.zeros((), device=logits.device)
             if heat is None
-            else landmark_loss(heat.float(), points),
+            else landmark_loss(heat.float(), points, SIGMA_VOXELS),
         }
         loss = (
             parts["entropy"]
@@ -236,12 +239,12 @@ def validate(
         with torch.autocast(where.type, torch.bfloat16):
             logits, heat = network(images[None].to(where))
         probabilities = torch.softmax(logits[0].float().cpu(), dim=0)
-        target = fractions[:6]
+        target, marks = onto_crop(fractions[:6], pool.landmarks[index])
         error = torch.full((len(LANDMARKS),), torch.nan)
         if heat is not None:
             positions, _ = landmark_positions(heat[0].float().cpu())
-            truth = torch.from_numpy(pool.landmarks[index])
-            error = torch.linalg.vector_norm(positions - truth, dim=1) * CROP_SPACING_MM
+            apart = (positions - torch.from_numpy(marks)) * torch.tensor(CROP_SPACING_MM)
+            error = torch.linalg.vector_norm(apart, dim=1)
         tfs, els = probabilities[1:].sum(0), probabilities[2::2].sum(0)
         tfs_true, els_true = target.sum(0), target[1::2].sum(0)
         rows.append(

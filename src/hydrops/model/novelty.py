@@ -1,0 +1,116 @@
+"""How unlike the images of its training an ear is, so that a model can refuse what it never saw.
+
+A CT given to an MR model, a T1-weighted image or one smeared by motion are segmented somehow, and
+the result looks like a measurement. Six figures say how image and result go together; an ear is
+refused when their Mahalanobis distance (Lee et al., NeurIPS 2018, there of a network's features)
+from those of simulated ears of the training is larger than nearly all of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.special import logit
+
+FloatGrid = npt.NDArray[np.float32]
+Vector = npt.NDArray[np.float64]
+
+#: What is looked at, in words for a person, in the order of `ear_features`.
+FEATURES = (
+    "brightness of the fluid beside the bone around it",
+    "unevenness of the fluid",
+    "agreement of brightness with the share of fluid",
+    "uncertainty of the network",
+    "confidence in the landmarks",
+    "volume of the labyrinth",
+)
+#: Voxels from the fluid at which nothing but bone is expected.
+SHELL_VOXELS = (2, 3)
+#: Share of the simulated ears that lies within the limit.
+KEPT = 0.995
+#: Weight of the diagonal in the covariance, which few ears determine poorly.
+SHRINKAGE = 0.1
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Mean (n,), inverse covariance (n, n) and largest distance of what a model knows."""
+
+    mean: tuple[float, ...]
+    precision: tuple[tuple[float, ...], ...]
+    limit: float
+
+    def distance(self, features: Vector) -> float:
+        """Mahalanobis distance of an ear from what the model knows."""
+        apart = features - np.array(self.mean)
+        return float(np.sqrt(apart @ np.array(self.precision) @ apart))
+
+    def strangest(self, features: Vector) -> str:
+        """The feature that lies farthest out, each for itself, in words."""
+        spread = np.sqrt(np.diag(np.linalg.inv(np.array(self.precision))))
+        return FEATURES[int(np.argmax(np.abs(features - np.array(self.mean)) / spread))]
+
+    @staticmethod
+    def fit(features: Sequence[Vector]) -> Novelty:
+        """From the features of simulated ears; the limit is that of `KEPT` of them.
+
+        Raises
+        ------
+        ValueError
+            If there are too few ears for such a limit.
+        """
+        table = np.array(features)
+        rank = int(np.ceil(KEPT * (len(table) + 1)))
+        if rank > len(table):
+            raise ValueError(f"{len(table)} ears are too few for a limit that {KEPT:.1%} keep")
+        mean, covariance = table.mean(0), np.cov(table.T)
+        shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(np.diag(covariance))
+        precision = np.linalg.inv(shrunk)
+        known = Novelty(tuple(mean.tolist()), tuple(map(tuple, precision.tolist())), np.inf)
+        distances = np.sort([known.distance(row) for row in table])
+        return Novelty(known.mean, known.precision, float(distances[rank - 1]))
+
+
+def ear_features(
+    mrc: FloatGrid, fractions: FloatGrid, confidences: FloatGrid, uncertainty: float
+) -> Vector:
+    """The figures of `FEATURES`, each on a scale on which they spread evenly.
+
+    Parameters
+    ----------
+    mrc
+        (x, y, z) as `hydrops.model.preprocess.prepare` scales it: fluid about one.
+    fractions
+        (7, x, y, z) volume fractions of `hydrops.labels.LABELS`, of which some are fluid.
+    confidences
+        Of the landmarks, 0 to 1; may be empty.
+    uncertainty
+        Mean entropy in the fluid as a share of its maximum.
+    """
+    fluid = fractions[1:].sum(0)
+    core = fluid > 0.9 * fluid.max()
+    near, far = (ndimage.binary_dilation(fluid > 0.05, iterations=n) for n in SHELL_VOXELS)
+    shell = far & ~near
+    inside = max(float(mrc[core].mean()), 1e-3)
+    around = max(float(np.median(mrc[shell])), 1e-3) if shell.any() else inside
+    agreement = _correlation(mrc[near], fluid[near])
+    sure = float(np.mean(confidences)) if len(confidences) else 0.5
+    return np.array(
+        [
+            np.log(inside / around),
+            np.log(float(mrc[core].std()) / inside + 1e-3),
+            np.arctanh(np.clip(agreement, -0.999, 0.999)),
+            np.log(uncertainty + 1e-3),
+            logit(np.clip(sure, 1e-3, 1 - 1e-3)),
+            np.log(float(fluid.sum()) + 1.0),
+        ]
+    )
+
+
+def _correlation(a: FloatGrid, b: FloatGrid) -> float:
+    """Pearson's, zero where one of the two is the same everywhere."""
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
