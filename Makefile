@@ -12,9 +12,11 @@ demo: setup
 test: setup-test
 	$(BIN)/pytest
 
-# Installs SLURM: as root on a Debian that can be thrown away.
+# Installs and starts SLURM: as root on a Debian that can be thrown away.
 test-slurm: setup-test
-	HYDROPS_TEST_SLURM=1 $(BIN)/pytest tests/slurm
+	tests/slurm/cluster.sh install
+	HYDROPS_TEST_SLURM=1 $(BIN)/pytest tests/slurm; \
+		code=$$?; tests/slurm/cluster.sh stop; exit $$code
 
 lint: setup-test
 	$(BIN)/ruff check .
