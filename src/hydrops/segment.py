@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -45,7 +46,8 @@ class Segmenter:
 
     `levels` calibrates how much of the fluid is endolymph; without it the network's word stands.
     `novelty` says what the model knows; without it nothing is refused for being unlike it. `half`
-    is whether its convolutions are computed in bfloat16, as they were in training.
+    is whether its convolutions are computed in bfloat16, as they were in training; `fold` is that
+    of `hydrops.model.network.NetworkOptions`.
     `sided` as in `hydrops.model.architectures.Architecture`.
     """
 
@@ -55,6 +57,7 @@ class Segmenter:
     levels: FluidLevels | None
     novelty: Novelty | None
     half: bool
+    fold: tuple[int, ...] = (1, 1, 1)
     sided: bool = False
 
 
@@ -166,6 +169,7 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
         None if levels is None else FluidLevels(**levels),
         None if known is None else Novelty(**known),
         computes_in_half(where),
+        options.fold,
         find_architecture(options).sided,
     )
 
@@ -188,20 +192,23 @@ def run_network(
     """Segment an ear's channels (3, x, y, z), see `hydrops.model.preprocess.prepare`.
 
     The ear is a right one, mirrored if need be, unless the network has classes for either side.
+    A network that folds voxels into blocks gives the mean over all ways to cut the blocks.
 
     Raises
     ------
     ExcludedError
         If there is nothing in them that the network takes for an ear.
     """
-    batch = channels[None].to(segmenter.device, memory_format=torch.channels_last_3d)
+    cuts = list(np.ndindex(*segmenter.fold))
+    batch = torch.stack([channels.roll(cut, (1, 2, 3)) for cut in cuts])
+    batch = batch.to(segmenter.device, memory_format=torch.channels_last_3d)
     with torch.autocast(segmenter.device.type, torch.bfloat16, enabled=segmenter.half):
         logits, heat = segmenter.network(batch)
-    probabilities = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
+    probabilities = _mean_of_cuts(torch.softmax(logits.float(), dim=1), cuts).cpu().numpy()
     if heat is None:
         positions, confidences = torch.zeros((0, 3)), torch.zeros(0)
     else:
-        positions, confidences = landmark_positions(heat[0].float().cpu())
+        positions, confidences = landmark_positions(_mean_of_cuts(heat.float(), cuts).cpu())
     if segmenter.sided:
         fractions = keep_organs(fractions_of_side(probabilities, side), VOXEL_MM3)
     else:
@@ -209,6 +216,12 @@ def run_network(
     shares = confidences.numpy()
     features = ear_features(channels[0].numpy(), fractions, shares, _doubt(fractions))
     return NetworkFinding(fractions, positions.numpy(), shares, features)
+
+
+def _mean_of_cuts(found: torch.Tensor, cuts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    """Mean (n, x, y, z) of what was found in images that had been rolled by `cuts`."""
+    back = [part.roll([-by for by in cut], (1, 2, 3)) for part, cut in zip(found, cuts)]
+    return torch.stack(back).mean(0)
 
 
 def segment_ear(
