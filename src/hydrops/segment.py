@@ -26,7 +26,12 @@ from hydrops.model.inhearit import SLICE_ORGANS, fractions_of_side
 from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.novelty import Novelty, ear_features
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
-from hydrops.model.unmix import FluidLevels, hydrops_level, set_endolymph
+from hydrops.model.unmix import (
+    FluidLevels,
+    endolymph_by_signal,
+    fluid_by_signal,
+    hydrops_level,
+)
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
 
@@ -231,9 +236,9 @@ def segment_ear(
 
     Unless it has classes for either side, the network knows right ears; a left one is mirrored on
     its way in and back on its way out.
-    Where the endolymph lies is the network's finding, how much of it there is that of the signal
-    (`hydrops.model.unmix`). Without HYDROPS-Mi2 nothing sets endolymph apart: its fractions are
-    zero and all fluid counts as perilymph.
+    Where organs and endolymph lie is the network's finding; how full each voxel is, and how much
+    endolymph there is, that of the signal (`hydrops.model.unmix`). Without HYDROPS-Mi2 nothing sets
+    endolymph apart: its fractions are zero and all fluid counts as perilymph.
 
     Raises
     ------
@@ -254,13 +259,18 @@ def segment_ear(
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
     fractions, level = found.fractions, None
+    if not segmenter.sided:
+        # Beside what a network knows of one side's organs alone lies other fluid, just as bright.
+        fractions = fluid_by_signal(channels[0].numpy(), fractions)
     if enhancement is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     else:
         level = hydrops_level(channels.numpy(), fractions[1:].sum(0))
         if segmenter.levels is not None:
-            fractions = set_endolymph(fractions, segmenter.levels.share(level, enhancement))
+            fractions = endolymph_by_signal(
+                channels.numpy(), fractions, segmenter.levels, enhancement
+            )
     landmarks = found.landmarks
     if flip:
         fractions = np.ascontiguousarray(fractions[:, ::-1])
@@ -269,7 +279,7 @@ def segment_ear(
         fractions,
         landmarks,
         found.confidences,
-        _entropy_in_fluid(fractions),
+        _entropy_in_fluid(found.fractions),
         level,
         enhancement,
         novelty,
