@@ -112,9 +112,12 @@ def missing_lines(study: Study, slurm_logs: Path) -> list[str]:
             for status in (unit_status(study.paths, unit, model) for unit in study.units)
             if _is_missing(status)
         }
-        for line, status in zip(unfinished(model, list(missing.values())), missing.values()):
+        found = list(missing.values())
+        # A reason takes a look at logs, so only those that are shown get one.
+        for line, status in zip(unfinished(model, found[:LISTED]), found):
             reason = _reason(study, model, status, missing, slurm_logs)
             lines.append(f"{line}: {reason or 'its job was not begun'}")
+        lines += unfinished(model, found[LISTED:])
     return shortened(lines)
 
 

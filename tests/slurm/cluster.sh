@@ -163,11 +163,7 @@ start_node() {
     slurmd -N "$1"
 }
 
-start() { # accounting | plain; one that runs as asked is left as it is
-    if [ "$(cat "$DIR/mode" 2>/dev/null)" = "$1" ] && running "$DIR/slurmctld.pid"; then
-        wait_for_nodes
-        return
-    fi
+start() { # accounting | plain; a cluster that runs is stopped and forgotten
     stop
     mkdir -p "$DIR" /etc/slurm
     start_munge
@@ -175,13 +171,8 @@ start() { # accounting | plain; one that runs as asked is left as it is
     [ "$1" = plain ] || start_accounting
     slurmctld
     for node in n1 n2; do start_node "$node"; done
-    wait_for_nodes
-    echo "$1" >"$DIR/mode"
-    say "two nodes are idle"
-}
-
-wait_for_nodes() {
     wait_for 60 sh -c '[ "$(sinfo -h -N -p cpu -t idle -o %N | sort -u | wc -l)" = 2 ]'
+    say "two nodes are idle"
 }
 
 # The processes of a node's jobs, and the daemon above each job.
@@ -206,7 +197,7 @@ stop() {
     for daemon in slurmd.n1 slurmd.n2 slurmctld slurmdbd mysql/server; do end "$DIR/$daemon.pid"; done
     end "$MUNGE_PID"
     # With the old database the new jobs' numbers would be those of old ones.
-    rm -rf "$DIR/state" "$DIR"/spool.* "$DIR/mysql" "$DIR/mode"
+    rm -rf "$DIR/state" "$DIR"/spool.* "$DIR/mysql"
     [ ! -f /etc/slurm/slurm.conf ] || ! grep -q "$MARK" /etc/slurm/slurm.conf ||
         rm -f /etc/slurm/slurm.conf /etc/slurm/slurmdbd.conf /etc/slurm/gres.conf
 }
