@@ -76,9 +76,9 @@ def methods_section(bundle: Bundle) -> str:
             f"mean labyrinth and cut out at {spacing} mm."
         ),
         page.paragraph(
-            f"{_network_words(bundle)}{calibrated} The EH area ratio [8] is the share of pixels with "
-            "negative HYDROPS-Mi2 in the organ's region on its representative slice; its grades "
-            "follow Nakashima et al. [9]."
+            f"{_network_words(bundle)}{calibrated} The EH area ratio [8] is the share of pixels "
+            "with negative HYDROPS-Mi2 in the organ's region on its representative slice; its "
+            "grades follow Nakashima et al. [9]."
         ),
         page.paragraph(
             "Two ears of a person are not independent: groups were compared by each participant's "
