@@ -25,7 +25,8 @@ from hydrops.segment import load_segmenter, segment_ear
 from places import REPOSITORY
 
 CONFIGURATIONS = REPOSITORY / "config" / "models"
-NAMES = ("paired_unet3d", "single_unet3d", "unet2d", "dynunet")
+NAMES = ("paired_unet3d", "joint_unet3d", "single_unet3d", "unet2d", "dynunet")
+WITH_LANDMARKS = ("paired_unet3d", "joint_unet3d")
 
 
 class Sure(torch.nn.Module):
@@ -60,7 +61,7 @@ def test_a_network_gives_every_class(name: str) -> None:
     network = build_network(small(name).network).eval()
     logits, heat = network(torch.randn(2, 3, 32, 32, 32))
     assert logits.shape == (2, len(LABELS), 32, 32, 32)
-    assert (heat is not None) == (name == "paired_unet3d")
+    assert (heat is not None) == (name in WITH_LANDMARKS)
     assert torch.isfinite(logits).all()
 
 
@@ -133,7 +134,7 @@ def test_a_step_of_training_and_a_bundle(name: str, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pt"
     torch.save(task.network.state_dict(), weights)
     bundle = write_bundle(options, weights, tmp_path / "models")
-    assert bundle.metadata["landmarks"] == ([] if name != "paired_unet3d" else [
+    assert bundle.metadata["landmarks"] == ([] if name not in WITH_LANDMARKS else [
         "helicotrema", "oval_window", "round_window"])  # fmt: skip
     segmenter = load_segmenter(bundle.folder, "cpu", 1)
     sure = dataclasses.replace(segmenter, network=Sure(segmenter.network))
@@ -144,3 +145,32 @@ def test_a_step_of_training_and_a_bundle(name: str, tmp_path: Path) -> None:
     assert np.allclose(found.fractions.sum(0), 1.0, atol=1e-4)
     assert (found.fractions[0] < 0.5).sum() == 24 * 16 * 8
     assert len(found.landmarks) == len(bundle.metadata["landmarks"])
+
+
+def test_the_joint_network_sees_mrc_alone_and_tells_no_endolymph() -> None:
+    network = build_network(small("joint_unet3d").network).eval()
+    images = torch.randn(1, 3, 16, 16, 16)
+    other = images.clone()
+    other[:, 1:] = torch.randn(1, 2, 16, 16, 16)
+    for first, second in zip(network(images), network(other)):
+        assert torch.equal(first, second)
+    assert torch.softmax(network(images)[0], 1)[:, 2::2].max() < 1e-6
+
+
+def test_the_joint_network_learns_the_fluid_however_it_is_shared() -> None:
+    options = small("joint_unet3d")
+    rng = np.random.default_rng(0)
+    fractions = np.zeros((1, 10, 64, 64, 64), np.uint8)
+    fractions[0, :6, 20:44, 24:40, 24:40] = rng.integers(0, 40, (6, 24, 16, 16))
+    pool = Pool(fractions, np.full((1, 3, 3), 32.0, np.float32))
+    task = PairedTask(options, pool, pool)
+    phase = options.phases[0]
+    images, target, points = (part[None] for part in task.samples(phase, 0, 1)[0])
+    shared = target.clone()
+    shared[:, 1::2] = shared[:, 2::2] = (target[:, 1::2] + target[:, 2::2]) / 2
+    losses = [task.loss(task.network, (images, t, points), phase)[0].item() for t in
+              (target, shared)]  # fmt: skip
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    with torch.inference_mode():
+        scores = task.validate(task.network, phase)
+    assert set(scores) == {"tfs_dice", "tfs_volume_bias", "landmark_mm"}

@@ -347,5 +347,5 @@ def test_an_evaluation_of_areas_says_nothing_of_volumes(tmp_path: Path) -> None:
     torch.save(build_network(options.network).state_dict(), weights)
     card = write_card(write_bundle(options, weights, tmp_path / "models"), summary, [], "")
     text = card.read_text(encoding="utf-8")
-    assert "cochlea and vestibule, for the EH area ratio" in text
+    assert "cochlea, vestibule, for the EH area ratio" in text
     assert "nan" not in text

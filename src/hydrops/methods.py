@@ -63,16 +63,6 @@ def methods_section(bundle: Bundle) -> str:
         else ""
     )
     spacing = " x ".join(map(str, CROP_SPACING_MM))
-    network = (
-        f"A paired 3D U-Net [4, 5] in MONAI {_version('monai')} [6] and PyTorch "
-        f"{_version('torch')} [7], MRC and HYDROPS-Mi2 in, gave the volume fraction of endolymph "
-        "and perilymph in each organ and the landmarks. The EH volume ratio is endolymph over "
-        "total fluid, both as sums of fractions."
-        if bundle.endolymph
-        else f"Three VGG-19 fronts on consecutive slices of the MRC [8] in PyTorch "
-        f"{_version('torch')} [7] gave the regions of {' and '.join(bundle.organs)}; they tell "
-        "nothing of endolymph, so there is no EH volume ratio."
-    )
     return page.section(
         "methods",
         "Methods",
@@ -86,9 +76,9 @@ def methods_section(bundle: Bundle) -> str:
             f"mean labyrinth and cut out at {spacing} mm."
         ),
         page.paragraph(
-            f"{network}{calibrated} The EH area ratio [8] is the share of pixels with negative "
-            "HYDROPS-Mi2 in the organ's region on its representative slice; its grades follow "
-            "Nakashima et al. [9]."
+            f"{_network_words(bundle)}{calibrated} The EH area ratio [8] is the share of pixels "
+            "with negative HYDROPS-Mi2 in the organ's region on its representative slice; its "
+            "grades follow Nakashima et al. [9]."
         ),
         page.paragraph(
             "Two ears of a person are not independent: groups were compared by each participant's "
@@ -100,6 +90,27 @@ def methods_section(bundle: Bundle) -> str:
         "<ol class=soft>"
         + "".join(f"<li>{escape(reference)}</li>" for reference in REFERENCES)
         + "</ol>",
+    )
+
+
+def _network_words(bundle: Bundle) -> str:
+    """What the network is, what it saw and what it gave."""
+    if bundle.endolymph:
+        return (
+            f"A paired 3D U-Net [4, 5] in MONAI {_version('monai')} [6] and PyTorch "
+            f"{_version('torch')} [7], MRC and HYDROPS-Mi2 in, gave the volume fraction of "
+            "endolymph and perilymph in each organ and the landmarks. The EH volume ratio is "
+            "endolymph over total fluid, both as sums of fractions."
+        )
+    network = (
+        f"A 3D U-Net [4] in MONAI {_version('monai')} [6] with a second head for the landmarks"
+        if bundle.metadata["landmarks"]
+        else "Three VGG-19 fronts on consecutive slices [8]"
+    )
+    organs = ", ".join(bundle.organs).replace("_", " ")
+    return (
+        f"{network}, in PyTorch {_version('torch')} [7], was given the MRC alone and found: "
+        f"{organs}. It tells nothing of endolymph, so there is no EH volume ratio."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -20,6 +20,8 @@ from hydrops.model.network import DualHeadUNet, FoldedUNet, NetworkOptions
 FIRST_FEATURES, MOST_FEATURES, LEAST_SIZE = 32, 320, 4
 #: An axis whose voxels are this many times the finest is not pooled or convolved along at first.
 ANISOTROPY = 2.0
+#: Logit of a class that a network does not tell: its probability is zero.
+NEVER = -30.0
 
 Output = tuple[torch.Tensor, torch.Tensor | None]
 
@@ -63,6 +65,28 @@ class SingleUNets(torch.nn.Module):
             fluid = organs[:, organ : organ + 1]
             parts += [fluid + outside, fluid + inside]
         return torch.cat(parts, dim=1), None
+
+
+class MrcUNet(torch.nn.Module):
+    """Both heads on MRC alone: organs and landmarks, as Stebani et al. 2023 found them on CT.
+
+    Input and output as `SliceUNet`, with the heatmaps of the landmarks; it looks at the first
+    channel only. Nothing sets endolymph apart there, so all fluid is perilymph.
+    """
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        if options.labels != 2 * len(ORGANS) + 1:
+            raise HydropsError("a network of organs needs the compartments as classes")
+        self.heads = DualHeadUNet(replace(options, inputs=1, labels=len(ORGANS) + 1))
+
+    def forward(self, images: torch.Tensor) -> Output:
+        organs, heat = self.heads(images[:, :1])
+        never = torch.full_like(organs[:, :1], NEVER)
+        parts = [organs[:, :1]]
+        for organ in range(1, len(ORGANS) + 1):
+            parts += [organs[:, organ : organ + 1], never]
+        return torch.cat(parts, dim=1), heat
 
 
 @dataclass(frozen=True)
@@ -158,6 +182,7 @@ _slices = partial(Architecture, organs=SLICE_ORGANS, endolymph=False, sided=True
 
 ARCHITECTURES = {
     "dual": Architecture(DualHeadUNet, landmarks=True),
+    "joint": Architecture(MrcUNet, endolymph=False, landmarks=True),
     "slices": Architecture(SliceUNet),
     "single": Architecture(SingleUNets),
     "planned": Architecture(PlannedUNet),

@@ -206,7 +206,7 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
     given = f"volume fractions of {', '.join(LABELS[1:])}"
     if not bundle.endolymph:
         given = (
-            f"{' and '.join(bundle.organs)}, for the EH area ratio; no endolymph, no volume ratio"
+            f"{', '.join(bundle.organs)}, for the EH area ratio; no endolymph, no volume ratio"
         )
     text = f"""# {bundle.name} {bundle.version}
 

@@ -41,6 +41,8 @@ LOG = logging.getLogger(__name__)
 #: Weight of the EH ratio in the loss beside a cross entropy of weight one: of similar size once
 #: trained a while.
 RATIO_WEIGHT = 2.0
+#: Beginnings of the scores that say nothing of a network that does not tell endolymph.
+OF_ENDOLYMPH = ("els_", "ratio_")
 #: SD of a landmark's heatmap, voxels: 0.6 mm.
 SIGMA_VOXELS = tuple(0.6 / mm for mm in CROP_SPACING_MM)
 
@@ -177,6 +179,7 @@ class PairedTask:
         self.options, self.pool, self.validation = options, pool, validation
         torch.manual_seed(options.seed)
         self.network = fast_layout(build_network(options.network))
+        self.endolymph = find_architecture(options.network).endolymph
 
     def samples(self, phase: Phase, first: int, last: int) -> _Samples:
         """Samples `first` to `last` of the training."""
@@ -187,6 +190,7 @@ class PairedTask:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Cross entropy, Dice, error of the ratio and of the landmarks."""
         images, target, points = batch
+        target = target if self.endolymph else without_endolymph(target)
         images = images.to(memory_format=torch.channels_last_3d)
         with torch.autocast(images.device.type, torch.bfloat16):
             logits, heat = network(images)
@@ -211,7 +215,17 @@ class PairedTask:
     def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
         """Scores on whole crops of ears that are not trained on."""
         where = next(network.parameters()).device
-        return validate(network, self.validation, where, phase.spread)
+        scores = validate(network, self.validation, where, phase.spread)
+        told = {key: score for key, score in scores.items() if not key.startswith(OF_ENDOLYMPH)}
+        return scores if self.endolymph else told
+
+
+def without_endolymph(target: torch.Tensor) -> torch.Tensor:
+    """Fractions (batch, classes, ...) in which all fluid is perilymph."""
+    merged = target.clone()
+    merged[:, 1::2] += target[:, 2::2]
+    merged[:, 2::2] = 0.0
+    return merged
 
 
 def train(
