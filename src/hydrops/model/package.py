@@ -205,9 +205,7 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
     )
     given = f"volume fractions of {', '.join(LABELS[1:])}"
     if not bundle.endolymph:
-        given = (
-            f"{', '.join(bundle.organs)}, for the EH area ratio; no endolymph, no volume ratio"
-        )
+        given = f"{', '.join(bundle.organs)}, for the EH area ratio; no endolymph, no volume ratio"
     text = f"""# {bundle.name} {bundle.version}
 
 {bundle.metadata["description"]}.
