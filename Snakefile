@@ -55,6 +55,11 @@ elif TRAINING:
     include: "workflow/rules/model.smk"
 
 
+if ABLATION:
+
+    include: "workflow/rules/ablation.smk"
+
+
 onstart:
     write_status_page(STUDY, PATHS.root / "status.html")
 

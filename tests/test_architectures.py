@@ -53,7 +53,7 @@ def small(name: str) -> TrainOptions:
 def test_each_architecture_is_somebodys() -> None:
     used = {small(name).network.architecture for name in NAMES}
     on_slices = TrainOptions.load(CONFIGURATIONS / "inhearit.yaml").network.architecture
-    assert used | {on_slices, "concat3into1"} == set(ARCHITECTURES)
+    assert used | {on_slices, "concat3into1", "apart"} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("name", NAMES)

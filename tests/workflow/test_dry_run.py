@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from project import Project
 
 from hydrops.records import Record, write_record
@@ -73,9 +74,19 @@ def test_training_and_evaluation_have_targets_of_their_own(project: Project) -> 
 
 def test_every_model_of_the_configuration_can_be_trained_and_packaged(project: Project) -> None:
     once = {"package": 1, "train_model": 1, "package_model": 1}
-    assert project.planned("--config", "model=inhearit", "--", "package") == once
+    assert project.planned("package", "--config", "model=inhearit") == once
     folds = {"package": 1, "train_part": 5 + 1, "test_folds": 1, "package_folds": 1}
-    assert project.planned("--config", "model=lesion_unet3d", "--", "package") == folds
+    assert project.planned("package", "--config", "model=lesion_unet3d") == folds
+
+
+def test_an_ablation_trains_each_change_on_each_of_its_folds(project: Project) -> None:
+    changes = {name: {"what": name, "set": {}} for name in ("first", "second")}
+    grid = {"folds": [0, 4], "steps": 0.1, "changes": changes}
+    path = project.path("config/ablation/joint_unet3d_ct.yaml")
+    path.write_text(yaml.safe_dump(grid), encoding="utf-8")
+    ablate = ("ablate", "--config", "model=joint_unet3d_ct")
+    once = {"ablate": 1, "tabulate_changes": 1}
+    assert project.planned(*ablate) == once | {"train_change": 2 * (2 + 1)}
 
 
 def test_cuda_asks_for_a_gpu_for_the_segmentation_alone(project: Project) -> None:

@@ -15,6 +15,7 @@ from hydrops.config import (
 )
 from hydrops.errors import HydropsError
 from hydrops.jobs import prefer_commands_of
+from hydrops.model.ablation import Grid
 from hydrops.model.tasks import find_training
 from hydrops.paths import Unit
 from hydrops.protocol import protocol_text
@@ -24,6 +25,11 @@ from hydrops.status_page import write_status_page
 try:
     STUDY = resolve(config)
     TRAINING = find_training(STUDY.config) if STUDY.config["training"] else None
+    ABLATION = (
+        Grid.load(TRAINING.ablation)
+        if TRAINING and TRAINING.ablation.is_file()
+        else None
+    )
     if workflow.is_main_process:
         check_writable(STUDY.paths.root)
 except HydropsError as error:

@@ -10,7 +10,7 @@ import torch
 from monai.networks.nets import DynUNet
 
 from hydrops.errors import HydropsError
-from hydrops.labels import ORGANS
+from hydrops.labels import LANDMARKS, ORGANS
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.inhearit import SLICE_ORGANS, Inhearit
 from hydrops.model.network import DualHeadUNet, FoldedUNet, NetworkOptions
@@ -65,6 +65,21 @@ class SingleUNets(torch.nn.Module):
             fluid = organs[:, organ : organ + 1]
             parts += [fluid + outside, fluid + inside]
         return torch.cat(parts, dim=1), None
+
+
+class ApartUNet(torch.nn.Module):
+    """A network for each head: what `DualHeadUNet` is without a trunk that both share.
+
+    Input and output as those of `DualHeadUNet`. The ablation of Stebani et al. 2023.
+    """
+
+    def __init__(self, options: NetworkOptions) -> None:
+        super().__init__()
+        self.segmentation = FoldedUNet(3, options, options.inputs, options.labels)
+        self.landmarks = FoldedUNet(3, options, options.inputs, len(LANDMARKS))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.segmentation(images), self.landmarks(images)
 
 
 class MrcUNet(torch.nn.Module):
@@ -182,6 +197,7 @@ _slices = partial(Architecture, organs=SLICE_ORGANS, endolymph=False, sided=True
 
 ARCHITECTURES = {
     "dual": Architecture(DualHeadUNet, landmarks=True),
+    "apart": Architecture(ApartUNet, landmarks=True),
     "joint": Architecture(MrcUNet, endolymph=False, landmarks=True),
     "slices": Architecture(SliceUNet),
     "single": Architecture(SingleUNets),

@@ -80,12 +80,20 @@ class Task(Protocol):
         """Scores on what is not trained on."""
 
 
-def run_course(task: Task, folder: Path, device: str = "cpu", threads: int = 2) -> Path:
+def run_course(
+    task: Task, folder: Path, device: str = "cpu", threads: int = 2, averaged: bool = True
+) -> Path:
     """Train, or go on from the last checkpoint in `folder`, and leave `weights.pt` there.
+
+    Parameters
+    ----------
+    averaged
+        Whether the weights are the running mean of the last steps, see `running_mean`, or those of
+        the very last one.
 
     Returns
     -------
-    The file of weights: the running mean of the last steps, see `running_mean`.
+    The file of weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
@@ -109,7 +117,7 @@ def run_course(task: Task, folder: Path, device: str = "cpu", threads: int = 2) 
             if course.step % task.options.validate_every == 0 or course.step == end:
                 course.check(phase)
     weights = folder / "weights.pt"
-    save_state(course.mean.module.state_dict(), weights)
+    save_state((course.mean.module if averaged else course.network).state_dict(), weights)
     return weights
 
 

@@ -23,7 +23,7 @@ from scipy import ndimage
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import resample
 from hydrops.labels import LANDMARKS
-from hydrops.model.architectures import fast_layout
+from hydrops.model.architectures import build_network, fast_layout
 from hydrops.model.augment import Augmentation, Prepared, draw_patch, prepare_case
 from hydrops.model.cases import Case
 from hydrops.model.course import Phase, run_course, save_state
@@ -33,7 +33,7 @@ from hydrops.model.losses import (
     soft_cross_entropy,
     soft_dice_loss,
 )
-from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions, unet
+from hydrops.model.network import NetworkOptions, landmark_positions, unet
 from hydrops.model.options import read_options
 from hydrops.model.tasks import CT_KINDS
 from hydrops.model.whole import mirror_mean, to_network
@@ -52,7 +52,11 @@ LANDMARK_REACH_MM = 1.5
 
 @dataclass(frozen=True)
 class CtOptions:
-    """One training on labelled CT, as its configuration file gives it."""
+    """One training on labelled CT, as its configuration file gives it.
+
+    `averaged` is whether the weights are a mean of the last steps, see
+    `hydrops.model.course.run_course`.
+    """
 
     kind: Kind
     name: str
@@ -68,6 +72,7 @@ class CtOptions:
     validate_every: int
     augmentation: Augmentation
     network: NetworkOptions
+    averaged: bool = True
 
     @staticmethod
     def load(path: Path) -> CtOptions:
@@ -119,7 +124,7 @@ class JointTask:
     def __init__(self, options: CtOptions, cases: Sequence[Prepared]) -> None:
         self.options, self.cases = options, cases
         torch.manual_seed(options.seed)
-        self.network = fast_layout(DualHeadUNet(options.network))
+        self.network = fast_layout(build_network(options.network))
 
     def samples(self, phase: Phase, first: int, last: int) -> _Patches:
         """Patches `first` to `last` of the training."""
@@ -267,13 +272,13 @@ def train_ct(
         raise HydropsError(f"{len(cases)} labelled case(s) to train on; at least two are needed")
     prepared = [prepare_case(case, options.spacing_mm) for case in cases]
     if options.kind == "joint":
-        return run_course(JointTask(options, prepared), folder, device, threads)
+        return run_course(JointTask(options, prepared), folder, device, threads, options.averaged)
     torch.manual_seed(options.seed)
     cascade = Cascade(options.network)
     for plane in PLANES:
         LOG.info("%s plane", plane)
         task = PlaneTask(options, prepared, cascade, plane)
-        weights = run_course(task, folder / plane, device, threads)
+        weights = run_course(task, folder / plane, device, threads, options.averaged)
         cascade.planes[plane].load_state_dict(torch.load(weights, weights_only=True))
     path = folder / "weights.pt"
     save_state(cascade.state_dict(), path)
@@ -309,7 +314,7 @@ def load_ct_model(
     HydropsError
         If the weights are not those of such a network.
     """
-    network = DualHeadUNet(options) if kind == "joint" else Cascade(options)
+    network = build_network(options) if kind == "joint" else Cascade(options)
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except RuntimeError as error:

@@ -64,7 +64,7 @@ def write_ct_bundle(
             "CT", ("CT",), CLASSES, (options.patch,) * 3, (-4.0, 4.0)
         ),
     }
-    target = "hydrops.model.network.DualHeadUNet" if joint else "hydrops.model.ct.Cascade"
+    target = "hydrops.model.architectures.build_network" if joint else "hydrops.model.ct.Cascade"
     network = {
         "_target_": target,
         "options": {
@@ -100,7 +100,7 @@ def evaluate_folds(options: CtOptions, folder: Path, weights: Sequence[Path]) ->
     tables = []
     for number, (names, path) in enumerate(zip(folds, weights, strict=True)):
         cases = load_cases(folder, names)
-        tables.append(evaluate_cases(options.name, _fold_model(options, path), cases, number))
+        tables.append(evaluate_cases(options.name, fold_model(options, path), cases, number))
         LOG.info("tested %s of fold %d of %d", ", ".join(names), number + 1, len(folds))
     return pd.concat(tables, ignore_index=True)
 
@@ -112,7 +112,7 @@ def draw_folds_tested(
     draw_tested(
         cases,
         lambda name: load_cases(folder, [name])[0],
-        lambda fold: _fold_model(options, weights[fold]),
+        lambda fold: fold_model(options, weights[fold]),
         target,
     )
 
@@ -144,7 +144,8 @@ def draw_tested(
     draw_boxes(cases).savefig(target / "boxes.png", dpi=110)
 
 
-def _fold_model(options: CtOptions, weights: Path) -> CtModel:
+def fold_model(options: CtOptions, weights: Path) -> CtModel:
+    """The network of a fold, from its file of weights."""
     return load_ct_model(
         options.kind,
         options.network,

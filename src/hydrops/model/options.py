@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,12 @@ def read_options(path: Path, make: Callable[..., Options]) -> Options:
     HydropsError
         If a key is missing or unknown.
     """
-    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return make_options(yaml.safe_load(path.read_text(encoding="utf-8")), path, make)
+
+
+def make_options(given: Mapping[str, Any], path: Path, make: Callable[..., Options]) -> Options:
+    """As `read_options`, of keys that are read already; `path` is where a mistake lies."""
+    values = dict(given)
     try:
         values["network"] = NetworkOptions.from_dict(values["network"])
         values["augmentation"] = Augmentation(**values["augmentation"])

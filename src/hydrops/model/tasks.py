@@ -32,6 +32,11 @@ class Training:
         return self.kind in CT_KINDS
 
     @property
+    def ablation(self) -> Path:
+        """File that says what its ablation changes, if there is one."""
+        return self.path.parent.parent / "ablation" / f"{self.name}.yaml"
+
+    @property
     def in_folds(self) -> bool:
         """Whether it is cross-validated on labelled images."""
         return self.kind in FOLD_KINDS

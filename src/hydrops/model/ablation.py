@@ -1,0 +1,64 @@
+"""What an ablation changes, one thing at a time; nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hydrops.errors import HydropsError
+
+#: Name of the model as it is.
+UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is changed, as the grid's file gives it.
+
+    Parameters
+    ----------
+    folds
+        Folds of the model's cross-validation that are trained and tested.
+    steps
+        Share of the model's steps that each is trained for.
+    changes
+        By name, what it is in words (`what`) and the keys that it sets (`set`) in the model's
+        configuration; keys given for a list change each of its entries.
+    """
+
+    folds: tuple[int, ...]
+    steps: float
+    changes: dict[str, dict[str, Any]]
+
+    @staticmethod
+    def load(path: Path) -> Grid:
+        """Read a grid; the model as it is comes first.
+
+        Raises
+        ------
+        HydropsError
+            If the file is missing, or a key of it is missing or unknown.
+        """
+        if not path.is_file():
+            raise HydropsError(f"{path}: no ablation of that model is configured")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            changes = {UNCHANGED: {"what": "the model as it is", "set": {}}, **values["changes"]}
+            if any(set(change) != {"what", "set"} for change in changes.values()):
+                raise HydropsError(f"{path}: a change has a `what` and a `set`, and nothing else")
+            return Grid(tuple(values["folds"]), float(values["steps"]), changes)
+        except (TypeError, KeyError) as error:
+            raise HydropsError(f"{path}: not an ablation ({error})") from error
+
+
+def merged(values: Any, changes: Any) -> Any:
+    """Values in which some keys are set, at any depth; for a list, in each of its entries."""
+    if isinstance(values, list) and isinstance(changes, Mapping):
+        return [merged(entry, changes) for entry in values]
+    if isinstance(values, Mapping) and isinstance(changes, Mapping):
+        return {**values, **{key: merged(values.get(key), new) for key, new in changes.items()}}
+    return changes

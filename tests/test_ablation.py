@@ -1,0 +1,119 @@
+"""Ablations: every change is one of the model's keys, is made, and is told beside the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hydrops.errors import HydropsError
+from hydrops.model.ablate import changed_options, train_change
+from hydrops.model.ablation import UNCHANGED, Grid, merged
+from hydrops.model.ablation_table import evaluate_changes, tabulate_changes
+from hydrops.model.architectures import build_network
+from hydrops.model.ct import CtOptions
+from hydrops.model.network import NetworkOptions
+from places import REPOSITORY
+from test_ct import write_specimen
+
+NAME = "joint_unet3d_ct"
+CONFIGURATION = REPOSITORY / "config" / "models" / f"{NAME}.yaml"
+GRID = Grid.load(REPOSITORY / "config" / "ablation" / f"{NAME}.yaml")
+
+
+def flat(values: object, where: str = "") -> dict[str, object]:
+    if isinstance(values, dict):
+        pairs = [flat(value, f"{where}.{key}") for key, value in values.items()]
+        return {key: value for part in pairs for key, value in part.items()}
+    return {where: values}
+
+
+def test_there_are_a_dozen_changes_and_each_changes_one_thing() -> None:
+    assert len(GRID.changes) > 12
+    plain = flat(dataclasses.asdict(changed_options(GRID, CONFIGURATION, UNCHANGED)))
+    steps = CtOptions.load(CONFIGURATION).phases[0].steps
+    assert plain[".phases"][0]["steps"] == round(GRID.steps * steps)
+    for change in GRID.changes:
+        made = flat(dataclasses.asdict(changed_options(GRID, CONFIGURATION, change)))
+        different = [key for key in plain if made[key] != plain[key]]
+        assert len(different) == (change != UNCHANGED), (change, different)
+
+
+def test_keys_are_set_at_any_depth_and_in_every_entry_of_a_list() -> None:
+    values = {"a": 1, "b": {"c": 2, "d": 3}, "e": [{"f": 4, "g": 5}, {"f": 6, "g": 7}]}
+    changes = {"b": {"c": 9}, "e": {"f": 0}}
+    assert merged(values, changes) == {
+        "a": 1, "b": {"c": 9, "d": 3}, "e": [{"f": 0, "g": 5}, {"f": 0, "g": 7}],
+    }  # fmt: skip
+    assert values["b"] == {"c": 2, "d": 3}
+
+
+def test_mistakes_of_a_grid_are_named(tmp_path: Path) -> None:
+    with pytest.raises(HydropsError, match="no ablation of that model"):
+        Grid.load(tmp_path / "nothing.yaml")
+    path = tmp_path / "grid.yaml"
+    path.write_text("folds: [0]\nsteps: 0.1\nchanges: {odd: {what: odd, set: {mirorr: 1}}}\n")
+    with pytest.raises(HydropsError, match="mirorr"):
+        changed_options(Grid.load(path), CONFIGURATION, "odd")
+    with pytest.raises(HydropsError, match="no such change; there are: unchanged, odd"):
+        changed_options(Grid.load(path), CONFIGURATION, "even")
+    path.write_text("folds: [0]\nsteps: 0.1\nchanges: {odd: {set: {}}}\n")
+    with pytest.raises(HydropsError, match="a `what` and a `set`"):
+        Grid.load(path)
+
+
+def test_heads_apart_share_nothing() -> None:
+    options = NetworkOptions((4, 8), 0, inputs=1, labels=2, architecture="apart")
+    network = build_network(options)
+    labels, heat = network(torch.rand(1, 1, 8, 8, 8))
+    assert (labels.shape[1], heat.shape[1]) == (2, 3)
+    heat.sum().backward()
+    reached = {name for name, p in network.named_parameters() if p.grad is not None}
+    assert reached
+    assert all(name.startswith("landmarks.") for name in reached)
+
+
+def test_differences_are_paired_and_failures_are_counted() -> None:
+    grid = Grid((0,), 0.1, {n: {"what": n, "set": {}} for n in (UNCHANGED, "worse", "failing")})
+    dice = {UNCHANGED: (0.9, 0.8), "worse": (0.85, 0.7), "failing": (0.9, np.nan)}
+    rows = [
+        {"model": change, "specimen": f"S{n}", "dice": value, "landmark_mm": 0.5}
+        for change, values in dice.items() for n, value in enumerate(values)
+    ]  # fmt: skip
+    table = tabulate_changes(pd.DataFrame(rows), grid).set_index("change")
+    assert table.loc[UNCHANGED, "dice_difference"] == 0.0
+    assert table.loc["worse", "dice_difference"] == pytest.approx(-0.075)
+    assert table.loc["failing", ["n", "tested"]].tolist() == [1, 2]
+    assert table.loc["failing", "dice_difference"] == 0.0
+    assert table["hausdorff95_mm"].isna().all()
+
+
+def test_a_tiny_ablation_from_training_to_table(tmp_path: Path) -> None:
+    for number in range(4):
+        write_specimen(tmp_path, f"S{number}", number)
+    configuration = tmp_path / f"{NAME}.yaml"
+    text = CONFIGURATION.read_text()
+    for before, after in (
+        ("folds: 7", "folds: 2"), ("spacing_mm: 0.3", "spacing_mm: 1"), ("patch: 48", "patch: 16"),
+        ("[16, 32, 64, 128]", "[4, 8]"), ("residual_units: 2", "residual_units: 0"),
+    ):  # fmt: skip
+        assert before in text
+        text = text.replace(before, after)
+    configuration.write_text(text)
+    changes = {name: GRID.changes[name] for name in (UNCHANGED, "heads_apart", "last_weights")}
+    grid = Grid((1,), 2 / CtOptions.load(configuration).phases[0].steps, changes)
+    weights = {
+        change: train_change(
+            grid, configuration, tmp_path, change, "1", tmp_path / change, "cpu", 1
+        )
+        for change in changes
+    }
+    first, last = (torch.load(weights[n], weights_only=True) for n in (UNCHANGED, "last_weights"))
+    assert any(not torch.equal(first[key], last[key]) for key in first)
+    table = evaluate_changes(grid, configuration, tmp_path, lambda change, _: weights[change])
+    assert table["change"].tolist() == list(changes)
+    assert (table["tested"] == 2).all()
