@@ -38,7 +38,7 @@ def command(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 120) -> None:
+def wait_until(true: Callable[[], object], what: str, seconds: float = 300) -> None:
     """Wait for something to become true; it must in time."""
     end = time.monotonic() + seconds
     while not true():
@@ -96,7 +96,7 @@ def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
 def finish(project: Project, running: subprocess.Popen[str], code: int = 0) -> str:
     """Wait for the end of a run, which must have this exit status; return what it said."""
     try:
-        running.wait(480)
+        running.wait(1200)
     except subprocess.TimeoutExpired:
         running.kill()
     said = project.path("said.txt").read_text()
