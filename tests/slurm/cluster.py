@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ def command(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 120) -> None:
+def wait_until(true: Callable[[], object], what: str, seconds: float = 300) -> None:
     """Wait for something to become true; it must in time."""
     end = time.monotonic() + seconds
     while not true():
@@ -90,13 +91,15 @@ def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # Where the tests run in the background, an interrupt would be ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
 def finish(project: Project, running: subprocess.Popen[str], code: int = 0) -> str:
     """Wait for the end of a run, which must have this exit status; return what it said."""
     try:
-        running.wait(480)
+        running.wait(1200)
     except subprocess.TimeoutExpired:
         running.kill()
     said = project.path("said.txt").read_text()

@@ -49,7 +49,7 @@ def plain(installed: None) -> None:  # noqa: ARG001
 def quiet(installed: None) -> None:  # noqa: ARG001
     """No job of an earlier test is left."""
     command("scancel", "--user=root")
-    wait_until(lambda: not command("squeue", "-h"), "an empty queue", 60)
+    wait_until(lambda: not command("squeue", "-h"), "an empty queue")
 
 
 @pytest.fixture(scope="session")
