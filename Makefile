@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell cat envs/torch.txt)
 
-.PHONY: demo test test-slurm setup setup-test lint lock
+.PHONY: demo test test-slurm test-fresh setup setup-test lint lock
 
 demo: setup
 	$(BIN)/snakemake --cores 2
@@ -17,6 +17,10 @@ test-slurm: setup-test
 	tests/slurm/cluster.sh install
 	HYDROPS_TEST_SLURM=1 $(BIN)/pytest tests/slurm; \
 		code=$$?; tests/slurm/cluster.sh stop; exit $$code
+
+# Makes a bare Debian and sets everything up in it: as root, with a network.
+test-fresh: setup-test
+	HYDROPS_TEST_FRESH=1 $(BIN)/pytest tests/test_fresh_machine.py
 
 lint: setup-test
 	$(BIN)/ruff check .
