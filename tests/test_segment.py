@@ -179,9 +179,9 @@ def test_an_ear_that_no_gadolinium_has_reached_is_refused(segmenter: Segmenter) 
 def another_image(kind: str, head: Head) -> FloatGrid:
     """What is no MRC of a still head, on the crop of its left ear."""
     mrc, _, grid = crops(head, "left")
-    if kind == "T1-weighted":
-        t1 = Sequence("MRC", tr_ms=600.0, te_ms=12.0)
-        return render(head, t1, CROP_SHAPE, grid, np.random.default_rng(5))
+    if kind == "fluid nulled":
+        flair = Sequence("PPI", tr_ms=9000.0, te_ms=120.0, ti_ms=2260.0)
+        return render(head, flair, CROP_SHAPE, grid, np.random.default_rng(5))
     if kind == "inverted":
         return np.asarray(mrc.max() - mrc, np.float32)
     if kind == "moved while it was acquired":
@@ -191,7 +191,7 @@ def another_image(kind: str, head: Head) -> FloatGrid:
 
 
 @pytest.mark.parametrize(
-    "kind", ["T1-weighted", "inverted", "moved while it was acquired", "another place, mirrored"]
+    "kind", ["fluid nulled", "inverted", "moved while it was acquired", "another place, mirrored"]
 )
 def test_what_the_model_was_not_trained_on_is_refused(segmenter: Segmenter, kind: str) -> None:
     with pytest.raises(ExcludedError, match=r"unlike those the model was trained on|no inner ear"):
