@@ -50,6 +50,7 @@ wildcard_constraints:
     session="[A-Za-z0-9]+",
     model="[A-Za-z0-9_.-]+",
     chunk="[0-9]+-of-[0-9]+",
+    task="[A-Za-z0-9_.-]+",
 
 
 def log_of(stage, name):
