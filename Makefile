@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell cat envs/torch.txt)
 
-.PHONY: demo test test-slurm setup setup-test lint lock
+.PHONY: demo test test-slurm test-fresh setup setup-test lint lock
 
 demo: setup
 	$(BIN)/snakemake --cores 2
@@ -12,9 +12,15 @@ demo: setup
 test: setup-test
 	$(BIN)/pytest
 
-# Installs SLURM: as root on a Debian that can be thrown away.
+# Installs and starts SLURM: as root on a Debian that can be thrown away.
 test-slurm: setup-test
-	HYDROPS_TEST_SLURM=1 $(BIN)/pytest tests/slurm
+	tests/slurm/cluster.sh install
+	HYDROPS_TEST_SLURM=1 $(BIN)/pytest tests/slurm; \
+		code=$$?; tests/slurm/cluster.sh stop; exit $$code
+
+# Makes a bare Debian and sets everything up in it: as root, with a network.
+test-fresh: setup-test
+	HYDROPS_TEST_FRESH=1 $(BIN)/pytest tests/test_fresh_machine.py
 
 lint: setup-test
 	$(BIN)/ruff check .

@@ -65,10 +65,8 @@ onstart:
 
 
 onsuccess:
-    write_status_page(STUDY, PATHS.root / "status.html")
-    print(closing_words(STUDY))
+    say_how_it_went()
 
 
 onerror:
-    write_status_page(STUDY, PATHS.root / "status.html")
-    print(closing_words(STUDY))
+    say_how_it_went()

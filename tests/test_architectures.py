@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hydrops.errors import HydropsError
 from hydrops.labels import LABELS
 from hydrops.model.architectures import ARCHITECTURES, build_network, plan_network
 from hydrops.model.course import Phase
 from hydrops.model.geometry import CROP_SHAPE
-from hydrops.model.network import NetworkOptions
+from hydrops.model.network import NetworkOptions, folded, unfolded
 from hydrops.model.package import write_bundle
 from hydrops.model.simulate import Pool
 from hydrops.model.train import PairedTask, TrainOptions
@@ -60,6 +63,19 @@ def test_a_network_gives_every_class(name: str) -> None:
     assert logits.shape == (2, len(LABELS), 32, 32, 32)
     assert (heat is not None) == (name in WITH_LANDMARKS)
     assert torch.isfinite(logits).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=2, max_size=3))
+def test_folding_loses_nothing_and_keeps_blocks_together(axes: list[tuple[int, int]]) -> None:
+    fold, counts = [f for f, _ in axes], [n for _, n in axes]
+    images = torch.randn(2, 3, *(f * n for f, n in axes))
+    blocks = folded(images, fold)
+    assert blocks.shape == (2, 3 * math.prod(fold), *counts)
+    first = images[(slice(None), slice(None), *(slice(0, f) for f in fold))]
+    corner = blocks[(..., *[0] * len(fold))]
+    assert torch.equal(corner.sort().values, first.flatten(1).sort().values)
+    assert torch.equal(unfolded(blocks, fold), images)
 
 
 def test_slices_do_not_see_each_other() -> None:

@@ -28,6 +28,7 @@ from hydrops.segment import (
     choose_device,
     keep_labyrinth,
     load_segmenter,
+    run_network,
     segment_ear,
 )
 from places import REPOSITORY
@@ -214,6 +215,33 @@ def test_a_model_of_other_crops_is_refused(tmp_path: Path) -> None:
     (copy / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
     with pytest.raises(HydropsError, match=r"crops of .* train it again"):
         load_segmenter(copy, "cpu")
+
+
+class Blocks(torch.nn.Module):
+    """Bright is perilymph, and more so in every second voxel along R and A."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        odd = torch.zeros(images.shape[2:])
+        odd[::2, ::2] = 1.0
+        logits = torch.zeros(len(images), 7, *images.shape[2:])
+        logits[:, 1] = (images[:, 0] - 0.5) * (8.0 + 4.0 * odd)
+        return logits, images[:, :3] * (1.0 + odd)
+
+
+def test_where_a_folded_networks_blocks_begin_does_not_matter(segmenter: Segmenter) -> None:
+    stub = dataclasses.replace(segmenter, network=Blocks(), half=False, fold=(2, 2, 1))
+    channels = torch.zeros(3, *CROP_SHAPE)
+    channels[:, 20:40, 20:40, 10:22] = 1.0
+    channels[0] += 0.05 * torch.randn(CROP_SHAPE, generator=torch.Generator().manual_seed(0))
+    channels[:, 30, 31, 15] += 20.0
+    there = run_network(stub, channels)
+    for by in ((1, 0), (0, 1), (1, 1)):
+        moved = run_network(stub, channels.roll(by, (1, 2)))
+        assert np.allclose(moved.fractions, np.roll(there.fractions, by, (1, 2)), atol=1e-5)
+        assert np.allclose(moved.landmarks, there.landmarks + np.array((*by, 0)), atol=1e-3)
+    alone = dataclasses.replace(stub, fold=(1, 1, 1))
+    one, other = (run_network(alone, c) for c in (channels, channels.roll(1, 1)))
+    assert not np.allclose(other.fractions, np.roll(one.fractions, 1, 1), atol=1e-2)
 
 
 def test_only_the_largest_piece_and_its_rim_are_kept() -> None:

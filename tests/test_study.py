@@ -22,7 +22,7 @@ from hydrops.participants import read_participants, units_of
 from hydrops.paths import BIDS_SUFFIX, Paths, Unit
 from hydrops.phantom.specs import load_specs, random_specs
 from hydrops.records import Record, StageResult, run_stage, write_record
-from hydrops.status import closing_words, status_lines
+from hydrops.status import present_words, status_lines
 from hydrops.status_page import time_left, write_status_page
 from places import REPOSITORY
 
@@ -200,7 +200,7 @@ def test_status_counts_and_gives_reasons_and_lost_files_are_noticed(tmp_path: Pa
     assert "1 excluded" in lines[0]
     assert any("sub-02_ses-1: ingest: series 6" in line for line in lines)
     assert any("sub-01_ses-1, right ear" in line for line in lines)
-    assert "report" in closing_words(study)
+    assert "report" in present_words(study)
     assert drop_stale_records(study) == []
     study.paths.measures(Unit("01", "1"), model).unlink()
     assert drop_stale_records(study) == [study.paths.record("measure", Unit("01", "1"), model)]

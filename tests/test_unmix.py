@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from ears import fine_affine, made_up_fractions
+from ears import fine_affine, made_up_fractions, on_crop
 from hydrops.images import average_onto
 from hydrops.model.unmix import (
     LEAST_SHARE,
     FluidLevels,
+    endolymph_by_signal,
+    fluid_by_signal,
     half_width,
     hydrops_level,
     set_endolymph,
@@ -53,6 +56,60 @@ def test_only_the_amount_of_endolymph_changes(share: float, filled: float) -> No
     ranks = [np.argsort(f[2][fluid[0] > 0.1] / fluid[0][fluid[0] > 0.1]) for f in (before, after)]
     ordered = (after[2][fluid[0] > 0.1] / fluid[0][fluid[0] > 0.1])[ranks[0]]
     assert (np.diff(ordered) > -1e-4).all()
+
+
+def a_blurred_guess(fractions: np.ndarray) -> np.ndarray:
+    """What an unsure network makes of an ear: the right places with washed-out borders."""
+    blurred = ndimage.gaussian_filter(fractions, (0.0, 1.2, 1.2, 0.6))
+    return np.asarray(blurred / blurred.sum(0), np.float32)
+
+
+def an_ear_off_the_grid() -> np.ndarray:
+    """Balls and a ring, scaled so that many voxels are neither empty nor full."""
+    fine = ndimage.affine_transform(
+        made_up_fractions().astype(np.float32), np.diag([1.0, 0.83, 0.87, 0.9]),
+        (0.0, 5.3, 4.1, 3.6), order=1,
+    )  # fmt: skip
+    fine[0] = 1.0 - fine[1:].sum(0)
+    return on_crop(fine)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(1e-2, 1e4), st.floats(0.0, 0.1), st.integers(0, 2**16))
+def test_brightness_says_how_full_a_voxel_is(gain: float, bone: float, seed: int) -> None:
+    """Under any gain, some shading and noise, and with fluid that is no ear close by."""
+    truth = an_ear_off_the_grid()
+    rng = np.random.default_rng(seed)
+    fluid = truth[1:].sum(0)
+    other = np.zeros_like(fluid)
+    other[8:12] = 1.0
+    x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None, None]
+    mrc = bone + (np.maximum(fluid, other) * (1 - bone)) * (1 + rng.uniform(-0.15, 0.15) * x)
+    mrc = gain * (mrc + 0.01 * rng.standard_normal(mrc.shape))
+    guess = a_blurred_guess(truth)
+    found = fluid_by_signal(mrc.astype(np.float32), guess)
+    assert np.allclose(found.sum(0), 1.0, atol=1e-4)
+    before = np.abs(guess[1:].sum(0) - fluid).mean()
+    after = np.abs(found[1:].sum(0) - fluid).mean()
+    assert after < 0.5 * before
+    assert found[1:, 8:12].max() == 0.0
+    assert found[1:].sum() == pytest.approx(fluid.sum(), rel=0.1)
+
+
+def test_bright_and_dark_fluid_is_told_apart_better_than_by_the_network_alone() -> None:
+    truth, levels = an_ear_off_the_grid(), FluidLevels(0.5, -0.5, 0.0)
+    rng = np.random.default_rng(2)
+    fluid, endolymph = truth[1:].sum(0), truth[2::2].sum(0)
+    share = np.divide(endolymph, fluid, out=np.zeros_like(fluid), where=fluid > 0.05)
+    noise = 0.15 * rng.standard_normal(fluid.shape) / np.maximum(fluid, 0.2)
+    channels = np.stack([fluid, 1.0 - 2.0 * share + noise, np.ones_like(fluid)])
+    guess = fluid_by_signal(fluid, a_blurred_guess(truth))
+    found = endolymph_by_signal(np.asarray(channels, np.float32), guess, levels, 1.0)
+    assert np.array_equal(found[0], guess[0])
+    errors = [np.abs(f[2::2].sum(0) - endolymph).sum() for f in (guess, found)]
+    assert errors[1] < 0.7 * errors[0]
+    ratio = endolymph.sum() / fluid.sum()
+    assert found[2::2].sum() / found[1:].sum() == pytest.approx(ratio, abs=0.03)
 
 
 def test_levels_are_found_again_from_ears_that_follow_them() -> None:

@@ -62,12 +62,12 @@ def _status(chosen: argparse.Namespace) -> None:
     import time
 
     from hydrops.config import resolve
-    from hydrops.status import closing_words, unfinished_lines
+    from hydrops.status import present_words, unfinished_lines
     from hydrops.status_page import write_status_page
     from hydrops.validate import load_yaml
 
     study = resolve(load_yaml(chosen.config, "config"))
-    print(closing_words(study))
+    print(present_words(study))
     if chosen.page is None:
         return
     write_status_page(study, chosen.page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,6 +123,20 @@ def _phantoms(values: Mapping[str, Any], units: list[Unit]) -> dict[str, str]:
     return {name: json.dumps(asdict(spec), sort_keys=True) for name, spec in specs.items()}
 
 
+#: What one session may leave, bytes: with less than that a file system is as good as full.
+SESSION_BYTES = 100_000_000
+
+
+def is_full(folder: Path) -> bool:
+    """Whether there is no room for another session's results."""
+    return shutil.disk_usage(_nearest(folder)).free < SESSION_BYTES
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(p for p in (folder, *folder.absolute().parents) if p.exists())
+
+
 def check_writable(folder: Path) -> None:
     """Find out before the first job that results cannot be written.
 
@@ -130,7 +145,7 @@ def check_writable(folder: Path) -> None:
     HydropsError
         If the folder, or the nearest one above it that exists, is no folder or is read-only.
     """
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    there = _nearest(folder)
     if not there.is_dir():
         raise HydropsError(f"{there}: is a file; results needs a folder of its own")
     if not os.access(there, os.W_OK | os.X_OK):

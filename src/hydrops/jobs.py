@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from hydrops.errors import HydropsError
+
+#: Before the number of the job in the log of a job that runs under SLURM.
+SLURM_JOB = "SLURM job "
 
 
 @contextmanager
@@ -22,6 +28,9 @@ def logged(log: str) -> Iterator[None]:
         handlers=[logging.FileHandler(log, mode="w"), logging.StreamHandler()],
         force=True,
     )
+    if "SLURM_JOB_ID" in os.environ:
+        logging.info("%s%s", SLURM_JOB, os.environ["SLURM_JOB_ID"])
+    before = signal.signal(signal.SIGTERM, _say_and_stop)
     start = time.monotonic()
     try:
         yield
@@ -32,3 +41,16 @@ def logged(log: str) -> Iterator[None]:
     except Exception:
         logging.exception("the job failed")
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def prefer_commands_of(folder: Path) -> None:
+    """Let this process and its children look for commands in this folder first."""
+    os.environ["PATH"] = os.pathsep.join((str(folder.resolve()), os.environ["PATH"]))
+
+
+def _say_and_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """A scheduler ends a job by SIGTERM; the log must say so, for SIGKILL follows soon."""
+    logging.error("the job was ended from outside: cancelled, preempted, or its time was over")
+    sys.exit(128 + number)

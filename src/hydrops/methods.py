@@ -55,10 +55,13 @@ REFERENCES = (
 def methods_section(bundle: Bundle) -> str:
     """How the numbers were made, with citations and the versions that are installed."""
     calibrated = (
-        " How much of the labyrinth's fluid is endolymph follows from its summed HYDROPS over "
-        "its summed MRC, with levels of the pure fluids fitted on simulated ears; the network's "
-        "odds of endolymph were multiplied in each ear so that its fractions agree. An ear's ratio "
-        "has an interval of one width, conformal on those simulated ears."
+        " At the surface of the labyrinth a voxel's brightness, between bone and full fluid, gave "
+        "its share of fluid; its share of endolymph is the mean of the network's and of that which "
+        "its HYDROPS over MRC shows, weighted by their precision. How much of the labyrinth's "
+        "fluid is endolymph in all follows from its summed HYDROPS over its summed MRC, with "
+        "levels of the pure fluids fitted on simulated ears; the odds of endolymph were multiplied "
+        "in each ear so that its fractions agree. An ear's ratio has an interval of one width, "
+        "conformal on those simulated ears."
         if "fluid_levels" in bundle.metadata
         else ""
     )

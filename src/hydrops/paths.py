@@ -85,6 +85,10 @@ class Paths:
         """Manifest of one chunk of sessions (segment, measure, draw)."""
         return self.root / stage / model / "chunks" / f"{chunk}.json"
 
+    def log(self, stage: str, name: str) -> Path:
+        """Log of a job: `name` is a session's, a model's, or a chunk's as ``model/chunk``."""
+        return self.root / "logs" / stage / f"{name}.log"
+
     def cohort(self, model: str, name: str) -> Path:
         """A table of the cohort: ears.tsv, exclusions.tsv, landmarks.tsv, statistics.tsv."""
         return self.root / "cohort" / model / name

@@ -143,6 +143,9 @@ def run_stage(
             return record
         excluded_sides |= earlier.excluded_sides
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}-{stage}-*"):
+        # By a job that was killed.
+        shutil.rmtree(left, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-{stage}-"))
     try:
         result = work(scratch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -25,7 +26,12 @@ from hydrops.model.inhearit import SLICE_ORGANS, fractions_of_side
 from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.novelty import Novelty, ear_features
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
-from hydrops.model.unmix import FluidLevels, hydrops_level, set_endolymph
+from hydrops.model.unmix import (
+    FluidLevels,
+    endolymph_by_signal,
+    fluid_by_signal,
+    hydrops_level,
+)
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
 
@@ -45,7 +51,8 @@ class Segmenter:
 
     `levels` calibrates how much of the fluid is endolymph; without it the network's word stands.
     `novelty` says what the model knows; without it nothing is refused for being unlike it. `half`
-    is whether its convolutions are computed in bfloat16, as they were in training.
+    is whether its convolutions are computed in bfloat16, as they were in training; `fold` is that
+    of `hydrops.model.network.NetworkOptions`.
     `sided` as in `hydrops.model.architectures.Architecture`.
     """
 
@@ -55,6 +62,7 @@ class Segmenter:
     levels: FluidLevels | None
     novelty: Novelty | None
     half: bool
+    fold: tuple[int, ...] = (1, 1, 1)
     sided: bool = False
 
 
@@ -166,6 +174,7 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
         None if levels is None else FluidLevels(**levels),
         None if known is None else Novelty(**known),
         computes_in_half(where),
+        options.fold,
         find_architecture(options).sided,
     )
 
@@ -188,20 +197,23 @@ def run_network(
     """Segment an ear's channels (3, x, y, z), see `hydrops.model.preprocess.prepare`.
 
     The ear is a right one, mirrored if need be, unless the network has classes for either side.
+    A network that folds voxels into blocks gives the mean over all ways to cut the blocks.
 
     Raises
     ------
     ExcludedError
         If there is nothing in them that the network takes for an ear.
     """
-    batch = channels[None].to(segmenter.device, memory_format=torch.channels_last_3d)
+    cuts = list(np.ndindex(*segmenter.fold))
+    batch = torch.stack([channels.roll(cut, (1, 2, 3)) for cut in cuts])
+    batch = batch.to(segmenter.device, memory_format=torch.channels_last_3d)
     with torch.autocast(segmenter.device.type, torch.bfloat16, enabled=segmenter.half):
         logits, heat = segmenter.network(batch)
-    probabilities = torch.softmax(logits[0].float(), dim=0).cpu().numpy()
+    probabilities = _mean_of_cuts(torch.softmax(logits.float(), dim=1), cuts).cpu().numpy()
     if heat is None:
         positions, confidences = torch.zeros((0, 3)), torch.zeros(0)
     else:
-        positions, confidences = landmark_positions(heat[0].float().cpu())
+        positions, confidences = landmark_positions(_mean_of_cuts(heat.float(), cuts).cpu())
     if segmenter.sided:
         fractions = keep_organs(fractions_of_side(probabilities, side), VOXEL_MM3)
     else:
@@ -211,6 +223,12 @@ def run_network(
     return NetworkFinding(fractions, positions.numpy(), shares, features)
 
 
+def _mean_of_cuts(found: torch.Tensor, cuts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    """Mean (n, x, y, z) of what was found in images that had been rolled by `cuts`."""
+    back = [part.roll([-by for by in cut], (1, 2, 3)) for part, cut in zip(found, cuts)]
+    return torch.stack(back).mean(0)
+
+
 def segment_ear(
     segmenter: Segmenter, mrc: FloatGrid, mi2: FloatGrid | None, side: str
 ) -> EarSegmentation:
@@ -218,9 +236,9 @@ def segment_ear(
 
     Unless it has classes for either side, the network knows right ears; a left one is mirrored on
     its way in and back on its way out.
-    Where the endolymph lies is the network's finding, how much of it there is that of the signal
-    (`hydrops.model.unmix`). Without HYDROPS-Mi2 nothing sets endolymph apart: its fractions are
-    zero and all fluid counts as perilymph.
+    Where organs and endolymph lie is the network's finding; how full each voxel is, and how much
+    endolymph there is, that of the signal (`hydrops.model.unmix`). Without HYDROPS-Mi2 nothing sets
+    endolymph apart: its fractions are zero and all fluid counts as perilymph.
 
     Raises
     ------
@@ -241,13 +259,18 @@ def segment_ear(
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
     fractions, level = found.fractions, None
+    if not segmenter.sided:
+        # Beside what a network knows of one side's organs alone lies other fluid, just as bright.
+        fractions = fluid_by_signal(channels[0].numpy(), fractions)
     if enhancement is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     else:
         level = hydrops_level(channels.numpy(), fractions[1:].sum(0))
         if segmenter.levels is not None:
-            fractions = set_endolymph(fractions, segmenter.levels.share(level, enhancement))
+            fractions = endolymph_by_signal(
+                channels.numpy(), fractions, segmenter.levels, enhancement
+            )
     landmarks = found.landmarks
     if flip:
         fractions = np.ascontiguousarray(fractions[:, ::-1])
@@ -256,7 +279,7 @@ def segment_ear(
         fractions,
         landmarks,
         found.confidences,
-        _entropy_in_fluid(fractions),
+        _entropy_in_fluid(found.fractions),
         level,
         enhancement,
         novelty,

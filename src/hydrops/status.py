@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydrops.config import CHUNK_STAGES, SHARED_STAGES, Study
+from hydrops.config import CHUNK_STAGES, SHARED_STAGES, Study, is_full
 from hydrops.paths import Paths, Unit
+from hydrops.reasons import why_not_done
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,14 @@ def status_lines(study: Study) -> list[str]:
 #: Names listed of the sessions that a run did not finish; the records of a stage say the rest.
 LISTED = 40
 
+#: For who finds Snakemake's lock on the folder.
+LOCK_EXPLAINED = (
+    "a run holds this folder, or was killed in it. If none is under way: see that none of its jobs "
+    "is left on the cluster (`squeue --me`, `scancel`), then `snakemake --unlock` and start again; "
+    "what was finished is kept."
+)
+
+_STAGES = (*SHARED_STAGES, *CHUNK_STAGES)
 _DONE = {
     "waiting": "waiting",
     "ingest": "ingested",
@@ -87,14 +96,59 @@ def unfinished_lines(study: Study) -> list[str]:
 
 def unfinished(model: str, found: Sequence[UnitStatus]) -> list[str]:
     """The same for one model, from statuses that were read already."""
-    stages = (*SHARED_STAGES, *CHUNK_STAGES)
+    return [
+        f"  missing {status.unit.name}: {_next_stage(status)} is not done ({model})"
+        for status in found
+        if _is_missing(status)
+    ]
+
+
+def missing_lines(study: Study, slurm_logs: Path) -> list[str]:
+    """Each session that a run did not finish, and why, as far as the logs tell."""
     lines = []
-    for status in found:
-        if status.excluded or status.stage == stages[-1]:
-            continue
-        reached = stages.index(status.stage) if status.stage in stages else -1
-        lines.append(f"  missing {status.unit.name}: {stages[reached + 1]} is not done ({model})")
-    return lines
+    for model in study.bundles:
+        missing = {
+            status.unit: status
+            for status in (unit_status(study.paths, unit, model) for unit in study.units)
+            if _is_missing(status)
+        }
+        found = list(missing.values())
+        # A reason takes a look at logs, so only those that are shown get one.
+        for line, status in zip(unfinished(model, found[:LISTED]), found):
+            reason = _reason(study, model, status, missing, slurm_logs)
+            lines.append(f"{line}: {reason or 'its job was not begun'}")
+        lines += unfinished(model, found[LISTED:])
+    return shortened(lines)
+
+
+def _reason(
+    study: Study,
+    model: str,
+    status: UnitStatus,
+    missing: Mapping[Unit, UnitStatus],
+    slurm_logs: Path,
+) -> str:
+    """Why a session's next stage is not done: its own job, or others that its chunk waits for."""
+    stage = _next_stage(status)
+    if stage in SHARED_STAGES:
+        return why_not_done(study.paths.log(stage, status.unit.name), slurm_logs)
+    chunk, members = next(item for item in study.chunks.items() if status.unit in item[1])
+    behind = [u.name for u in members if u in missing and _place(missing[u]) < _place(status)]
+    if behind:
+        return f"its chunk waits for {', '.join(shortened(behind))}"
+    return why_not_done(study.paths.log(stage, f"{model}/{chunk}"), slurm_logs)
+
+
+def _place(status: UnitStatus) -> int:
+    return _STAGES.index(status.stage) if status.stage in _STAGES else -1
+
+
+def _next_stage(status: UnitStatus) -> str:
+    return _STAGES[_place(status) + 1]
+
+
+def _is_missing(status: UnitStatus) -> bool:
+    return not status.excluded and status.stage != _STAGES[-1]
 
 
 def shortened(lines: list[str]) -> list[str]:
@@ -104,11 +158,33 @@ def shortened(lines: list[str]) -> list[str]:
     return lines
 
 
-def closing_words(study: Study) -> str:
-    """What a run says last: where the reports are, who is missing and why, where the logs are."""
+def present_words(study: Study) -> str:
+    """Where a study stands while a run may be under way, and where its report and logs are."""
     lines = [*status_lines(study), *unfinished_lines(study)]
-    for model in study.bundles:
-        report: Path = study.paths.report(model, "report.html")
-        lines.append(f"report: {report}" if report.is_file() else f"no report yet: {report}")
+    lines += [_report_line(study, model) for model in study.bundles]
     lines.append(f"logs: {study.paths.root / 'logs'}")
     return "\n".join(lines)
+
+
+def closing_words(study: Study, slurm_logs: Path) -> str:
+    """What a run says last: who is missing and why, where the reports and the logs are.
+
+    Parameters
+    ----------
+    slurm_logs
+        Folder of the logs that SLURM keeps of jobs that failed; it need not be there.
+    """
+    lines = [*status_lines(study), *missing_lines(study, slurm_logs)]
+    for model in study.bundles:
+        logs = [study.paths.log(stage, model) for stage in ("cohort", "report")]
+        reasons = [why_not_done(log, slurm_logs) for log in logs]
+        lines.append(": ".join([_report_line(study, model), *filter(None, reasons)]))
+    if is_full(study.paths.root):
+        lines.append(f"the file system of {study.paths.root} is full")
+    lines.append(f"logs: {study.paths.root / 'logs'}")
+    return "\n".join(lines)
+
+
+def _report_line(study: Study, model: str) -> str:
+    report = study.paths.report(model, "report.html")
+    return f"report: {report}" if report.is_file() else f"no report yet: {report}"

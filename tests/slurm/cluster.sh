@@ -1,18 +1,25 @@
 #!/usr/bin/env bash
 # A SLURM of two nodes on this one machine, for tests: slurmctld, two slurmd, munge, a GPU that is
-# none, and, unless told otherwise, accounting by slurmdbd and MariaDB. Needs root on Debian; it
-# writes /etc/slurm, so use a container or a machine that can be thrown away.
+# none, a partition that preempts the others, and, unless told otherwise, accounting by slurmdbd and
+# MariaDB. Needs root on Debian; it writes /etc/slurm, so use a container or a machine that can be
+# thrown away.
 #
 #   cluster.sh install | start [accounting|plain] | stop | kill-node n1 | start-node n1
-#   cluster.sh restart-controller
+#   cluster.sh stop-controller | start-controller
 set -euo pipefail
 
 DIR=${HYDROPS_SLURM_DIR:-/var/tmp/hydrops-slurm}
 # slurmdbd looks for MariaDB at this socket only.
 SOCKET=/run/mysqld/mysqld.sock
+MUNGE_PID=/run/munge/munged.pid
 MARK="# written by the tests of hydrops"
 
 say() { echo "slurm: $*" >&2; }
+
+die() {
+    say "$*"
+    exit 1
+}
 
 wait_for() { # seconds, command: until it succeeds
     local left=$1
@@ -24,11 +31,28 @@ wait_for() { # seconds, command: until it succeeds
     done
 }
 
+running() { # pid file
+    [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null
+}
+
+end() { # pid file: of a daemon that is asked to stop and, if it does not, killed
+    running "$1" || return 0
+    local pid
+    pid=$(cat "$1")
+    kill "$pid"
+    wait_for 20 sh -c "! kill -0 $pid" || kill -9 "$pid" 2>/dev/null || true
+    rm -f "$1"
+}
+
 install() {
+    [ "$(id -u)" = 0 ] || die "these tests start SLURM's daemons and write /etc/slurm: run them as" \
+        "root, on a machine or in a container that can be thrown away"
     if command -v slurmctld >/dev/null && command -v slurmdbd >/dev/null &&
         command -v mariadbd >/dev/null; then
         return
     fi
+    command -v apt-get >/dev/null || die "these tests install Debian's packages of SLURM, and this" \
+        "machine has no apt-get: run them in a container of Debian"
     export DEBIAN_FRONTEND=noninteractive
     # Daemons are started by this script, never by the packages.
     printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
@@ -46,7 +70,7 @@ start_munge() {
     mkdir -p /run/munge /var/log/munge /var/lib/munge
     chown -R munge:munge /etc/munge /run/munge /var/log/munge /var/lib/munge
     chmod 400 /etc/munge/munge.key
-    pgrep -x munged >/dev/null || su -s /bin/sh munge -c /usr/sbin/munged
+    running "$MUNGE_PID" || su -s /bin/sh munge -c /usr/sbin/munged
     wait_for 10 sh -c 'munge -n | unmunge'
 }
 
@@ -56,7 +80,7 @@ start_accounting() {
     [ -d "$DIR/mysql/mysql" ] || mariadb-install-db --user=mysql --datadir="$DIR/mysql" \
         --skip-test-db >/dev/null
     mariadbd --no-defaults --user=mysql --datadir="$DIR/mysql" --socket="$SOCKET" \
-        --skip-networking --innodb-buffer-pool-size=64M --pid-file=/run/mysqld/hydrops.pid \
+        --skip-networking --innodb-buffer-pool-size=64M --pid-file="$DIR/mysql/server.pid" \
         >"$DIR/mysql.log" 2>&1 &
     wait_for 30 mariadb --socket="$SOCKET" -e 'SELECT 1'
     mariadb --socket="$SOCKET" -e "CREATE DATABASE IF NOT EXISTS slurm;
@@ -86,8 +110,7 @@ EOF
 configure() { # accounting | plain
     mkdir -p /etc/slurm "$DIR/state"
     if [ -f /etc/slurm/slurm.conf ] && ! grep -q "$MARK" /etc/slurm/slurm.conf; then
-        say "/etc/slurm/slurm.conf is somebody else's; not touched"
-        exit 1
+        die "/etc/slurm/slurm.conf is somebody else's; not touched"
     fi
     [ -e "$DIR/fakegpu0" ] || mknod "$DIR/fakegpu0" c 1 3
     local memory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 / 2 - 500))
@@ -112,6 +135,9 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+KillWait=5
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
@@ -127,6 +153,7 @@ NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port=17001 CPUs=2 RealMemo
 NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port=17002 CPUs=2 RealMemory=$memory
 PartitionName=cpu Nodes=n1,n2 Default=YES MaxTime=120 State=UP
 PartitionName=gpu Nodes=n1 MaxTime=120 State=UP
+PartitionName=urgent Nodes=n1,n2 MaxTime=120 PriorityTier=10 PreemptMode=OFF State=UP
 EOF
     echo "NodeName=n1 Name=gpu File=$DIR/fakegpu0" >/etc/slurm/gres.conf
 }
@@ -136,47 +163,55 @@ start_node() {
     slurmd -N "$1"
 }
 
-start() {
+start() { # accounting | plain; a cluster that runs is stopped and forgotten
+    stop
     mkdir -p "$DIR" /etc/slurm
     start_munge
-    configure "${1:-accounting}"
-    [ "${1:-accounting}" = plain ] || start_accounting
+    configure "$1"
+    [ "$1" = plain ] || start_accounting
     slurmctld
     for node in n1 n2; do start_node "$node"; done
     wait_for 60 sh -c '[ "$(sinfo -h -N -p cpu -t idle -o %N | sort -u | wc -l)" = 2 ]'
     say "two nodes are idle"
 }
 
+# The processes of a node's jobs, and the daemon above each job.
+processes_of() {
+    local environ pid parent
+    for environ in /proc/[0-9]*/environ; do
+        pid=$(basename "$(dirname "$environ")")
+        tr '\0' '\n' 2>/dev/null <"$environ" | grep -qx "SLURMD_NODENAME=$1" || continue
+        echo "$pid"
+        parent=$(awk '/^PPid/ {print $2}' "/proc/$pid/status" 2>/dev/null) || continue
+        ! grep -qx slurmstepd "/proc/$parent/comm" 2>/dev/null || echo "$parent"
+    done | sort -u
+}
+
+kill_node() { # as if the machine had lost its power
+    kill -9 "$(cat "$DIR/slurmd.$1.pid")"
+    processes_of "$1" | xargs -r kill -9 2>/dev/null || true
+}
+
 stop() {
-    scancel --user=root 2>/dev/null || true
-    pkill -x slurmd || true
-    pkill -x slurmctld || true
-    pkill -x slurmdbd || true
-    [ ! -f /run/mysqld/hydrops.pid ] || kill "$(cat /run/mysqld/hydrops.pid)" 2>/dev/null || true
-    wait_for 20 sh -c '! pgrep -x "slurmd|slurmctld|slurmdbd|mariadbd"' || true
-    pkill -x munged || true
-    wait_for 10 sh -c '! pgrep -x munged' || true
+    for node in n1 n2; do processes_of "$node" | xargs -r kill -9 2>/dev/null || true; done
+    for daemon in slurmd.n1 slurmd.n2 slurmctld slurmdbd mysql/server; do end "$DIR/$daemon.pid"; done
+    end "$MUNGE_PID"
     # With the old database the new jobs' numbers would be those of old ones.
     rm -rf "$DIR/state" "$DIR"/spool.* "$DIR/mysql"
-    for file in slurm.conf slurmdbd.conf gres.conf; do rm -f "/etc/slurm/$file"; done
+    [ ! -f /etc/slurm/slurm.conf ] || ! grep -q "$MARK" /etc/slurm/slurm.conf ||
+        rm -f /etc/slurm/slurm.conf /etc/slurm/slurmdbd.conf /etc/slurm/gres.conf
 }
 
 case "${1:-}" in
 install) install ;;
 start) start "${2:-accounting}" ;;
 stop) stop ;;
-kill-node) # as if the machine had lost its power: the daemon and the jobs' processes
-    kill -9 "$(cat "$DIR/slurmd.$2.pid")"
-    pkill -9 -f "slurmstepd.*" || true
-    ;;
+kill-node) kill_node "$2" ;;
 start-node) start_node "$2" ;;
-restart-controller)
-    pkill -x slurmctld || true
-    wait_for 20 sh -c '! pgrep -x slurmctld'
-    slurmctld
-    ;;
+stop-controller) end "$DIR/slurmctld.pid" ;;
+start-controller) slurmctld ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '2,9s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac

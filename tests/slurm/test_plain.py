@@ -1,19 +1,22 @@
-"""The cohort on a cluster without accounting, which asks squeue how its jobs are."""
+"""A cluster without accounting, which asks squeue how its jobs are."""
 
 from __future__ import annotations
 
 import pytest
-from cluster import command
+from cluster import PLAIN, begin_chunk, check_cohort, command, finish, worked
 from project import Project
-from test_slurm import check_cohort, finish, start
 
 pytestmark = pytest.mark.usefixtures("plain")
 
 
 def test_a_site_without_accounting(project: Project) -> None:
-    site = ("--slurm-status-command", "squeue", "--slurm-no-account")
-    finish(project, start(project, *site))
+    """From the measures on; the first job is cancelled on the way."""
+    running = begin_chunk(project, "measure", *PLAIN)
+    command("scancel", "--user=root")
+    finish(project, running)
     check_cohort(project)
+    assert worked(project)["measure sub-01_ses-1 begun"] == 1
+    assert worked(project)["measure sub-06_ses-1 begun"] == 2
 
 
 def test_a_gpu_is_given_to_the_job_that_asks() -> None:

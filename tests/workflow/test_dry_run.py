@@ -8,6 +8,8 @@ import pytest
 import yaml
 from project import Project
 
+from hydrops.records import Record, write_record
+
 PREPARE = ("ingest_session", "register_session", "locate_ears")
 CHUNKED = ("segment_ears", "measure_ears", "draw_overlays")
 ONCE = ("tabulate_cohort", "write_report", "all")
@@ -142,3 +144,17 @@ def set_version(bundle: Path, version: str) -> None:
     values = json.loads(path.read_text(encoding="utf-8"))
     values["version"] = version
     path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def test_a_second_start_touches_nothing_of_a_run_under_way(project: Project) -> None:
+    own_cohort(project, ["A1"])
+    record = project.path("results/ingest/sub-A1/ses-1/record.json")
+    write_record(record, Record("ingest", "A1", "1", "done", files={"lost.nii.gz": "0"}))
+    lock = project.path(".snakemake/locks/0.output.lock")
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert "snakemake --unlock" in project.run("--dry-run")
+    assert record.is_file()
+    lock.unlink()
+    assert "its files are not whole" in project.run("--dry-run")
+    assert not record.is_file()

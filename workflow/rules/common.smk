@@ -1,6 +1,8 @@
 # The study, resolved before the DAG, and the few functions that the rules share.
 import json
+import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from hydrops.code import stage_digest
@@ -12,11 +14,12 @@ from hydrops.config import (
     resolve,
 )
 from hydrops.errors import HydropsError
+from hydrops.jobs import prefer_commands_of
 from hydrops.model.ablation import Grid
 from hydrops.model.tasks import find_training
 from hydrops.paths import Unit
 from hydrops.protocol import protocol_text
-from hydrops.status import closing_words
+from hydrops.status import LOCK_EXPLAINED, closing_words
 from hydrops.status_page import write_status_page
 
 try:
@@ -38,7 +41,15 @@ PREFIX = "sub-{participant}_ses-{session}"
 MODELS = list(STUDY.bundles)
 GPUS = 1 if STUDY.config["device"] == "cuda" else 0
 
-if workflow.is_main_process:
+# The executor asks SLURM through the scripts of the profile, which say why.
+if workflow.is_main_process and shutil.which("squeue"):
+    prefer_commands_of(Path(workflow.basedir) / "workflow/profiles/slurm/bin")
+
+# A run that holds the lock may be moving files into place: only the holder looks for stale ones.
+LOCKED = any(Path(".snakemake/locks").glob("*.lock"))
+if workflow.is_main_process and LOCKED:
+    print(LOCK_EXPLAINED, file=sys.stderr)
+elif workflow.is_main_process:
     for record in drop_stale_records(STUDY):
         print(
             f"{record}: its files are not whole; they are made again", file=sys.stderr
@@ -53,9 +64,16 @@ wildcard_constraints:
     task="[A-Za-z0-9_.-]+",
 
 
+def say_how_it_went():
+    """Who is missing and why, in the terminal; and on a page, unless the disk is full."""
+    print(closing_words(STUDY, Path(".snakemake/slurm_logs")))
+    with suppress(OSError):
+        write_status_page(STUDY, PATHS.root / "status.html")
+
+
 def log_of(stage, name):
     """Log of a job, named as its benchmark is."""
-    return str(PATHS.root / "logs" / stage / f"{name}.log")
+    return str(PATHS.log(stage, name))
 
 
 def benchmark_of(stage, name):

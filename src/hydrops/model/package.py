@@ -190,7 +190,8 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
     calibrated = ""
     if calibration is not None:
         calibrated = (
-            "How much endolymph there is comes from the signal of the whole labyrinth; the levels "
+            "How full a voxel is and how much of that is endolymph comes from the signal as well "
+            "as from\nthe network (`hydrops.model.unmix`); the levels "
             f"of the pure fluids were fitted on {calibration['ears']} simulated ears more "
             f"(seed {calibration['seed']}).\n"
             f"An ear's ratio is given with an interval of "

@@ -1,6 +1,8 @@
-"""How much of an ear's fluid is endolymph, from its signal rather than from voxels counted.
+"""How much of a voxel is fluid, and how much of that is endolymph, from the signal itself.
 
-A voxel's HYDROPS falls evenly from perilymph to endolymph with its share of endolymph, and bone
+A network says where the labyrinth and its compartments lie; how full a voxel at their borders is,
+its brightness says better. Bone is dark, so a voxel's MRC is its share of fluid. A voxel's HYDROPS
+falls evenly from perilymph to endolymph with its share of endolymph, and bone
 adds nothing to HYDROPS or MRC. So the sum of HYDROPS over the labyrinth, divided by that of MRC,
 gives the share of the whole whatever the size of the voxels, and no voxel has to be called one
 or the other. The levels of the two pure fluids are a model's calibration, `FluidLevels`; they are
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
@@ -21,6 +24,15 @@ FloatGrid = npt.NDArray[np.float32]
 
 #: MRC relative to fluid, below which a voxel says nothing about it.
 LEAST_FLUID = 0.2
+#: Network's fluid above which a voxel counts as full, and below which as bone.
+FULL, EMPTY = 0.97, 0.5
+#: Voxels that count as full at least, should the network be sure of fewer.
+LEAST_FULL = 20
+#: SD of the distance over which the brightness of full voxels may change, voxels of the crop.
+SHADING_VOXELS = (6.0, 6.0, 3.0)
+#: SD of the share of endolymph that a voxel full of fluid shows by its signal, and the variance of
+#: the network's share p as a multiple of p (1 - p); both chosen on simulated ears of development.
+SIGNAL_SD, NETWORK_VARIANCE = 0.2, 0.6
 #: The share is kept from the ends, where no voxel could differ from another.
 LEAST_SHARE = 0.005
 
@@ -42,6 +54,12 @@ class FluidLevels:
         """Share of endolymph in the fluid, within `LEAST_SHARE` of its ends."""
         share = self.offset + self.slope * level + self.enhancement * enhancement
         return float(np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE))
+
+    def shares(self, ratio: FloatGrid, enhancement: float) -> FloatGrid:
+        """The same for each voxel's HYDROPS over MRC; noise takes some beyond the ends."""
+        return np.asarray(
+            self.offset + self.slope * ratio + self.enhancement * enhancement, np.float32
+        )
 
     @staticmethod
     def fit(
@@ -93,6 +111,89 @@ def hydrops_level(channels: FloatGrid, fluid: FloatGrid) -> float:
     mrc, share = channels[0], channels[1]
     weights = np.where(mrc > LEAST_FLUID, mrc * fluid, 0.0)
     return float((weights * share).sum() / max(float(weights.sum()), 1e-6))
+
+
+def fluid_by_signal(mrc: FloatGrid, fractions: FloatGrid) -> FloatGrid:
+    """Volume fractions whose fluid at the surface of the labyrinth is what the MRC shows.
+
+    Within a voxel of the network's surface, on either side, the share of fluid is the brightness
+    between that of the bone around and that of the full voxels nearby; the inside is left as it
+    is. Organs, and endolymph within each, keep their shares of the fluid.
+
+    Parameters
+    ----------
+    mrc
+        (x, y, z), any unit.
+    fractions
+        (7, x, y, z) volume fractions of `hydrops.labels.LABELS`; some voxels are more than `EMPTY`.
+    """
+    fluid = fractions[1:].sum(0)
+    full = fluid > min(FULL, float(np.sort(fluid, axis=None)[-LEAST_FULL]))
+    region = ndimage.binary_dilation(fluid > EMPTY)
+    near, far = (ndimage.binary_dilation(region, iterations=n) for n in (1, 3))
+    bone = float(np.median(mrc[far & ~near])) if (far & ~near).any() else 0.0
+    bright = np.maximum(_nearby(mrc, full) - bone, 1e-6 + 0.1 * abs(bone))
+    seen = np.clip((mrc - bone) / bright, 0.0, 1.0) * region
+    inside = ndimage.binary_erosion(fluid > EMPTY) & (fluid > 0.9)
+    filled = np.where(inside, fluid, seen)
+    organs, endolymph = _shares(fractions)
+    result = np.empty_like(fractions)
+    result[1::2] = filled * organs * (1.0 - endolymph)
+    result[2::2] = filled * organs * endolymph
+    result[0] = 1.0 - filled
+    return result
+
+
+def endolymph_by_signal(
+    channels: FloatGrid, fractions: FloatGrid, levels: FluidLevels, enhancement: float
+) -> FloatGrid:
+    """Volume fractions whose endolymph is what network and signal say together.
+
+    In each voxel the network's share and that of the signal are averaged, each weighted by its
+    precision: the network is sure near nothing and near all, the signal where there is much fluid.
+    How much endolymph there is in all is the signal's alone (`hydrops_level`).
+
+    Parameters
+    ----------
+    channels
+        (3, x, y, z) as `hydrops.model.preprocess.prepare` returns them.
+    fractions
+        (7, x, y, z) volume fractions of `hydrops.labels.LABELS`.
+    """
+    fluid = fractions[1::2] + fractions[2::2]
+    whole = fluid.sum(0)
+    network = np.divide(fractions[2::2].sum(0), whole, out=np.zeros_like(whole), where=whole > 0)
+    signal = np.clip(levels.shares(channels[1], enhancement), -0.3, 1.3)
+    signal_variance = (SIGNAL_SD / np.maximum(channels[0], LEAST_FLUID)) ** 2
+    network_variance = NETWORK_VARIANCE * np.clip(network * (1.0 - network), 0.01, None)
+    share = (signal / signal_variance + network / network_variance) / (
+        1.0 / signal_variance + 1.0 / network_variance
+    )
+    share = np.clip(share, 0.002, 0.998)
+    result = fractions.copy()
+    result[1::2], result[2::2] = fluid * (1.0 - share), fluid * share
+    return set_endolymph(result, levels.share(hydrops_level(channels, whole), enhancement))
+
+
+def _nearby(image: FloatGrid, where: npt.NDArray[np.bool_]) -> FloatGrid:
+    """Mean of an image over some voxels around each, of all of them where there is none near."""
+    weight = where.astype(np.float32)
+    total, count = (
+        ndimage.gaussian_filter(part, SHADING_VOXELS, truncate=2.0)
+        for part in (image * weight, weight)
+    )
+    return np.asarray((total + 1e-3 * float(image[where].mean())) / (count + 1e-3), np.float32)
+
+
+def _shares(fractions: FloatGrid) -> tuple[FloatGrid, FloatGrid]:
+    """Share of each organ in the fluid, and of endolymph in each organ's, (3, x, y, z) both.
+
+    In voxels without fluid they are those of the neighbours.
+    """
+    blurred = ndimage.gaussian_filter(fractions[1:], (0.0, 1.0, 1.0, 0.5))
+    known = fractions[1:] + 0.05 * blurred + 1e-9
+    organs = known[0::2] + known[1::2]
+    return organs / organs.sum(0), known[1::2] / organs
 
 
 def set_endolymph(fractions: FloatGrid, share: float) -> FloatGrid:

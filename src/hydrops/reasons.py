@@ -1,0 +1,60 @@
+"""Why a session is not finished: what its job's log, and SLURM's, said last."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hydrops.jobs import SLURM_JOB
+
+#: What SLURM writes when it ends a job, and what it means; the first that is found counts.
+_ENDS = (
+    ("DUE TO TIME LIMIT", "its job needed more time than it had asked for"),
+    ("DUE TO PREEMPTION", "its job was preempted"),
+    ("DUE TO NODE FAILURE", "the node of its job failed"),
+    ("memory limit|oom.kill", "its job needed more memory than it had asked for"),
+    (r"CANCELLED AT", "its job was cancelled"),
+)
+_CUT_OFF = "its job was cut off without a word: killed, for want of memory, or with its machine"
+_LINE = re.compile(r"^\S+ \S+ (INFO|WARNING|ERROR) (.*)$")
+
+
+def why_not_done(log: Path, slurm_logs: Path) -> str:
+    """Why the job that writes this log did not do its work; empty if it was not begun, or did it.
+
+    Parameters
+    ----------
+    slurm_logs
+        Folder of the logs that SLURM keeps of jobs that failed, each named by the job's number.
+    """
+    if not log.is_file():
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = [match for match in map(_LINE.match, lines) if match]
+    if found and found[-1][2].startswith("done in"):
+        return ""
+    errors = [match for match in found if match[1] == "ERROR"]
+    words = _said_by_slurm(found, slurm_logs) or (
+        _last_words(lines, errors[-1]) if errors else _CUT_OFF
+    )
+    return f"{words} ({log})"
+
+
+def _said_by_slurm(found: list[re.Match[str]], slurm_logs: Path) -> str:
+    """What SLURM says of the job that wrote these lines, if it ran under SLURM and was ended."""
+    number = next((m[2].removeprefix(SLURM_JOB) for m in found if m[2].startswith(SLURM_JOB)), "")
+    if not number:
+        return ""
+    text = "".join(
+        path.read_text(encoding="utf-8", errors="replace")
+        for path in slurm_logs.rglob(f"{number}.log")
+    )
+    said = "\n".join(re.findall(r"^slurmstepd\S*: .*$", text, re.MULTILINE))
+    return next((words for sign, words in _ENDS if re.search(sign, said, re.IGNORECASE)), "")
+
+
+def _last_words(lines: list[str], error: re.Match[str]) -> str:
+    """The message of an error; of one with a traceback, its last line."""
+    after = lines[lines.index(error.string) + 1 :]
+    traceback = [line for line in after if line and not line.startswith(" ")]
+    return traceback[-1] if traceback else error[2]

@@ -1,0 +1,36 @@
+"""The cohort on a real slurmctld and slurmd.
+
+Run by `make test-slurm`, as root on a machine that can be thrown away.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from cluster import ACCOUNTED, command, forget, run
+from project import Project
+
+pytestmark = pytest.mark.usefixtures("accounted")
+
+
+def test_the_cohort_is_run_by_the_cluster(finished: Project) -> None:
+    assert "report:" in finished.path("said.txt").read_text()
+    accounted = command("sacct", "-X", "-n", "-P", "-o", "State,Account,Partition")
+    assert set(accounted.split()) == {"COMPLETED|mri|cpu"}
+    assert "gres:gpu" not in command("scontrol", "show", "jobs")
+    assert finished.planned() == {}
+
+
+def test_the_chunk_that_runs_the_model_gets_a_gpu(project: Project) -> None:
+    """There is no CUDA behind it: the job says what it misses, and the run ends with 1."""
+    project.configure(device="cuda")
+    forget(project, "segment", "measure", "draw")
+    site = (*ACCOUNTED, "--set-resources", "segment_ears:slurm_partition=gpu")
+    said = run(project, *site, "--retries", "0", code=1)
+    (number,) = re.findall(r"submitted with SLURM jobid (\d+)", said)
+    job = command("scontrol", "show", "job", number)
+    assert "Partition=gpu" in job
+    assert "gres:gpu:1" in job
+    (missing,) = re.findall("missing sub-01_ses-1: segment is not done.*", said)
+    assert "cuda" in missing.lower()

@@ -1,0 +1,134 @@
+"""What a run says last of those it did not finish: why, in words, and never a guess."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from hydrops import config
+from hydrops.config import is_full, resolve
+from hydrops.errors import HydropsError
+from hydrops.jobs import logged
+from hydrops.paths import Paths, Unit
+from hydrops.reasons import why_not_done
+from hydrops.records import Record, StageResult, run_stage, write_record
+from hydrops.status import closing_words
+from test_study import study_in
+
+NO_SLURM = Path("nowhere")
+
+
+def write_failed(log: Path, error: Exception) -> None:
+    """The log of a job whose work stops with an error."""
+    with suppress(SystemExit, OSError), logged(str(log)):
+        raise error
+
+
+def ask_to_stop(log: Path) -> None:
+    with logged(str(log)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        logging.info("never reached")
+
+
+def cut_off(log: Path, number: int | None = None) -> None:
+    """The log of a job that was killed by SIGKILL: it ends in the middle."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    first = f"2026-01-01 10:00:00,000 INFO SLURM job {number}\n" if number else ""
+    log.write_text(first + "2026-01-01 10:00:01,000 INFO segment 1 of 2: sub-01_ses-1 done\n")
+
+
+def test_a_job_that_did_its_work_or_never_began_has_no_reason(tmp_path: Path) -> None:
+    assert why_not_done(tmp_path / "none.log", NO_SLURM) == ""
+    with logged(str(tmp_path / "done.log")):
+        logging.error("mended on the way")
+    assert why_not_done(tmp_path / "done.log", NO_SLURM) == ""
+
+
+def test_an_error_is_quoted_and_a_traceback_by_its_last_line(tmp_path: Path) -> None:
+    log = tmp_path / "job.log"
+    write_failed(log, OSError(28, "No space left on device"))
+    assert why_not_done(log, NO_SLURM) == f"OSError: [Errno 28] No space left on device ({log})"
+    write_failed(log, HydropsError("device: no CUDA here"))
+    assert why_not_done(log, NO_SLURM) == f"device: no CUDA here ({log})"
+
+
+def test_a_job_that_is_asked_to_stop_says_so(tmp_path: Path) -> None:
+    log = tmp_path / "job.log"
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        ask_to_stop(log)
+    assert end.value.code == 143
+    assert "ended from outside" in why_not_done(log, NO_SLURM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        (
+            "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01 DUE TO TIME LIMIT ***",
+            "time",
+        ),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01 DUE TO PREEMPTION ***", "pre"),
+        ("slurmstepd: error: StepId=7.0 exceeded memory limit (9 > 5), being killed", "memory"),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.", "memory"),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T10:00:00 ***", "cancelled"),
+        ("the log of a tool that was CANCELLED AT noon", "without a word"),
+    ],
+)
+def test_slurm_says_how_it_ended_its_job(tmp_path: Path, said: str, word: str) -> None:
+    log, slurm_logs = tmp_path / "job.log", tmp_path / "slurm_logs"
+    cut_off(log, 7)
+    (slurm_logs / "rule_segment").mkdir(parents=True)
+    (slurm_logs / "rule_segment" / "7.log").write_text(f"{said}\n")
+    (slurm_logs / "rule_segment" / "77.log").write_text("slurmstepd: oom_kill DUE TO TIME LIMIT\n")
+    assert word in why_not_done(log, slurm_logs)
+
+
+def test_the_last_words_name_each_missing_session_and_why(tmp_path: Path) -> None:
+    study = resolve(study_in(tmp_path))
+    (model,) = study.bundles
+    (chunk,) = study.chunks
+    first, second = study.units
+    for unit in study.units:
+        for stage in ("ingest", "register", "locate"):
+            write_record(
+                study.paths.record(stage, unit), Record(stage, unit.participant, "1", "done")
+            )
+    write_record(study.paths.record("segment", first, model), Record("segment", "01", "1", "done"))
+    log = study.paths.log("segment", f"{model}/{chunk}")
+    cut_off(log)
+    said = closing_words(study, NO_SLURM)
+    assert f"missing {second.name}: segment is not done ({model}): its job was cut off" in said
+    assert str(log) in said
+    assert f"missing {first.name}: measure is not done ({model}): its chunk waits for" in said
+    log.unlink()
+    assert f"segment is not done ({model}): its job was not begun" in closing_words(study, NO_SLURM)
+    cut_off(study.paths.log("cohort", model))
+    assert "report.html: its job was cut off" in closing_words(study, NO_SLURM)
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = resolve(study_in(tmp_path))
+    assert "is full" not in closing_words(study, NO_SLURM)
+    monkeypatch.setattr(config, "SESSION_BYTES", 2**62)
+    assert is_full(tmp_path / "not" / "there" / "yet")
+    assert "is full" in closing_words(study, NO_SLURM)
+
+
+def test_what_a_killed_job_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    paths, unit = Paths(tmp_path), Unit("01", "1")
+    record = paths.record("segment", unit, "m")
+    left = record.parent.parent / ".ses-1-segment-abc"
+    others = record.parent.parent / ".ses-1-measure-abc"
+    for folder in (left, others):
+        folder.mkdir(parents=True)
+        (folder / "half.nii.gz").write_text("half")
+    run_stage(record, "segment", unit, [], lambda _: StageResult())
+    assert not left.exists()
+    assert others.exists()
