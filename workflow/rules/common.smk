@@ -61,6 +61,7 @@ wildcard_constraints:
     session="[A-Za-z0-9]+",
     model="[A-Za-z0-9_.-]+",
     chunk="[0-9]+-of-[0-9]+",
+    task="[A-Za-z0-9_.-]+",
 
 
 def say_how_it_went():
