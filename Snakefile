@@ -19,11 +19,11 @@ rule all:
     input:
         expand(str(PATHS.report("{model}", "report.html")), model=MODELS),
         # Asked for by name, so that a result that was lost is made again.
-        [
-            str(PATHS.record(stage, unit))
-            for stage in SHARED_STAGES
-            for unit in STUDY.units
-        ],
+        expand(
+            str(PATHS.chunk("{stage}", None, "{batch}")),
+            stage=SHARED_STAGES,
+            batch=STUDY.batches,
+        ),
         expand(
             str(PATHS.chunk("{stage}", "{model}", "{chunk}")),
             stage=CHUNK_STAGES,
@@ -62,8 +62,10 @@ onstart:
 onsuccess:
     write_status_page(STUDY, PATHS.root / "status.html")
     print(closing_words(STUDY))
+    write_cost(PATHS, GPU_STAGES)
 
 
 onerror:
     write_status_page(STUDY, PATHS.root / "status.html")
     print(closing_words(STUDY))
+    write_cost(PATHS, GPU_STAGES)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydrops.errors import HydropsError
+
+#: Before the number of the SLURM job in a log.
+SLURM_WORDS = "in SLURM job"
+
+
+def slurm_job(log: str) -> str:
+    """Number of the SLURM job in the text of a log, or nothing."""
+    found = re.search(rf" {SLURM_WORDS} (\d+)$", log, re.MULTILINE)
+    return found[1] if found else ""
 
 
 @contextmanager
@@ -22,6 +33,8 @@ def logged(log: str) -> Iterator[None]:
         handlers=[logging.FileHandler(log, mode="w"), logging.StreamHandler()],
         force=True,
     )
+    if slurm := os.environ.get("SLURM_JOB_ID"):
+        logging.info("%s %s", SLURM_WORDS, slurm)
     start = time.monotonic()
     try:
         yield

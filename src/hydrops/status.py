@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydrops.config import CHUNK_STAGES, SHARED_STAGES, Study
+from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
+from hydrops.config import Study
 from hydrops.paths import Paths, Unit
 
 
@@ -41,7 +42,7 @@ def unit_status(paths: Paths, unit: Unit, model: str) -> UnitStatus:
 
 
 def status_lines(study: Study) -> list[str]:
-    """Counts by stage, and each exclusion with its reason, for every model."""
+    """Counts by stage, and the exclusions with their reasons, for every model."""
     lines = []
     for model in study.bundles:
         found = [unit_status(study.paths, unit, model) for unit in study.units]
@@ -49,18 +50,20 @@ def status_lines(study: Study) -> list[str]:
         order = ("waiting", *SHARED_STAGES, *CHUNK_STAGES, "excluded")
         summary = ", ".join(f"{counts[name]} {_DONE[name]}" for name in order if counts[name])
         lines.append(f"{model}: {len(found)} sessions: {summary}")
-        for status in found:
-            if status.excluded:
-                lines.append(f"  excluded {status.unit.name}: {status.excluded}")
-            else:
-                lines += [
-                    f"  excluded {status.unit.name}, {side} ear: {reason}"
-                    for side, reason in sorted(status.excluded_sides.items())
-                ]
+        lines += shortened([line for status in found for line in _exclusion_lines(status)])
     return lines
 
 
-#: Names listed of the sessions that a run did not finish; the records of a stage say the rest.
+def _exclusion_lines(status: UnitStatus) -> list[str]:
+    if status.excluded:
+        return [f"  excluded {status.unit.name}: {status.excluded}"]
+    return [
+        f"  excluded {status.unit.name}, {side} ear: {reason}"
+        for side, reason in sorted(status.excluded_sides.items())
+    ]
+
+
+#: Lines listed of the sessions that a run excluded, or did not finish; status.html has the rest.
 LISTED = 40
 
 _DONE = {

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from project import Project
 
+from hydrops.chunks import MOST_ALONE
+
 PREPARE = ("ingest_session", "register_session", "locate_ears")
 CHUNKED = ("segment_ears", "measure_ears", "draw_overlays")
 ONCE = ("tabulate_cohort", "write_report", "all")
@@ -45,6 +47,13 @@ def test_many_sessions_go_in_chunks(project: Project) -> None:
     own_cohort(project, [f"P{n:02d}" for n in range(12)])
     project.configure(chunk_size=4)
     assert project.planned() == expected(12, chunks=4)
+
+
+def test_beyond_some_number_sessions_share_the_jobs_before_the_models_too(
+    project: Project,
+) -> None:
+    own_cohort(project, [f"P{n:03d}" for n in range(MOST_ALONE + 1)])
+    assert project.planned() == expected(16, chunks=16)
 
 
 def test_two_models_share_what_comes_before_them(project: Project) -> None:
