@@ -6,8 +6,9 @@ The stages' bodies are those of stand_ins.py; rules, scripts, records, schedulin
 report are the real ones, in a copy of the project. Sizes of `--execute` are run from the first job
 to the report. The others are planned, run for `--window` seconds after their first job, and then
 filled by the library's own chunks, so that the aggregation is real as well; Snakemake then knows
-nothing of the filled jobs, and a run that finds nothing to do is not measured. Leaves scale.tsv and scale.png in benchmarks/results. CPU
-seconds stand beside those of the wall clock, because a machine is seldom free.
+nothing of the filled jobs, and a run that finds nothing to do is not measured. Leaves scale.tsv and
+scale.png in benchmarks/results. CPU seconds stand beside those of the wall clock, because a machine
+is seldom free.
 """
 
 from __future__ import annotations
