@@ -19,11 +19,11 @@ rule all:
     input:
         expand(str(PATHS.report("{model}", "report.html")), model=MODELS),
         # Asked for by name, so that a result that was lost is made again.
-        [
-            str(PATHS.record(stage, unit))
-            for stage in SHARED_STAGES
-            for unit in STUDY.units
-        ],
+        expand(
+            str(PATHS.chunk("{stage}", None, "{batch}")),
+            stage=SHARED_STAGES,
+            batch=STUDY.batches,
+        ),
         expand(
             str(PATHS.chunk("{stage}", "{model}", "{chunk}")),
             stage=CHUNK_STAGES,

@@ -13,7 +13,7 @@ import pytest
 
 from hydrops.dicom import find_series
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.ingest import convert_series, ingest_session
+from hydrops.ingest import convert_series, ingest_session, source_state
 from hydrops.paths import Unit
 from hydrops.phantom.dicom import Series, Study, write_series
 from hydrops.phantom.head import scanner_affine
@@ -45,6 +45,22 @@ def write_study(folder: Path, enhanced: bool = False, seed: int = 1) -> Path:
     sequence = MRSequence("MRC", 20.0, 4.0)
     write_series(folder, study, Series(1, "scout", sequence, scout, affine, "2D"), False)
     return folder
+
+
+def test_the_state_of_a_scan_changes_with_any_of_its_files(tmp_path: Path) -> None:
+    first = tmp_path / "scan" / "series" / "1.dcm"
+    first.parent.mkdir(parents=True)
+    first.write_text("one")
+    states = [source_state(tmp_path / "scan")]
+    assert source_state(tmp_path / "scan") == states[0]
+    (first.parent / "2.dcm").write_text("two")
+    states.append(source_state(tmp_path / "scan"))
+    first.write_text("another")
+    states.append(source_state(tmp_path / "scan"))
+    first.unlink()
+    states.append(source_state(tmp_path / "scan"))
+    assert len(set(states)) == 4
+    assert source_state(tmp_path / "nowhere") not in states
 
 
 def reason(source: Path, output: Path) -> str:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydrops.chunks import assign_chunks, run_chunk
+from hydrops.chunks import MOST_ALONE, assign_batches, assign_chunks, run_chunk
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.paths import Paths, Unit
 from hydrops.records import (
@@ -174,6 +174,16 @@ def test_a_newcomer_moves_nobody_while_the_number_of_chunks_stays(numbers: list[
             assert [u for u in after[chunk] if u in units] == members
 
 
+@given(st.integers(MOST_ALONE - 2, MOST_ALONE + 3))
+def test_sessions_are_alone_while_they_are_few_and_share_jobs_when_many(count: int) -> None:
+    units = [Unit(str(n), "1") for n in range(count)]
+    chunks = assign_chunks(units, 16)
+    batches = assign_batches(units, chunks)
+    assert sorted(u.name for b in batches.values() for u in b) == sorted(u.name for u in units)
+    sizes = {len(members) for members in batches.values()}
+    assert sizes == {1} if count <= MOST_ALONE else batches == chunks
+
+
 class Chunk:
     """A chunk of sessions whose stage writes their names and can be made to fail."""
 
@@ -185,7 +195,12 @@ class Chunk:
         for unit in self.units:
             run_stage(self.paths.record("locate", unit), "locate", unit, [], writes(unit.name))
 
-    def run(self, failing: str = "", settings: tuple[str, ...] = ("model 1",)) -> list[str]:
+    def run(
+        self,
+        failing: str = "",
+        settings: tuple[str, ...] = ("model 1",),
+        state: Callable[[Unit], str] | None = None,
+    ) -> list[str]:
         self.ran = []
 
         def work(unit: Unit, output: Path) -> StageResult:
@@ -195,8 +210,9 @@ class Chunk:
             return writes(unit.name)(output)
 
         run_chunk(
-            "segment", ["locate"], "m-1", self.units, self.paths, settings, self.manifest, work
-        )
+            "segment", ["locate"], "m-1", self.units, self.paths, settings, self.manifest, work,
+            state,
+        )  # fmt: skip
         return self.ran
 
 
@@ -216,6 +232,14 @@ def test_a_chunk_does_each_session_once_and_again_only_what_changed(tmp_path: Pa
     assert chunk.run(settings=("model 2",)) == ["01", "02", "03"]
     (chunk.paths.unit("segment", one, "m-1") / "result.txt").unlink()
     assert chunk.run(settings=("model 2",)) == ["01"]
+
+
+def test_a_session_is_done_again_when_its_own_state_changes(tmp_path: Path) -> None:
+    chunk = Chunk(tmp_path, ["01", "02"])
+    scans = {"01": "a", "02": "b"}
+    assert chunk.run(state=lambda unit: scans[unit.participant]) == ["01", "02"]
+    scans["02"] = "another scan"
+    assert chunk.run(state=lambda unit: scans[unit.participant]) == ["02"]
 
 
 def test_one_failing_session_costs_no_other_and_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import pingouin as pg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
+from hydrops import statistics
 from hydrops.errors import HydropsError
 from hydrops.labels import LABYRINTH, ORGANS
 from hydrops.statistics import (
@@ -18,6 +20,7 @@ from hydrops.statistics import (
     cohort_statistics,
     icc_2_1,
     icc_2_1_table,
+    nth_difference,
     read_reader_table,
 )
 
@@ -45,6 +48,21 @@ def test_icc_and_interval_agree_with_pingouin(seed: int, n: int) -> None:
     assert icc == pytest.approx(row["ICC"], abs=1e-6)
     interval = next(row[c] for c in row.index if c.startswith("CI95"))
     assert (low, high) == pytest.approx(tuple(interval), abs=0.006)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.floats(-1, 1), min_size=1, max_size=12),
+    st.lists(st.floats(-1, 1), min_size=1, max_size=12),
+    st.data(),
+)
+def test_the_nth_difference_is_that_of_the_table_of_all_pairs(
+    x: list[float], y: list[float], data: st.DataObject
+) -> None:
+    a, b = np.array(x), np.array(y)
+    n = data.draw(st.integers(1, len(x) * len(y)))
+    expected = np.sort(np.subtract.outer(a, b).ravel())[n - 1]
+    assert nth_difference(a, b, n) == pytest.approx(expected, abs=1e-12)
 
 
 def test_bland_altman_of_a_constant_shift() -> None:
@@ -132,3 +150,42 @@ def test_a_reader_table_without_its_columns_is_refused(tmp_path: Path) -> None:
     path.write_text("participant_id\tsession_id\tside\torgan\n")
     with pytest.raises(HydropsError, match="column reader is missing"):
         read_reader_table(path)
+
+
+def test_the_interval_of_large_groups_agrees_with_the_bootstrap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ears, people = cohort(0.1, n=60)
+
+    def found() -> pd.Series:
+        table = cohort_statistics(ears, people, None)
+        rows = table[(table.analysis == "group comparison") & (table.organ == LABYRINTH)]
+        return rows.iloc[0]
+
+    small = found()
+    monkeypatch.setattr(statistics, "MOST_PAIRS", 0)
+    large = found()
+    assert "bootstrap" in small["note"]
+    assert "distribution-free" in large["note"]
+    assert large["estimate"] == small["estimate"]
+    width = small["ci_high"] - small["ci_low"]
+    assert large["ci_low"] == pytest.approx(small["ci_low"], abs=0.2 * width)
+    assert large["ci_high"] == pytest.approx(small["ci_high"], abs=0.2 * width)
+
+
+def test_resampled_hearing_gives_what_scipy_gives_draw_by_draw() -> None:
+    """The same draws, each correlated by scipy, ears of a person repeated where one is missing."""
+    rng = np.random.default_rng(3)
+    people = [np.round(rng.normal(size=(rng.integers(1, 3), 2)), 1) for _ in range(12)]
+    low, high, p = statistics._clustered_spearman(people, 0.3)
+    again = np.random.default_rng(0)
+    drawn, permuted = [], []
+    for _ in range(1000):
+        chosen = np.concatenate([people[i] for i in again.integers(12, size=12)])
+        drawn.append(stats.spearmanr(*chosen.T).statistic)
+        pairs = [(a, people[o]) for a, o in zip(people, again.permutation(12))]
+        x = np.concatenate([np.resize(a[:, 0], max(len(a), len(b))) for a, b in pairs])
+        y = np.concatenate([np.resize(b[:, 1], max(len(a), len(b))) for a, b in pairs])
+        permuted.append(stats.spearmanr(x, y).statistic)
+    assert (low, high) == pytest.approx(tuple(np.percentile(drawn, (2.5, 97.5))))
+    assert p == pytest.approx((1 + np.sum(np.abs(permuted) >= 0.3)) / 1001, abs=0.002)

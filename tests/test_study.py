@@ -21,7 +21,13 @@ from hydrops.measure import EAR_COLUMNS, LANDMARK_COLUMNS
 from hydrops.participants import read_participants, units_of
 from hydrops.paths import BIDS_SUFFIX, Paths, Unit
 from hydrops.phantom.specs import load_specs, random_specs
-from hydrops.records import Record, StageResult, run_stage, write_record
+from hydrops.records import (
+    Record,
+    StageResult,
+    run_stage,
+    write_record,
+    write_text_atomically,
+)
 from hydrops.status import present_words, status_lines
 from hydrops.status_page import time_left, write_status_page
 from places import REPOSITORY
@@ -204,6 +210,23 @@ def test_status_counts_and_gives_reasons_and_lost_files_are_noticed(tmp_path: Pa
     assert drop_stale_records(study) == []
     study.paths.measures(Unit("01", "1"), model).unlink()
     assert drop_stale_records(study) == [study.paths.record("measure", Unit("01", "1"), model)]
+
+
+def test_a_manifest_goes_with_any_record_that_it_counts(tmp_path: Path) -> None:
+    study = resolve(study_in(tmp_path))
+    (model,) = study.bundles
+    leave_sessions(study.paths, model)
+    manifests = {
+        (stage, unit): study.paths.chunk(stage, None, unit.name)
+        for stage in ("ingest", "locate")
+        for unit in study.units
+    }
+    for manifest in manifests.values():
+        write_text_atomically(manifest, "{}")
+    study.paths.record("locate", study.units[0]).unlink()
+    assert drop_stale_records(study) == []
+    kept = {key for key, manifest in manifests.items() if manifest.is_file()}
+    assert kept == set(manifests) - {("locate", study.units[0])}
 
 
 def test_the_status_page_shows_what_the_records_say(tmp_path: Path) -> None:

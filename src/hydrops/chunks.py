@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,22 @@ from hydrops.records import (
 )
 
 LOG = logging.getLogger(__name__)
+#: Stages of a session before the models, and those of a model.
+SHARED_STAGES = ("ingest", "register", "locate")
+CHUNK_STAGES = ("segment", "measure", "draw")
+#: With more sessions than this, those before the models share jobs, too: what Snakemake spends on
+#: a job grows with the number of jobs that are ready.
+MOST_ALONE = 200
+
+
+#: What the log says of a session whose record stands.
+AS_BEFORE = "as before"
+
+
+def sessions_done(log: str) -> int:
+    """How many sessions a job computed, from the text of its log."""
+    lines = re.findall(r" \w+ \d+ of \d+: sub-\S+ ([\w ]+)$", log, re.MULTILINE)
+    return sum(outcome != AS_BEFORE for outcome in lines)
 
 
 def assign_chunks(units: Sequence[Unit], size: int) -> dict[str, list[Unit]]:
@@ -39,15 +56,27 @@ def assign_chunks(units: Sequence[Unit], size: int) -> dict[str, list[Unit]]:
     return dict(sorted(chunks.items()))
 
 
+def assign_batches(units: Sequence[Unit], chunks: dict[str, list[Unit]]) -> dict[str, list[Unit]]:
+    """Sessions of each job before the models: one while they are few, a chunk when they are many.
+
+    One a job keeps every core of a small study busy. A batch lies within one chunk, so that a
+    newcomer touches one batch and one chunk.
+    """
+    if len(units) > MOST_ALONE:
+        return chunks
+    return {unit.name: [unit] for unit in units}
+
+
 def run_chunk(
     stage: str,
     upstream_stages: Sequence[str],
-    model: str,
+    model: str | None,
     units: Sequence[Unit],
     paths: Paths,
     settings: Sequence[str],
     manifest: Path,
     work: Callable[[Unit, Path], StageResult],
+    state: Callable[[Unit], str] | None = None,
 ) -> None:
     """Run one stage of every session of a chunk and write the chunk's manifest.
 
@@ -59,10 +88,14 @@ def run_chunk(
     ----------
     upstream_stages
         Stages of the session that this one reads; those of a model are of the same model.
+    model
+        None for the stages that all models share.
     settings
         What else the result depends on: code, options, model.
     manifest
         Gets the sha256 of each session's record.
+    state
+        What else one session's result depends on, as text: how its scan lies on disk.
 
     Raises
     ------
@@ -74,13 +107,13 @@ def run_chunk(
     for number, unit in enumerate(units, start=1):
         record = paths.record(stage, unit, model)
         upstream = [
-            paths.record(s, unit, model if s in ("segment", "measure") else None)
-            for s in upstream_stages
+            paths.record(s, unit, model if s in CHUNK_STAGES else None) for s in upstream_stages
         ]
         try:
-            fingerprint = digest(stage, *settings, *(sha256_of_file(p) for p in upstream))
+            own = [] if state is None else [state(unit)]
+            fingerprint = digest(stage, *settings, *own, *(sha256_of_file(p) for p in upstream))
             if is_current(record, fingerprint):
-                outcome = "as before"
+                outcome = AS_BEFORE
             else:
                 done = run_stage(record, stage, unit, upstream, partial(work, unit), fingerprint)
                 outcome = done.outcome

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hydrops.chunks import assign_chunks
+from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES, assign_batches, assign_chunks
 from hydrops.errors import HydropsError
 from hydrops.model.bundle import Bundle, find_bundle
 from hydrops.participants import read_participants, units_of
@@ -34,15 +34,13 @@ DEFAULTS: dict[str, Any] = {
     "measure": {},
     "training": None,
 }
-#: Stages of a session before the models, and those of a model that run in chunks.
-SHARED_STAGES = ("ingest", "register", "locate")
-CHUNK_STAGES = ("segment", "measure", "draw")
 
 
 @dataclass(frozen=True)
 class Study:
     """Everything that the rules need to know.
 
+    `batches` are the sessions of each job before the models, `chunks` those of each job of a model.
     `phantoms` holds what is to be drawn for each participant, as JSON; it is empty for real scans.
     """
 
@@ -53,12 +51,22 @@ class Study:
     protocol: Protocol
     bundles: dict[str, Bundle]
     chunks: dict[str, list[Unit]]
+    batches: dict[str, list[Unit]]
     sources: dict[Unit, Path]
     phantoms: dict[str, str]
 
-    def source(self, participant: str, session: str) -> Path:
-        """Folder of a session's images."""
-        return self.sources[Unit(participant, session)]
+    def source(self, unit: Unit) -> tuple[str, str]:
+        """Folder of a session's scan and, unless a rule makes it, when it last changed.
+
+        Snakemake compares the text, so that a folder replaced by an older one is noticed, too.
+        """
+        folder = self.sources[unit]
+        known = folder.is_dir() and not self.phantoms
+        return str(folder), str(folder.stat().st_mtime_ns) if known else ""
+
+    def batches_of(self, chunk: str) -> list[str]:
+        """Names of the batches that a chunk's sessions are in."""
+        return [chunk] if chunk in self.batches else [unit.name for unit in self.chunks[chunk]]
 
     def options(self, stage: str) -> str:
         """Options of a stage as JSON, a string that Snakemake can compare."""
@@ -86,6 +94,7 @@ def resolve(config: Mapping[str, Any]) -> Study:
         raise HydropsError("configuration: models: the same model is named twice")
     for bundle in bundles:
         _check_images(bundle, protocol)
+    chunks = assign_chunks(units, int(values["chunk_size"]))
     return Study(
         values,
         participants,
@@ -93,7 +102,8 @@ def resolve(config: Mapping[str, Any]) -> Study:
         Paths(Path(values["results"])),
         protocol,
         {bundle.identifier: bundle for bundle in bundles},
-        assign_chunks(units, int(values["chunk_size"])),
+        chunks,
+        assign_batches(units, chunks),
         dict(zip(units, map(Path, participants["source"]))),
         _phantoms(values, units) if values["phantom"] else {},
     )
@@ -158,22 +168,29 @@ def drop_stale_records(study: Study) -> list[Path]:
     """Remove the records whose files are gone, or that are cut off, and manifests that count them.
 
     A record stands for its files; once they are deleted it is wrong, and without it they are made
-    again.
+    again. So is a record that was itself deleted.
     """
     dropped = []
-    for unit in study.units:
-        places: list[tuple[str, str | None]] = [(stage, None) for stage in SHARED_STAGES]
-        places += [(stage, model) for stage in CHUNK_STAGES for model in study.bundles]
-        for stage, model in places:
-            record = study.paths.record(stage, unit, model)
-            if record.is_file() and _is_stale(record):
-                record.unlink()
-                dropped.append(record)
-                if model is not None:
-                    for chunk, members in study.chunks.items():
-                        if unit in members:
-                            study.paths.chunk(stage, model, chunk).unlink(missing_ok=True)
+    for stage, model, name, units in _jobs(study):
+        records = [study.paths.record(stage, unit, model) for unit in units]
+        stale = [record for record in records if record.is_file() and _is_stale(record)]
+        for record in stale:
+            record.unlink()
+        if stale or not all(record.is_file() for record in records):
+            study.paths.chunk(stage, model, name).unlink(missing_ok=True)
+        dropped += stale
     return dropped
+
+
+def _jobs(study: Study) -> Iterator[tuple[str, str | None, str, list[Unit]]]:
+    """Stage, model, name and sessions of each job up to the cohort's."""
+    for stage in SHARED_STAGES:
+        for name, units in study.batches.items():
+            yield stage, None, name, units
+    for stage in CHUNK_STAGES:
+        for model in study.bundles:
+            for name, units in study.chunks.items():
+                yield stage, model, name, units
 
 
 def _is_stale(record: Path) -> bool:

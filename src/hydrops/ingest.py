@@ -20,7 +20,7 @@ from hydrops.errors import ExcludedError
 from hydrops.images import Affine, load_image, spacing_mm, write_gzip
 from hydrops.paths import Paths, Unit
 from hydrops.protocol import Protocol, Rule
-from hydrops.records import StageResult
+from hydrops.records import StageResult, digest
 
 #: What of a sidecar is kept: physics, and nothing that says who, where or when.
 SIDECAR_KEYS = (
@@ -72,6 +72,12 @@ def ingest_session(source: Path, unit: Unit, protocol: Protocol, output: Path) -
     numbers = ingest(niftis or files, unit, protocol, output)
     _check_overlap(unit, protocol, output)
     return StageResult(numbers)
+
+
+def source_state(source: Path) -> str:
+    """How a session's files lie on disk: a digest that changes when one is added or replaced."""
+    files = [(path, path.stat()) for path in sorted(files_below(source))]
+    return digest(*(f"{path.relative_to(source)} {s.st_size} {s.st_mtime_ns}" for path, s in files))
 
 
 def choose(candidates: Sequence[Candidate], protocol: Protocol) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -16,6 +17,12 @@ from hydrops.errors import HydropsError
 
 #: Before the number of the job in the log of a job that runs under SLURM.
 SLURM_JOB = "SLURM job "
+
+
+def slurm_job(log: str) -> str:
+    """Number of the SLURM job in the text of a log, or nothing."""
+    found = re.search(rf" {SLURM_JOB}(\d+)$", log, re.MULTILINE)
+    return found[1] if found else ""
 
 
 @contextmanager

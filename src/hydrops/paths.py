@@ -81,13 +81,32 @@ class Paths:
         """Picture of one ear: MRC and HYDROPS-Mi2 with the contours drawn in."""
         return self.unit("draw", unit, model) / f"{unit.name}_hemi-{HEMI[side]}_overlay.png"
 
-    def chunk(self, stage: str, model: str, chunk: str) -> Path:
-        """Manifest of one chunk of sessions (segment, measure, draw)."""
-        return self.root / stage / model / "chunks" / f"{chunk}.json"
+    def chunk(self, stage: str, model: str | None, chunk: str) -> Path:
+        """Manifest of the sessions that one job of a stage did; `model` as in `unit`."""
+        base = self.root / stage if model is None else self.root / stage / model
+        return base / "chunks" / f"{chunk}.json"
 
     def log(self, stage: str, name: str) -> Path:
-        """Log of a job: `name` is a session's, a model's, or a chunk's as ``model/chunk``."""
+        """Log of a job; `name` is that of a batch, a model, or a chunk as ``model/chunk``."""
         return self.root / "logs" / stage / f"{name}.log"
+
+    def benchmark(self, stage: str, name: str) -> Path:
+        """Time and memory of a job, as Snakemake measures them; named as its log is."""
+        return self.benchmarks / stage / f"{name}.tsv"
+
+    @property
+    def benchmarks(self) -> Path:
+        """Folder of every job's benchmark."""
+        return self.root / "benchmarks"
+
+    def log_beside(self, benchmark: Path) -> Path:
+        """Log of the job whose benchmark is given."""
+        stage, *name = benchmark.relative_to(self.benchmarks).with_suffix("").parts
+        return self.log(stage, "/".join(name))
+
+    def cost(self, kind: str) -> Path:
+        """What the run cost: `kind` is tsv or html."""
+        return self.root / f"cost.{kind}"
 
     def cohort(self, model: str, name: str) -> Path:
         """A table of the cohort: ears.tsv, exclusions.tsv, landmarks.tsv, statistics.tsv."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 
 from hydrops import page
 from hydrops.cohort import read_table
+from hydrops.cost import cost_section, measured_cost
 from hydrops.figures import KEYS, ORGAN_NAMES, RATIO, CohortFigure, p_words, write_figures
 from hydrops.labels import LABYRINTH, ORGANS, SIDES
 from hydrops.measure import GRADE_THRESHOLDS
@@ -98,6 +99,7 @@ def write_report(
     simulated: bool,
     output: Path,
     options: Mapping[str, Any] | None = None,
+    gpu_stages: Sequence[str] = (),
 ) -> None:
     """Write the figures and the report of one model's cohort.
 
@@ -114,6 +116,8 @@ def write_report(
         The HTML file; the figures go beside it.
     options
         Options of the configuration that the results depend on, for the provenance.
+    gpu_stages
+        See `hydrops.cost.cost_table`.
     """
     ears, exclusions, statistics = (
         read_table(paths.cohort(bundle.identifier, f"{name}.tsv"))
@@ -133,6 +137,7 @@ def write_report(
         _pictures(cohort, quality),
         methods_section(bundle),
         page.section("limits", "Limits", page.bullets(LIMITS)),
+        cost_section(measured_cost(paths, gpu_stages)),
         provenance_section(bundle, len(participants), options or {}),
     ]
     ribbon = "SIMULATED DATA: digital phantoms, not patients" if simulated else ""

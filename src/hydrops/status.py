@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydrops.config import CHUNK_STAGES, SHARED_STAGES, Study, is_full
+from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
+from hydrops.config import Study, is_full
 from hydrops.paths import Paths, Unit
 from hydrops.reasons import why_not_done
 
@@ -42,7 +43,7 @@ def unit_status(paths: Paths, unit: Unit, model: str) -> UnitStatus:
 
 
 def status_lines(study: Study) -> list[str]:
-    """Counts by stage, and each exclusion with its reason, for every model."""
+    """Counts by stage, and the exclusions with their reasons, for every model."""
     lines = []
     for model in study.bundles:
         found = [unit_status(study.paths, unit, model) for unit in study.units]
@@ -50,18 +51,20 @@ def status_lines(study: Study) -> list[str]:
         order = ("waiting", *SHARED_STAGES, *CHUNK_STAGES, "excluded")
         summary = ", ".join(f"{counts[name]} {_DONE[name]}" for name in order if counts[name])
         lines.append(f"{model}: {len(found)} sessions: {summary}")
-        for status in found:
-            if status.excluded:
-                lines.append(f"  excluded {status.unit.name}: {status.excluded}")
-            else:
-                lines += [
-                    f"  excluded {status.unit.name}, {side} ear: {reason}"
-                    for side, reason in sorted(status.excluded_sides.items())
-                ]
+        lines += shortened([line for status in found for line in _exclusion_lines(status)])
     return lines
 
 
-#: Names listed of the sessions that a run did not finish; the records of a stage say the rest.
+def _exclusion_lines(status: UnitStatus) -> list[str]:
+    if status.excluded:
+        return [f"  excluded {status.unit.name}: {status.excluded}"]
+    return [
+        f"  excluded {status.unit.name}, {side} ear: {reason}"
+        for side, reason in sorted(status.excluded_sides.items())
+    ]
+
+
+#: Lines listed of the sessions that a run excluded, or did not finish; status.html has the rest.
 LISTED = 40
 
 #: For who finds Snakemake's lock on the folder.
@@ -130,13 +133,13 @@ def _reason(
 ) -> str:
     """Why a session's next stage is not done: its own job, or others that its chunk waits for."""
     stage = _next_stage(status)
-    if stage in SHARED_STAGES:
-        return why_not_done(study.paths.log(stage, status.unit.name), slurm_logs)
-    chunk, members = next(item for item in study.chunks.items() if status.unit in item[1])
+    shared = stage in SHARED_STAGES
+    jobs = study.batches if shared else study.chunks
+    job, members = next(item for item in jobs.items() if status.unit in item[1])
     behind = [u.name for u in members if u in missing and _place(missing[u]) < _place(status)]
     if behind:
         return f"its chunk waits for {', '.join(shortened(behind))}"
-    return why_not_done(study.paths.log(stage, f"{model}/{chunk}"), slurm_logs)
+    return why_not_done(study.paths.log(stage, job if shared else f"{model}/{job}"), slurm_logs)
 
 
 def _place(status: UnitStatus) -> int:

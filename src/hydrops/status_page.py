@@ -10,7 +10,8 @@ from html import escape
 from pathlib import Path
 
 from hydrops import page
-from hydrops.config import CHUNK_STAGES, SHARED_STAGES, Study
+from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
+from hydrops.config import Study
 from hydrops.records import write_text_atomically
 from hydrops.status import UnitStatus, shortened, unfinished, unit_status
 

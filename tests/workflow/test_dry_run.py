@@ -8,6 +8,7 @@ import pytest
 import yaml
 from project import Project
 
+from hydrops.chunks import MOST_ALONE
 from hydrops.records import Record, write_record
 
 PREPARE = ("ingest_session", "register_session", "locate_ears")
@@ -48,6 +49,13 @@ def test_many_sessions_go_in_chunks(project: Project) -> None:
     own_cohort(project, [f"P{n:02d}" for n in range(12)])
     project.configure(chunk_size=4)
     assert project.planned() == expected(12, chunks=4)
+
+
+def test_beyond_some_number_sessions_share_the_jobs_before_the_models_too(
+    project: Project,
+) -> None:
+    own_cohort(project, [f"P{n:03d}" for n in range(MOST_ALONE + 1)])
+    assert project.planned() == expected(16, chunks=16)
 
 
 def test_two_models_share_what_comes_before_them(project: Project) -> None:

@@ -19,8 +19,8 @@ rule tabulate_cohort:
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=for_cohort(1000, 200),
+        runtime=for_cohort(10, 5),
     params:
         root=lambda wc: str(PATHS.root),
         half_width=lambda wc: STUDY.bundles[wc.model].ratio_half_width,

@@ -5,19 +5,14 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
 from hydrops.code import stage_digest
-from hydrops.config import (
-    CHUNK_STAGES,
-    SHARED_STAGES,
-    check_writable,
-    drop_stale_records,
-    resolve,
-)
+from hydrops.config import check_writable, drop_stale_records, resolve
+from hydrops.cost import write_cost
 from hydrops.errors import HydropsError
 from hydrops.jobs import prefer_commands_of
 from hydrops.model.ablation import Grid
 from hydrops.model.tasks import find_training
-from hydrops.paths import Unit
 from hydrops.protocol import protocol_text
 from hydrops.status import LOCK_EXPLAINED, closing_words
 from hydrops.status_page import write_status_page
@@ -36,10 +31,9 @@ except HydropsError as error:
     sys.exit(f"error: {error}")
 
 PATHS = STUDY.paths
-UNIT = Unit("{participant}", "{session}")
-PREFIX = "sub-{participant}_ses-{session}"
 MODELS = list(STUDY.bundles)
 GPUS = 1 if STUDY.config["device"] == "cuda" else 0
+GPU_STAGES = ["segment"] if GPUS else []
 
 # The executor asks SLURM through the scripts of the profile, which say why.
 if workflow.is_main_process and shutil.which("squeue"):
@@ -58,17 +52,18 @@ elif workflow.is_main_process:
 
 wildcard_constraints:
     participant="[A-Za-z0-9]+",
-    session="[A-Za-z0-9]+",
+    batch="sub-[A-Za-z0-9]+_ses-[A-Za-z0-9]+|[0-9]+-of-[0-9]+",
     model="[A-Za-z0-9_.-]+",
     chunk="[0-9]+-of-[0-9]+",
     task="[A-Za-z0-9_.-]+",
 
 
 def say_how_it_went():
-    """Who is missing and why, in the terminal; and on a page, unless the disk is full."""
+    """Who is missing and why, in the terminal; on pages, with the cost, unless the disk is full."""
     print(closing_words(STUDY, Path(".snakemake/slurm_logs")))
     with suppress(OSError):
         write_status_page(STUDY, PATHS.root / "status.html")
+        write_cost(PATHS, GPU_STAGES)
 
 
 def log_of(stage, name):
@@ -78,17 +73,39 @@ def log_of(stage, name):
 
 def benchmark_of(stage, name):
     """Time and memory of a job."""
-    return str(PATHS.root / "benchmarks" / stage / f"{name}.tsv")
+    return str(PATHS.benchmark(stage, name))
+
+
+def units_of_job(wildcards):
+    """Sessions of a batch or a chunk, whichever the job has."""
+    if "batch" in wildcards.keys():
+        return STUDY.batches[wildcards.batch]
+    return STUDY.chunks[wildcards.chunk]
 
 
 def members_of(wildcards):
-    """Sessions of a chunk as plain strings."""
-    return [[u.participant, u.session] for u in STUDY.chunks[wildcards.chunk]]
+    """Sessions of a job as plain strings."""
+    return [[u.participant, u.session] for u in units_of_job(wildcards)]
 
 
-def records_of_chunk(stage):
-    """Input function: the records of one stage for the sessions of a chunk."""
-    return lambda wc: [str(PATHS.record(stage, u)) for u in STUDY.chunks[wc.chunk]]
+def sources_of(wildcards):
+    """Sessions of a job, each with its folder and when that last changed, as plain strings."""
+    units = units_of_job(wildcards)
+    return [[u.participant, u.session, *STUDY.source(u)] for u in units]
+
+
+def phantoms_of(wildcards):
+    """Folders of phantoms, which are drawn. Scans are no inputs: each is looked at before each job."""
+    if not STUDY.phantoms:
+        return []
+    return [str(STUDY.sources[u]) for u in units_of_job(wildcards)]
+
+
+def batches_of_chunk(stage):
+    """Input function: manifests of a stage before the models that hold a chunk's sessions."""
+    return lambda wc: [
+        str(PATHS.chunk(stage, None, b)) for b in STUDY.batches_of(wc.chunk)
+    ]
 
 
 def chunks_of(stage):
@@ -96,7 +113,17 @@ def chunks_of(stage):
     return lambda wc: [str(PATHS.chunk(stage, wc.model, c)) for c in STUDY.chunks]
 
 
-def source_of(wildcards):
-    """A session's folder, if it is there or will be made; ingest records one that is missing."""
-    folder = STUDY.source(wildcards.participant, wildcards.session)
-    return [str(folder)] if STUDY.config["phantom"] or folder.is_dir() else []
+def at_attempt(amount):
+    """Resource that grows with each attempt."""
+    return lambda wc, attempt: attempt * amount
+
+
+def minutes(start, session):
+    """Time of a job: to start it and for each of its sessions; more at each attempt."""
+    return lambda wc, attempt: attempt * (start + session * len(units_of_job(wc)))
+
+
+def for_cohort(start, thousand):
+    """Resource that grows with every thousand sessions of the cohort, and with each attempt."""
+    thousands = -(-len(STUDY.units) // 1000)
+    return lambda wc, attempt: attempt * (start + thousand * thousands)

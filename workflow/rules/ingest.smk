@@ -3,23 +3,23 @@
 
 rule ingest_session:
     input:
-        source=source_of,
+        phantoms=phantoms_of,
     output:
-        record=str(PATHS.record("ingest", UNIT)),
+        manifest=str(PATHS.chunk("ingest", None, "{batch}")),
     log:
-        log_of("ingest", PREFIX),
+        log_of("ingest", "{batch}"),
     benchmark:
-        benchmark_of("ingest", PREFIX)
+        benchmark_of("ingest", "{batch}")
     group:
         "prepare"
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=lambda wc, attempt: 2000 * attempt,
-        runtime=lambda wc, attempt: 10 * attempt,
+        mem_mb=at_attempt(1000),
+        runtime=minutes(5, 1),
     params:
         root=lambda wc: str(PATHS.root),
-        source=lambda wc: str(STUDY.source(wc.participant, wc.session)),
+        members=sources_of,
         protocol=protocol_text(STUDY.protocol),
         code=stage_digest("ingest"),
     script:

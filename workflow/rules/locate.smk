@@ -3,23 +3,24 @@
 
 rule locate_ears:
     input:
-        ingest=str(PATHS.record("ingest", UNIT)),
-        register=str(PATHS.record("register", UNIT)),
+        ingest=str(PATHS.chunk("ingest", None, "{batch}")),
+        register=str(PATHS.chunk("register", None, "{batch}")),
     output:
-        record=str(PATHS.record("locate", UNIT)),
+        manifest=str(PATHS.chunk("locate", None, "{batch}")),
     log:
-        log_of("locate", PREFIX),
+        log_of("locate", "{batch}"),
     benchmark:
-        benchmark_of("locate", PREFIX)
+        benchmark_of("locate", "{batch}")
     group:
         "prepare"
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=lambda wc, attempt: 2000 * attempt,
-        runtime=lambda wc, attempt: 10 * attempt,
+        mem_mb=at_attempt(1000),
+        runtime=minutes(5, 1),
     params:
         root=lambda wc: str(PATHS.root),
+        members=members_of,
         options=STUDY.options("locate"),
         code=stage_digest("locate"),
     script:

@@ -14,8 +14,8 @@ rule measure_ears:
         "../../envs/hydrops.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wc, attempt: 1500 * attempt,
-        runtime=lambda wc, attempt: 30 * attempt,
+        mem_mb=at_attempt(1000),
+        runtime=minutes(5, 1),
     params:
         root=lambda wc: str(PATHS.root),
         members=members_of,

@@ -12,8 +12,8 @@ rule draw_phantom:
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=at_attempt(2000),
+        runtime=at_attempt(10),
     params:
         spec=lambda wc: STUDY.phantoms[wc.participant],
         code=stage_digest("phantom.cohort"),
@@ -35,8 +35,8 @@ rule simulate_reader:
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=at_attempt(1000),
+        runtime=at_attempt(10),
     params:
         code=stage_digest("phantom.cohort"),
     script:

@@ -3,22 +3,23 @@
 
 rule register_session:
     input:
-        ingest=str(PATHS.record("ingest", UNIT)),
+        ingest=str(PATHS.chunk("ingest", None, "{batch}")),
     output:
-        record=str(PATHS.record("register", UNIT)),
+        manifest=str(PATHS.chunk("register", None, "{batch}")),
     log:
-        log_of("register", PREFIX),
+        log_of("register", "{batch}"),
     benchmark:
-        benchmark_of("register", PREFIX)
+        benchmark_of("register", "{batch}")
     group:
         "prepare"
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=lambda wc, attempt: 3000 * attempt,
-        runtime=lambda wc, attempt: 10 * attempt,
+        mem_mb=at_attempt(2000),
+        runtime=minutes(5, 2),
     params:
         root=lambda wc: str(PATHS.root),
+        members=members_of,
         options=STUDY.options("register"),
         code=stage_digest("register"),
     script:

@@ -14,8 +14,8 @@ rule draw_overlays:
         "../../envs/hydrops.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wc, attempt: 1500 * attempt,
-        runtime=lambda wc, attempt: 30 * attempt,
+        mem_mb=at_attempt(1000),
+        runtime=minutes(5, 1),
     params:
         root=lambda wc: str(PATHS.root),
         members=members_of,
@@ -42,12 +42,13 @@ rule write_report:
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=for_cohort(1000, 200),
+        runtime=for_cohort(10, 5),
     params:
         root=lambda wc: str(PATHS.root),
         bundle=lambda wc: str(STUDY.bundles[wc.model].folder),
         sha256=lambda wc: STUDY.bundles[wc.model].sha256,
+        gpu_stages=GPU_STAGES,
         simulated=bool(STUDY.config["phantom"]),
         code=stage_digest("report"),
     script:

@@ -3,7 +3,7 @@
 
 rule segment_ears:
     input:
-        locate=records_of_chunk("locate"),
+        locate=batches_of_chunk("locate"),
     output:
         manifest=str(PATHS.chunk("segment", "{model}", "{chunk}")),
     log:
@@ -14,8 +14,8 @@ rule segment_ears:
         "../../envs/hydrops.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wc, attempt: 3000 * attempt,
-        runtime=lambda wc, attempt: 30 * attempt,
+        mem_mb=at_attempt(3000),
+        runtime=minutes(10, 1),
         gpu=GPUS,
     params:
         root=lambda wc: str(PATHS.root),

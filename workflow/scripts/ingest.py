@@ -1,23 +1,27 @@
-"""Adapter: ingest one session."""
+"""Adapter: ingest the sessions of a batch."""
 
 import json
 from pathlib import Path
 
 from hydrops.jobs import logged
-from hydrops.paths import Unit
+from hydrops.paths import Paths, Unit
 
 with logged(snakemake.log[0]):
-    from hydrops.ingest import ingest_session
+    from hydrops.chunks import run_chunk
+    from hydrops.ingest import ingest_session, source_state
     from hydrops.protocol import protocol_from
-    from hydrops.records import run_stage
 
-    unit = Unit(snakemake.wildcards.participant, snakemake.wildcards.session)
-    protocol = protocol_from(json.loads(snakemake.params.protocol))
-    source = Path(snakemake.params.source)
-    run_stage(
-        Path(snakemake.output.record),
+    params = snakemake.params
+    sources = {Unit(p, s): Path(folder) for p, s, folder, _ in params.members}
+    protocol = protocol_from(json.loads(params.protocol))
+    run_chunk(
         "ingest",
-        unit,
         [],
-        lambda output: ingest_session(source, unit, protocol, output),
+        None,
+        list(sources),
+        Paths(Path(params.root)),
+        [params.code, params.protocol],
+        Path(snakemake.output.manifest),
+        lambda unit, output: ingest_session(sources[unit], unit, protocol, output),
+        lambda unit: source_state(sources[unit]),
     )

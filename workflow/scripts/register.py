@@ -1,4 +1,4 @@
-"""Adapter: register one session."""
+"""Adapter: register the sessions of a batch."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,19 @@ from hydrops.jobs import logged
 from hydrops.paths import Paths, Unit
 
 with logged(snakemake.log[0]):
-    from hydrops.records import run_stage
+    from hydrops.chunks import run_chunk
     from hydrops.register import RegisterOptions, register_session
 
-    unit = Unit(snakemake.wildcards.participant, snakemake.wildcards.session)
-    paths = Paths(Path(snakemake.params.root))
-    options = RegisterOptions(**json.loads(snakemake.params.options))
-    run_stage(
-        Path(snakemake.output.record),
+    params = snakemake.params
+    paths = Paths(Path(params.root))
+    options = RegisterOptions(**json.loads(params.options))
+    run_chunk(
         "register",
-        unit,
-        [Path(record) for record in snakemake.input],
-        lambda output: register_session(unit, paths, options, output),
+        ["ingest"],
+        None,
+        [Unit(*member) for member in params.members],
+        paths,
+        [params.code, params.options],
+        Path(snakemake.output.manifest),
+        lambda unit, output: register_session(unit, paths, options, output),
     )

@@ -19,4 +19,5 @@ with logged(snakemake.log[0]):
         read_reader_table(Path(reader)) if reader else None,
         simulated=snakemake.params.simulated,
         output=Path(snakemake.output.report),
+        gpu_stages=snakemake.params.gpu_stages,
     )
