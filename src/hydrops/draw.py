@@ -34,6 +34,9 @@ ORGAN_COLOURS = {
     "vestibule": "#e69f00",
     "semicircular_canals": "#cc79a7",
 }
+#: Share of a voxel at which an organ's contour runs. A canal is about as wide as a voxel and fills
+#: half of hardly any, so its contour at a half would be shreds.
+CONTOUR = {"cochlea": 0.5, "vestibule": 0.5, "semicircular_canals": 0.3}
 ENDOLYMPH_COLOUR = "#f0e442"
 LANDMARK_MARKERS = {"helicotrema": "^", "oval_window": "s", "round_window": "o"}
 #: Drawn open, so that what lies below stays visible.
@@ -166,7 +169,8 @@ def draw_ear_overlay(picture: EarPicture, title: str) -> Figure:
     for panel, view in zip(panels[0], views):
         _show(panel, np.take(picture.mrc, view.index, view.axis), view, vmin=0.0, vmax=bright)
         for organ, share in zip(ORGANS, organs):
-            _contour(panel, np.take(share, view.index, view.axis), ORGAN_COLOURS[organ])
+            plane = np.take(share, view.index, view.axis)
+            _contour(panel, plane, ORGAN_COLOURS[organ], level=CONTOUR[organ])
         _mark(panel, picture.landmarks, view)
         panel.set_title(view.title, fontsize=9.5, pad=3)
     whole = _View("whole ear, maximum", 2, -1, _middle(fluid, 2), EAR_REACH)
@@ -271,9 +275,11 @@ def _show(panel: Axes, plane: npt.NDArray[Any], view: _View, **scale: float) -> 
     panel.text(0.96 - bar / 2, 0.09, "5 mm", ha="center", fontsize=8, **style)
 
 
-def _contour(panel: Axes, share: FloatGrid, colour: str, width: float = 1.3) -> None:
-    if share.min() < 0.5 < share.max():
-        panel.contour(share.T, levels=[0.5], colors=colour, linewidths=width)
+def _contour(
+    panel: Axes, share: FloatGrid, colour: str, width: float = 1.3, level: float = 0.5
+) -> None:
+    if share.min() < level < share.max():
+        panel.contour(share.T, levels=[level], colors=colour, linewidths=width)
 
 
 def _mark(panel: Axes, landmarks: npt.NDArray[np.float64], view: _View) -> None:
