@@ -69,7 +69,7 @@ def sources_of(wildcards):
 
 
 def phantoms_of(wildcards):
-    """Folders that a rule makes. Scans are no inputs: each is looked at before every single job."""
+    """Folders of phantoms; scans are no inputs, for each is looked at before every single job."""
     if not STUDY.phantoms:
         return []
     return [str(STUDY.sources[u]) for u in units_of_job(wildcards)]
