@@ -27,10 +27,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -306,6 +308,7 @@ def draw(table: pd.DataFrame) -> Figure:
         "dry_run_mib": "dry run", "snakemake_mib": "running", "nothing_mib": "nothing to do"
     }  # fmt: skip
     _lines(axes[0, 1], table, memory, "Memory of Snakemake", "MiB", linear=False)
+    axes[0, 1].set_ylim(100, 4000)
     axes[0, 1].axhline(2048, color="0.6", linestyle=":")
     axes[0, 1].text(table["participants"].min(), 2048, "target", va="bottom", color="0.4")
     _lines(axes[0, 2], table, {"scheduler_cpu_s_per_job": ""}, "Scheduling of one job",
@@ -333,7 +336,13 @@ def _lines(
         top = max(table[name].iloc[-1] for name in columns)
         axes.plot(count, top * count / count.iloc[-1], color="0.8", zorder=0, label="linear")
     axes.set(xscale="log", yscale="log", xlabel="participants")
-    axes.set_ylim(bottom=max(axes.get_ylim()[0], min(table[n].min() for n in columns) / 2))
+    shown = table[list(columns)].to_numpy(float)
+    low, high = np.floor(np.log10(np.nanmin(shown))), np.ceil(np.log10(1.01 * np.nanmax(shown)))
+    old = axes.get_ylim() if title is None else (np.inf, 0.0)
+    axes.set_ylim(min(10.0**low, old[0]), max(10.0**high, old[1]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_formatter(NullFormatter())
     if title:
         axes.set(title=title, ylabel=unit)
     axes.spines[["top", "right"]].set_visible(False)

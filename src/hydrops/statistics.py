@@ -340,10 +340,11 @@ def _hearing(ears: pd.DataFrame) -> list[dict[str, Any]]:
         part["pta"] = np.where(part.side == "left", part.pta_left, part.pta_right)
         part = part.dropna(subset=["pta"])
         row = _row("correlation with hearing", organ, measure, "pure-tone average", n=len(part))
-        people = [
-            group[[measure, "pta"]].to_numpy(float)
-            for _, group in part.groupby("participant_id", sort=True)
-        ]
+        part = part.sort_values("participant_id", kind="stable")
+        names = part["participant_id"].to_numpy()
+        people = np.split(
+            part[[measure, "pta"]].to_numpy(float), np.flatnonzero(names[1:] != names[:-1]) + 1
+        )
         if len(people) < 5 or part[measure].nunique() < 2 or part["pta"].nunique() < 2:
             rows.append(row | {"note": "fewer than five participants, or nothing varies"})
             continue
