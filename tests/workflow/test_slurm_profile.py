@@ -62,6 +62,14 @@ def test_the_examples_of_sites_are_taken_and_one_stage_asks_for_a_gpu(
 
 
 def test_every_job_asks_for_more_when_it_is_tried_again() -> None:
-    for stage in ("ingest", "register", "locate", "segment", "measure", "report"):
+    """Memory and time of each come from a function, and each of those grows with the attempt."""
+    common = (ROOT / "workflow/rules/common.smk").read_text(encoding="utf-8")
+    growing = set(re.findall(r"def (\w+)\([^)]*\):\n(?:    .*\n)*?    return lambda wc, attempt: "
+                             r"attempt \*", common))  # fmt: skip
+    assert growing == {"at_attempt", "minutes", "for_cohort"}
+    for stage in ("ingest", "register", "locate", "segment", "measure", "cohort", "report"):
         text = (ROOT / f"workflow/rules/{stage}.smk").read_text(encoding="utf-8")
-        assert "* attempt" in text, stage
+        asked = re.findall(r"(mem_mb|runtime)=(\w+)\(", text)
+        assert {name for name, _ in asked} == {"mem_mb", "runtime"}, stage
+        assert len(asked) == len(re.findall(r"mem_mb=|runtime=", text)), stage
+        assert {function for _, function in asked} <= growing, stage
