@@ -153,9 +153,12 @@ def test_more_memory_and_more_time_are_asked_for_where_they_were_too_little(
     """One session needs three times its memory, another stands still beyond its minute."""
     until = (*ACCOUNTED, "--until", "locate_ears")
     rule = project.path("workflow/rules/locate.smk")
-    minutes = '1 if (wc.participant, attempt) == ("06", 1) else 10 * attempt'
-    text = rule.read_text().replace("10 * attempt", minutes)
-    rule.write_text(text.replace("2000 * attempt", "1500 * attempt"))
+    minutes = 'lambda wc, attempt: 1 if "-06_" in wc.batch and attempt == 1 else 10 * attempt'
+    text = rule.read_text()
+    for shipped, tried in (("minutes(5, 1)", minutes), ("at_attempt(1000)", "at_attempt(1500)")):
+        assert text.count(shipped) == 1
+        text = text.replace(shipped, tried)
+    rule.write_text(text)
     forget(project, "locate")
     project.path("bloat").write_text("locate sub-01_ses-1 3500")
     project.path("hold").write_text("locate sub-06_ses-1")
