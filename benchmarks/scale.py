@@ -333,7 +333,7 @@ def _lines(
                   color="C3" if name == "files_per_participant" else None)  # fmt: skip
     if linear:
         count = table["participants"]
-        top = max(table[name].iloc[-1] for name in columns)
+        top = np.nanmax(table[list(columns)].to_numpy(float)[-1])
         axes.plot(count, top * count / count.iloc[-1], color="0.8", zorder=0, label="linear")
     axes.set(xscale="log", yscale="log", xlabel="participants")
     shown = table[list(columns)].to_numpy(float)
@@ -363,7 +363,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for size in sorted(int(size) for size in chosen.sizes.split(",")):
             row = measure_size(size, size in whole, chosen.window, Path(name))
-            table = pd.DataFrame([asdict(row)]).round(3)
+            # What was not measured is no number rather than nothing, as in the table on disk.
+            table = pd.DataFrame([asdict(row)]).replace({None: np.nan}).round(3)
             if path.is_file():
                 old = pd.read_csv(path, sep="\t", na_values=["n/a"])
                 table = pd.concat([old[old["participants"] != size], table])
