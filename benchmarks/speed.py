@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +31,18 @@ Crop = tuple[np.ndarray, np.ndarray]
 
 
 def draw_crops(count: int) -> list[Crop]:
-    """MRC and HYDROPS-Mi2 of phantoms' left ears on the crop grid."""
+    """MRC and HYDROPS-Mi2 of phantoms' left ears, all reached by gadolinium, on the crop grid."""
     from hydrops.images import crop_affine
     from hydrops.model.geometry import CROP_SHAPE
     from hydrops.phantom.anatomy import draw_ear, draw_hydrops
     from hydrops.phantom.head import draw_head, render
-    from hydrops.phantom.signal import MRC, PEI, PPI
+    from hydrops.phantom.signal import MRC, PEI, PERILYMPH_MMOL, PPI
 
     crops = []
     for number in range(count):
         rng = np.random.default_rng(SEED + number)
         ear = draw_ear(rng, "left", draw_hydrops(rng, float(rng.uniform())))
-        head = draw_head(rng, ear, None)
+        head = replace(draw_head(rng, ear, None), gadolinium_mmol={"left": PERILYMPH_MMOL})
         grid = crop_affine(head.to_scanner(head.places["left"]).tolist())
         mrc, ppi, pei = (render(head, s, CROP_SHAPE, grid, rng) for s in (MRC, PPI, PEI))
         crops.append((mrc, np.asarray((ppi - pei) * mrc, np.float32)))
