@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from hydrops.errors import HydropsError
 from hydrops.model.cases import Affine, Case, FloatGrid
 
 #: Level below which CT shows no bone, in standard deviations from the image's mean, and over how
@@ -90,6 +92,19 @@ def prepare_case(case: Case, spacing_mm: float) -> Prepared:
         torch.from_numpy(fractions)[None, None],
         middle,
     )
+
+
+def prepare_cases(cases: Sequence[Case], spacing_mm: float) -> list[Prepared]:
+    """Prepare the cases of a training.
+
+    Raises
+    ------
+    HydropsError
+        If there are fewer than two: one says nothing about another.
+    """
+    if len(cases) < 2:
+        raise HydropsError(f"{len(cases)} labelled case(s) to train on; at least two are needed")
+    return [prepare_case(case, spacing_mm) for case in cases]
 
 
 def draw_patch(

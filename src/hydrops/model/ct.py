@@ -24,7 +24,7 @@ from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import resample
 from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import build_network, fast_layout
-from hydrops.model.augment import Augmentation, Prepared, draw_patch, prepare_case
+from hydrops.model.augment import Augmentation, Prepared, draw_patch, prepare_cases
 from hydrops.model.cases import Case
 from hydrops.model.course import Phase, run_course, save_state
 from hydrops.model.losses import (
@@ -268,9 +268,7 @@ def train_ct(
     HydropsError
         If there are fewer than two cases: one says nothing about another.
     """
-    if len(cases) < 2:
-        raise HydropsError(f"{len(cases)} labelled case(s) to train on; at least two are needed")
-    prepared = [prepare_case(case, options.spacing_mm) for case in cases]
+    prepared = prepare_cases(cases, options.spacing_mm)
     if options.kind == "joint":
         return run_course(JointTask(options, prepared), folder, device, threads, options.averaged)
     torch.manual_seed(options.seed)

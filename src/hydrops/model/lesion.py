@@ -18,7 +18,7 @@ import torch
 from hydrops.errors import HydropsError
 from hydrops.images import resample
 from hydrops.model.architectures import fast_layout
-from hydrops.model.augment import Augmentation, Prepared, draw_patch, prepare_case
+from hydrops.model.augment import Augmentation, Prepared, draw_patch, prepare_cases
 from hydrops.model.cases import Affine, Case, FloatGrid, load_pairs
 from hydrops.model.course import Phase, run_course
 from hydrops.model.lesions import draw_cases
@@ -165,9 +165,7 @@ def train_lesion(
     HydropsError
         If there are fewer than two cases: one says nothing about another.
     """
-    if len(cases) < 2:
-        raise HydropsError(f"{len(cases)} labelled case(s) to train on; at least two are needed")
-    prepared = [prepare_case(case, options.spacing_mm) for case in cases]
+    prepared = prepare_cases(cases, options.spacing_mm)
     return run_course(LesionTask(options, prepared), folder, device, threads)
 
 
