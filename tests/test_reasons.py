@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from hydrops import config
+from hydrops import config, slurm
 from hydrops.config import is_full, resolve
 from hydrops.errors import HydropsError
-from hydrops.jobs import logged
+from hydrops.jobs import logged, slurm_job
 from hydrops.paths import Paths, Unit
 from hydrops.reasons import why_not_done
 from hydrops.records import Record, StageResult, run_stage, write_record
@@ -88,6 +89,53 @@ def test_slurm_says_how_it_ended_its_job(tmp_path: Path, said: str, word: str) -
     (slurm_logs / "rule_segment" / "7.log").write_text(f"{said}\n")
     (slurm_logs / "rule_segment" / "77.log").write_text("slurmstepd: oom_kill DUE TO TIME LIMIT\n")
     assert word in why_not_done(log, slurm_logs)
+
+
+def command_that_says(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "word"),
+    [
+        ("scontrol", "echo JobId=7 JobState=NODE_FAIL Reason=None", "the node of its job failed"),
+        ("sacct", "echo NODE_FAIL", "the node of its job failed"),
+        ("sacct", "echo 'CANCELLED by 0'", "cancelled"),
+        ("sacct", "echo RUNNING", "without a word"),
+        ("sacct", "echo NODE_FAIL; exit 1", "without a word"),
+    ],
+)
+def test_slurm_is_asked_how_a_silent_job_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str, word: str
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    if shutil.which("scontrol") is None:
+        command_that_says(tmp_path / "bin", "scontrol", "exit 1")
+    command_that_says(tmp_path / "bin", name, says)
+    log = tmp_path / "job.log"
+    cut_off(log, 7)
+    assert word in why_not_done(log, NO_SLURM)
+
+
+def test_a_job_waits_for_an_earlier_one_that_does_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = tmp_path / "queue"
+    queue.write_text("7\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    command_that_says(tmp_path / "bin", "squeue", f'grep -x "$3" {queue}')
+    monkeypatch.setattr(slurm.time, "sleep", lambda _: queue.write_text(""))
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    log = tmp_path / "job.log"
+    cut_off(log, 7)
+    with logged(str(log)):
+        assert queue.read_text() == ""
+    assert slurm_job(log.read_text()) == "8"
+    queue.write_text("8\n")
+    with logged(str(log)):  # its own number, after a requeue, is nothing to wait for
+        assert queue.read_text() == "8\n"
 
 
 def test_the_last_words_name_each_missing_session_and_why(tmp_path: Path) -> None:

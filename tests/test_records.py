@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from hydrops.records import (
     missing_files,
     read_record,
     run_stage,
+    whole_part,
     write_text_atomically,
 )
 
@@ -77,6 +80,61 @@ def test_a_crash_leaves_neither_files_nor_record(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="killed"):
         run_stage(record, "stage", UNIT, [], crash)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("end", [SystemExit, RuntimeError, None])
+def test_parts_that_were_whole_are_not_made_again(
+    tmp_path: Path, end: type[BaseException] | None
+) -> None:
+    """Whether the job was asked to stop, crashed, or was gone without a word."""
+    record = tmp_path / "stage" / "unit" / "record.json"
+    made: list[str] = []
+
+    def make(name: str, output: Path) -> None:
+        made.append(name)
+        (output / f"{name}.txt").write_text(name)
+        if name == "right" and made.count(name) == 1:
+            if end is not None:
+                raise end
+            # As SIGKILL leaves it: nothing is tidied up.
+            shutil.copytree(record.parent.parent, tmp_path / "killed")
+            raise KeyboardInterrupt
+
+    def both(output: Path) -> StageResult:
+        parts = [whole_part(output, name, partial(make, name)) for name in ("left", "right")]
+        for part in parts:
+            (part / f"{part.stem}.txt").rename(output / f"{part.stem}.txt")
+            part.rmdir()
+        return StageResult()
+
+    with pytest.raises(end or KeyboardInterrupt):
+        run_stage(record, "stage", UNIT, [], both, "same")
+    if end is None:
+        shutil.rmtree(tmp_path / "stage")
+        (tmp_path / "killed").rename(tmp_path / "stage")
+    run_stage(record, "stage", UNIT, [], both, "same")
+    assert made == ["left", "right", "right"]
+    assert sorted(read_record(record).files) == ["left.txt", "right.txt"]
+    assert sorted(p.name for p in record.parent.parent.iterdir()) == ["unit"]
+
+
+def test_parts_made_from_something_else_are_made_again(tmp_path: Path) -> None:
+    record = tmp_path / "stage" / "unit" / "record.json"
+
+    def make(output: Path) -> None:
+        (output / "x.txt").write_text("x")
+
+    def stop(output: Path) -> StageResult:
+        whole_part(output, "left", make)
+        raise SystemExit
+
+    def look(output: Path) -> StageResult:
+        return StageResult({"found": sorted(p.name for p in output.iterdir())})
+
+    for fingerprint, found in (("other", []), ("same", ["left.whole"])):
+        with pytest.raises(SystemExit):
+            run_stage(record, "stage", UNIT, [], stop, "same")
+        assert run_stage(record, "stage", UNIT, [], look, fingerprint).numbers == {"found": found}
 
 
 def test_a_crash_keeps_the_earlier_result_whole(tmp_path: Path) -> None:

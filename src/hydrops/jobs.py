@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from hydrops.errors import HydropsError
+from hydrops.slurm import wait_for_end
 
 #: Before the number of the job in the log of a job that runs under SLURM.
 SLURM_JOB = "SLURM job "
@@ -29,6 +30,8 @@ def slurm_job(log: str) -> str:
 def logged(log: str) -> Iterator[None]:
     """Write the log of a job; a mistake that a person can mend ends it without a traceback."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
+    if "SLURM_JOB_ID" in os.environ:
+        _let_the_earlier_end(Path(log))
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -50,6 +53,13 @@ def logged(log: str) -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _let_the_earlier_end(log: Path) -> None:
+    """Wait for the job of a snakemake that was killed: it goes on, and does this very work."""
+    earlier = slurm_job(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else ""
+    if earlier and earlier != os.environ["SLURM_JOB_ID"]:
+        wait_for_end(earlier)
 
 
 def prefer_commands_of(folder: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from hydrops.jobs import SLURM_JOB
+from hydrops.slurm import job_state
 
 #: What SLURM writes when it ends a job, and what it means; the first that is found counts.
 _ENDS = (
@@ -15,6 +16,14 @@ _ENDS = (
     ("memory limit|oom.kill", "its job needed more memory than it had asked for"),
     (r"CANCELLED AT", "its job was cancelled"),
 )
+#: The same for the state of a job that it ended without a line in any log.
+_STATES = {
+    "TIMEOUT": _ENDS[0][1],
+    "PREEMPTED": _ENDS[1][1],
+    "NODE_FAIL": _ENDS[2][1],
+    "OUT_OF_MEMORY": _ENDS[3][1],
+    "CANCELLED": _ENDS[4][1],
+}
 _CUT_OFF = "its job was cut off without a word: killed, for want of memory, or with its machine"
 _LINE = re.compile(r"^\S+ \S+ (INFO|WARNING|ERROR) (.*)$")
 
@@ -34,17 +43,17 @@ def why_not_done(log: Path, slurm_logs: Path) -> str:
     if found and found[-1][2].startswith("done in"):
         return ""
     errors = [match for match in found if match[1] == "ERROR"]
-    words = _said_by_slurm(found, slurm_logs) or (
-        _last_words(lines, errors[-1]) if errors else _CUT_OFF
-    )
-    return f"{words} ({log})"
-
-
-def _said_by_slurm(found: list[re.Match[str]], slurm_logs: Path) -> str:
-    """What SLURM says of the job that wrote these lines, if it ran under SLURM and was ended."""
     number = next((m[2].removeprefix(SLURM_JOB) for m in found if m[2].startswith(SLURM_JOB)), "")
-    if not number:
-        return ""
+    words = _said_by_slurm(number, slurm_logs) if number else ""
+    if not words and errors:
+        words = _last_words(lines, errors[-1])
+    if not words and number:
+        words = _STATES.get(job_state(number), "")
+    return f"{words or _CUT_OFF} ({log})"
+
+
+def _said_by_slurm(number: str, slurm_logs: Path) -> str:
+    """What SLURM wrote when it ended a job; empty if it did not."""
     text = "".join(
         path.read_text(encoding="utf-8", errors="replace")
         for path in slurm_logs.rglob(f"{number}.log")

@@ -21,6 +21,8 @@ from hydrops.errors import ExcludedError, HydropsError
 from hydrops.paths import Unit
 
 Outcome = Literal["done", "excluded"]
+#: End of the name of a folder that `whole_part` leaves.
+WHOLE = ".whole"
 
 
 @dataclass
@@ -115,7 +117,8 @@ def run_stage(
     `work` writes its files below the folder that it is given. They are moved beside the record
     only when it has returned, and the record is written last, so that a record stands for files
     that are whole. An exclusion upstream, or an `ExcludedError` from `work`, leaves a record
-    with the reason and no files.
+    with the reason and no files. What `work` had finished with `whole_part` when it failed or
+    was killed is in the folder that the next try with the same fingerprint is given.
 
     Parameters
     ----------
@@ -143,10 +146,7 @@ def run_stage(
             return record
         excluded_sides |= earlier.excluded_sides
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}-{stage}-*"):
-        # By a job that was killed.
-        shutil.rmtree(left, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-{stage}-"))
+    scratch = _begin(folder, stage, fingerprint)
     try:
         result = work(scratch)
         record = Record(
@@ -171,10 +171,48 @@ def run_stage(
         _empty(folder)
         record = Record(stage, unit.participant, unit.session, "excluded", exclusion.reason)
         record.fingerprint = fingerprint
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    except BaseException:
+        # The next try goes on with what is whole.
+        if not any(scratch.glob(f"*{WHOLE}")):
+            shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shutil.rmtree(scratch, ignore_errors=True)
     write_record(record_path, record)
     return record
+
+
+def _begin(folder: Path, stage: str, fingerprint: str) -> Path:
+    """A folder to work in with the whole parts of a try that came to no end, its rest removed."""
+    beginning = f".{folder.name}-{stage}-"
+    same = f"{beginning}{fingerprint}-"
+    left = list(folder.parent.glob(f"{beginning}*"))
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=same))
+    for earlier in left:
+        if fingerprint and earlier.name.startswith(same):
+            for part in earlier.glob(f"*{WHOLE}"):
+                part.rename(scratch / part.name)
+        shutil.rmtree(earlier, ignore_errors=True)
+    return scratch
+
+
+def whole_part(output: Path, name: str, work: Callable[[Path], None]) -> Path:
+    """Folder of a part of a stage's work, made by `work` unless an earlier try made it.
+
+    It has its name only once it is whole.
+
+    Parameters
+    ----------
+    output
+        The folder that `run_stage` gave.
+    work
+        Writes the part's files into the folder that it is given.
+    """
+    part = output / f"{name}{WHOLE}"
+    if not part.is_dir():
+        begun = Path(tempfile.mkdtemp(dir=output, prefix=f".{name}-"))
+        work(begun)
+        begun.rename(part)
+    return part
 
 
 def is_current(record_path: Path, fingerprint: str) -> bool:

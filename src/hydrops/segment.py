@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from hydrops.model.unmix import (
     hydrops_level,
 )
 from hydrops.paths import Paths, Unit
-from hydrops.records import StageResult, read_record
+from hydrops.records import StageResult, read_record, whole_part
 
 FloatGrid = npt.NDArray[np.float32]
 
@@ -41,6 +42,8 @@ FloatGrid = npt.NDArray[np.float32]
 RIM_VOXELS = 2
 #: Volume of a voxel of a crop, mm3.
 VOXEL_MM3 = prod(CROP_SPACING_MM)
+#: What an ear's part of the work says of it, beside its images.
+_TOLD = "ear.json"
 #: Least volume of the largest piece for it to be taken for an ear, mm3.
 LEAST_EAR_MM3 = 20.0
 
@@ -351,23 +354,45 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
     An ear in which the network finds nothing is excluded; if none is left, so is the session.
     """
     located = read_record(paths.record("locate", unit))
+    sides = [side for side in SIDES if side not in located.excluded_sides]
+    # An ear that is whole is kept if the job is killed before its session is done.
+    parts = {
+        side: whole_part(output, side, partial(_segment_side, segmenter, unit, paths, side))
+        for side in sides
+    }
     result = StageResult()
-    for side in SIDES:
-        if side in located.excluded_sides:
-            continue
-        mrc_path = paths.crop(unit, side, "MRC")
-        if not mrc_path.is_file():
-            raise HydropsError(f"{mrc_path}: missing, though ears were located; locate again")
-        mi2_path = paths.crop(unit, side, "HYDROPSMi2")
-        image = nib.load(mrc_path)
-        mi2 = np.asarray(nib.load(mi2_path).dataobj, np.float32) if mi2_path.is_file() else None
-        try:
-            found = segment_ear(segmenter, np.asarray(image.dataobj, np.float32), mi2, side)
-        except ExcludedError as exclusion:
-            result.excluded_sides[side] = f"{side} ear: {exclusion.reason}"
-            continue
+    for side, part in parts.items():
+        told = json.loads((part / _TOLD).read_text(encoding="utf-8"))
+        if reason := told.get("excluded"):
+            result.excluded_sides[side] = f"{side} ear: {reason}"
+        else:
+            result.numbers[side] = told
+    if not result.numbers:
+        raise ExcludedError("; ".join(result.excluded_sides.values()) or "no ear was located")
+    for side, part in parts.items():
+        emptied = part.rename(output / f".{side}")
+        (emptied / _TOLD).unlink()
+        for path in emptied.iterdir():
+            path.rename(output / path.name)
+        emptied.rmdir()
+    return result
+
+
+def _segment_side(segmenter: Segmenter, unit: Unit, paths: Paths, side: str, output: Path) -> None:
+    """Segment an ear; write its files and `_TOLD`: its numbers, or why it is excluded."""
+    mrc_path = paths.crop(unit, side, "MRC")
+    if not mrc_path.is_file():
+        raise HydropsError(f"{mrc_path}: missing, though ears were located; locate again")
+    mi2_path = paths.crop(unit, side, "HYDROPSMi2")
+    image = nib.load(mrc_path)
+    mi2 = np.asarray(nib.load(mi2_path).dataobj, np.float32) if mi2_path.is_file() else None
+    try:
+        found = segment_ear(segmenter, np.asarray(image.dataobj, np.float32), mi2, side)
+    except ExcludedError as exclusion:
+        told: dict[str, Any] = {"excluded": exclusion.reason}
+    else:
         _write_ear(found, image.affine, unit, side, paths, segmenter.bundle.identifier, output)
-        result.numbers[side] = {
+        told = {
             "uncertainty": round(found.uncertainty, 4),
             "endolymph": mi2 is not None and segmenter.bundle.endolymph,
             "organs": list(segmenter.bundle.organs),
@@ -375,9 +400,7 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
             "enhancement": None if found.enhancement is None else round(found.enhancement, 5),
             "novelty": None if found.novelty is None else round(found.novelty, 3),
         }
-    if not result.numbers:
-        raise ExcludedError("; ".join(result.excluded_sides.values()) or "no ear was located")
-    return result
+    (output / _TOLD).write_text(json.dumps(told), encoding="utf-8")
 
 
 def _write_ear(

@@ -69,9 +69,9 @@ LISTED = 40
 
 #: For who finds Snakemake's lock on the folder.
 LOCK_EXPLAINED = (
-    "a run holds this folder, or was killed in it. If none is under way: see that none of its jobs "
-    "is left on the cluster (`squeue --me`, `scancel`), then `snakemake --unlock` and start again; "
-    "what was finished is kept."
+    "a run holds this folder, or was killed in it. If none is under way: `snakemake --unlock` and "
+    "start again; what was finished is kept. Jobs of the killed run go on, and new ones wait for "
+    "them (`squeue --me`; `scancel` ends them)."
 )
 
 _STAGES = (*SHARED_STAGES, *CHUNK_STAGES)

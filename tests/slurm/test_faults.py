@@ -31,6 +31,8 @@ from cluster import (
 )
 from project import Project
 
+from hydrops.slurm import job_state
+
 pytestmark = pytest.mark.usefixtures("accounted")
 
 NO_RETRY = ("--retries", "0")
@@ -103,12 +105,14 @@ def test_a_preempted_job_is_submitted_again_by_snakemake_alone(project: Project)
 def test_the_chunk_of_a_lost_node_goes_on_at_another(project: Project) -> None:
     running = begin_chunk(project, "segment", *ACCOUNTED, "--until", "segment_ears")
     node = node_of_the_job()
+    (number,) = command("squeue", "-h", "-t", "running", "-o", "%i").split()
     cluster("kill-node", node)
     try:
         finish(project, running)
     finally:
         cluster("start-node", node)
     assert "NODE_FAIL" in states()
+    assert job_state(number) == "NODE_FAIL"
     check_chunk(project, "segment")
 
 
@@ -145,6 +149,19 @@ def test_a_run_that_was_killed_is_gone_on_with_and_two_at_once_are_refused(
     project.run("--unlock")
     run(project, *MEASURE)
     check_chunk(project)
+
+
+def test_a_job_waits_for_that_of_a_killed_run_which_nobody_cancelled(project: Project) -> None:
+    running = begin_chunk(project, "measure", *MEASURE)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    project.run("--unlock")
+    again = start(project, *MEASURE)
+    wait_until(lambda: len(command("squeue", "-h", "-t", "running").splitlines()) > 1, "both jobs")
+    subprocess.run(["sleep", "10"], check=True)
+    project.path("go").touch()
+    finish(project, again)
+    check_chunk(project, begun=1)
 
 
 def test_more_memory_and_more_time_are_asked_for_where_they_were_too_little(

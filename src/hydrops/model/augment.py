@@ -16,6 +16,8 @@ from hydrops.model.cases import Affine, Case, FloatGrid
 #: Level below which CT shows no bone, in standard deviations from the image's mean, and over how
 #: much more darkness partial volume fades out.
 DARK, DARK_RAMP = 0.3, 0.5
+#: Share of a voxel that must be labelled for its brightness to be that of the structure.
+CERTAIN = 0.95
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Augmentation:
         deviations of the image: a labyrinth may hold fluid, or air once it has dried.
     surround
         The same for what is dark outside it, nerve canal and air cells, in another half.
+    level
+        Share of the patches in which nothing is darker than the labelled structure, so that fluid,
+        air and what fills the nerve canal look alike and only the shape tells them apart.
     """
 
     rotation_deg: float = 25.0
@@ -54,6 +59,7 @@ class Augmentation:
     contrast: float = 0.3
     fill: float = 0.0
     surround: float = 0.0
+    level: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,10 @@ def draw_patch(
     if options.surround and rng.random() < 0.5:
         dark = ((DARK - image) / DARK_RAMP).clamp(0.0, 1.0) * (1.0 - label)
         image = image + dark * float(rng.uniform(-options.surround, options.surround))
+    if options.level and rng.random() < options.level:
+        inside = image[label > CERTAIN]
+        if len(inside):
+            image = image.clamp_min(float(inside.mean()))
     return _shaded(image[0], rng, spacing_mm, options)[None], label, points
 
 

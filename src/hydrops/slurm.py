@@ -1,0 +1,41 @@
+"""What SLURM says of a job, by its own commands; nothing where they are not, or do not answer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import time
+
+LOG = logging.getLogger(__name__)
+#: How often a job that must end first is asked for, s.
+PATIENCE_S = 5.0
+#: Who knows the state of a job, soonest first: the controller forgets a job minutes after its end.
+_STATE = (
+    (("scontrol", "show", "job", "-o"), r"\bJobState=([A-Z_]+)"),
+    (("sacct", "-X", "-n", "-P", "-o", "State", "-j"), r"^([A-Z_]+)"),
+)
+
+
+def job_state(number: str) -> str:
+    """State of a job in SLURM's words, as ``NODE_FAIL``; empty if nobody knows it."""
+    for command, form in _STATE:
+        found = re.search(form, _answer(*command, number))
+        if found:
+            return found[1]
+    return ""
+
+
+def wait_for_end(number: str) -> None:
+    """Wait while a job is in the queue or running."""
+    while _answer("squeue", "-h", "-j", number, "-o", "%i").strip():
+        LOG.warning("waiting for SLURM job %s, which still does this work", number)
+        time.sleep(PATIENCE_S)
+
+
+def _answer(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
