@@ -329,13 +329,15 @@ def test_an_older_bundle_gives_everything() -> None:
 
 def test_an_evaluation_of_areas_says_nothing_of_volumes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    ears = pd.DataFrame({"anatomy": ["phantom"] * 8, "ratio_true": 0.3, "tfs_dice": 0.9})
+    ears = pd.DataFrame(
+        {"model": "m-1", "anatomy": ["phantom"] * 8, "ratio_true": 0.3, "tfs_dice": 0.9}
+    )
     empty = ("ratio", "els_dice", "landmark_mm", "landmark_max_mm")
     ears[list(empty)] = np.nan
     for organ in ("cochlea", "vestibule"):
         ears[f"{organ}_area_true"] = np.linspace(0.1, 0.6, 8)
         ears[f"{organ}_area"] = ears[f"{organ}_area_true"] + rng.normal(0, 0.005, 8)
-    summary = summarise(ears)
+    summary = summarise(ears, {})
     given = set(summary.columns[summary.notna().all()])
     assert {"area ICC(2,1), cochlea", "area ICC(2,1), vestibule", "TFS Dice"} <= given
     assert not {"ICC(2,1)", "bias", "ELS Dice", "limits of agreement"} & given
@@ -345,7 +347,9 @@ def test_an_evaluation_of_areas_says_nothing_of_volumes(tmp_path: Path) -> None:
     options = small()
     weights = tmp_path / "weights.pt"
     torch.save(build_network(options.network).state_dict(), weights)
-    card = write_card(write_bundle(options, weights, tmp_path / "models"), summary, [], "")
+    card = write_card(
+        write_bundle(options, weights, tmp_path / "models"), summary.drop(columns="model"), [], ""
+    )
     text = card.read_text(encoding="utf-8")
     assert "cochlea, vestibule, for the EH area ratio" in text
     assert "nan" not in text

@@ -1,4 +1,5 @@
-# The shipped models: snakemake train, then snakemake package, then snakemake evaluate.
+# The models of MR: snakemake train, then snakemake package, then snakemake evaluate.
+EVALUATION = PATHS.root / "evaluation"
 
 
 localrules:
@@ -19,7 +20,8 @@ rule package:
 
 rule evaluate:
     input:
-        expand(str(PATHS.root / "evaluation" / "{model}" / "card.md"), model=MODELS),
+        str(EVALUATION / "README.md"),
+        expand(str(EVALUATION / "{model}" / "card.md"), model=MODELS),
 
 
 rule train_model:
@@ -71,34 +73,63 @@ rule package_model:
         "../scripts/package.py"
 
 
-rule evaluate_model:
+rule evaluate_models:
     output:
-        ears=str(PATHS.root / "evaluation" / "{model}" / "ears.tsv"),
-        summary=str(PATHS.root / "evaluation" / "{model}" / "summary.tsv"),
+        ears=str(EVALUATION / "ears.tsv"),
+        summary=str(EVALUATION / "summary.tsv"),
+        slices=directory(str(EVALUATION / "slices")),
     log:
-        log_of("evaluate", "{model}"),
+        log_of("evaluate", "models"),
     benchmark:
-        benchmark_of("evaluate", "{model}")
+        benchmark_of("evaluate", "models")
     conda:
         "../../envs/hydrops.yaml"
     threads: 2
     resources:
         mem_mb=6000,
-        runtime=120,
+        runtime=240,
     params:
-        bundle=lambda wc: str(STUDY.bundles[wc.model].folder),
-        sha256=lambda wc: STUDY.bundles[wc.model].sha256,
+        bundles=[str(bundle.folder) for bundle in STUDY.bundles.values()],
+        sha256=[bundle.sha256 for bundle in STUDY.bundles.values()],
         training=json.dumps(STUDY.config["training"], sort_keys=True),
         code=stage_digest("model.evaluate"),
     script:
         "../scripts/evaluate.py"
 
 
+rule compare_models:
+    input:
+        ears=str(EVALUATION / "ears.tsv"),
+        summary=str(EVALUATION / "summary.tsv"),
+        slices=str(EVALUATION / "slices"),
+    output:
+        page=str(EVALUATION / "README.md"),
+        tables=[str(EVALUATION / f"{name}.tsv") for name in ("measures", "comparison")],
+        pictures=[
+            str(EVALUATION / f"{name}.png")
+            for name in ("boxes", "agreement", "overlays")
+        ],
+    log:
+        log_of("compare", "models"),
+    benchmark:
+        benchmark_of("compare", "models")
+    conda:
+        "../../envs/hydrops.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        reference=MODELS[0],
+        code=stage_digest("model.compare"),
+    script:
+        "../scripts/compare.py"
+
+
 rule draw_card:
     input:
-        ears=str(PATHS.root / "evaluation" / "{model}" / "ears.tsv"),
+        ears=str(EVALUATION / "ears.tsv"),
     output:
-        pictures=directory(str(PATHS.root / "evaluation" / "{model}" / "pictures")),
+        pictures=directory(str(EVALUATION / "{model}" / "pictures")),
     log:
         log_of("draw_card", "{model}"),
     benchmark:
@@ -119,13 +150,13 @@ rule draw_card:
 
 rule write_card:
     input:
-        summary=str(PATHS.root / "evaluation" / "{model}" / "summary.tsv"),
-        pictures=str(PATHS.root / "evaluation" / "{model}" / "pictures"),
+        summary=str(EVALUATION / "summary.tsv"),
+        pictures=str(EVALUATION / "{model}" / "pictures"),
         notes=lambda wc: [
             str(n) for n in [TRAINING.path.parent / f"{wc.model}.md"] if n.is_file()
         ],
     output:
-        card=str(PATHS.root / "evaluation" / "{model}" / "card.md"),
+        card=str(EVALUATION / "{model}" / "card.md"),
     log:
         log_of("card", "{model}"),
     benchmark:

@@ -10,9 +10,10 @@ with logged(snakemake.log[0]):
     from hydrops.model.bundle import read_bundle
     from hydrops.model.package import write_card
 
+    summary = read_table(Path(snakemake.input.summary))
     card = write_card(
         read_bundle(Path(snakemake.params.bundle)),
-        read_table(Path(snakemake.input.summary)),
+        summary[summary["model"] == snakemake.wildcards.model].drop(columns="model"),
         sorted(Path(snakemake.input.pictures).glob("*.png")),
         "".join(Path(notes).read_text(encoding="utf-8") for notes in snakemake.input.notes),
     )

@@ -10,8 +10,9 @@ with logged(snakemake.log[0]):
     from hydrops.segment import load_segmenter
 
     real_ear = snakemake.params.real_ear
+    ears = read_table(Path(snakemake.input.ears))
     write_pictures(
-        read_table(Path(snakemake.input.ears)),
+        ears[ears["model"] == snakemake.wildcards.model],
         load_segmenter(Path(snakemake.params.bundle), "cpu", threads=1),
         Path(real_ear) if real_ear else None,
         Path(snakemake.output.pictures),

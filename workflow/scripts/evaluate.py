@@ -1,4 +1,4 @@
-"""Adapter: evaluate a model on heads that its training never saw."""
+"""Adapter: evaluate the models on heads that their training never saw."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,19 @@ with logged(snakemake.log[0]):
     from hydrops.model.bundle import read_bundle
     from hydrops.model.evaluate import evaluate, summarise
 
-    bundle = read_bundle(Path(snakemake.params.bundle))
+    bundles = [read_bundle(Path(folder)) for folder in snakemake.params.bundles]
     training = json.loads(snakemake.params.training)
+    slices = Path(snakemake.output.slices)
+    slices.mkdir(parents=True)
     ears = evaluate(
-        bundle.folder,
+        [bundle.folder for bundle in bundles],
         Path(training["specimens"]),
         training["test_specimens"],
         training["test_heads"],
         training["test_seed"],
         snakemake.threads,
+        slices,
     )
     write_table(ears, Path(snakemake.output.ears))
-    write_table(summarise(ears, bundle.ratio_half_width), Path(snakemake.output.summary))
+    half_widths = {bundle.identifier: bundle.ratio_half_width for bundle in bundles}
+    write_table(summarise(ears, half_widths), Path(snakemake.output.summary))

@@ -40,7 +40,7 @@ def calibrate(
     if not bundle.endolymph:
         return bundle
     ears = evaluate(
-        bundle.folder,
+        [bundle.folder],
         specimens_folder,
         [*options.train_specimens, *options.validation_specimens],
         options.calibration_heads,

@@ -120,27 +120,42 @@ def summarise_folds(cases: pd.DataFrame) -> pd.DataFrame:
     Intervals are Student's, over specimens. `published` is the paper's own figure, measured on
     other data.
     """
+    table = summarise_measures(cases, ["model", "variant", "part"], MEASURES)
+    published = [
+        PUBLISHED.get((str(row.model), str(row.variant), str(row.part)), "")
+        if row.measure == "dice"
+        else ""
+        for row in table.itertuples()
+    ]
+    return table.assign(published=published)
+
+
+def summarise_measures(
+    cases: pd.DataFrame, by: Sequence[str], measures: Sequence[str]
+) -> pd.DataFrame:
+    """Mean, SD, 95 % confidence interval (Student's) and worst of each measure, by some columns."""
     rows = []
-    for (model, variant, part), group in cases.groupby(["model", "variant", "part"], sort=False):
-        for measure in MEASURES:
-            values = group[measure].dropna().to_numpy(float) if measure in group else np.array([])
+    for group, part in cases.groupby(list(by), sort=False):
+        for measure in measures:
+            values = part[measure].dropna().to_numpy(float) if measure in part else np.array([])
             if not len(values):
                 continue
             half = _half_width(values)
-            small_is_good = measure.endswith(("_mm", "seconds", "percent"))
-            worst = np.abs(values).max() if small_is_good else values.min()
+            small_is_good = measure.endswith(("_mm", "seconds", "percent", "error"))
             rows.append(
-                {
-                    "model": model, "variant": variant, "part": part, "measure": measure,
+                dict(zip(by, group))
+                | {
+                    "measure": measure,
                     "n": len(values),
-                    "mean": values.mean(), "sd": values.std(ddof=1) if len(values) > 1 else np.nan,
-                    "ci_low": values.mean() - half, "ci_high": values.mean() + half,
-                    "worst": worst,
-                    "published": PUBLISHED.get((str(model), str(variant), str(part)), "")
-                    if measure == "dice" else "",
+                    "mean": values.mean(),
+                    "sd": values.std(ddof=1) if len(values) > 1 else np.nan,
+                    "ci_low": values.mean() - half,
+                    "ci_high": values.mean() + half,
+                    "worst": np.abs(values).max() if small_is_good else values.min(),
                 }
-            )  # fmt: skip
-    return pd.DataFrame(rows)
+            )
+    columns = [*by, "measure", "n", "mean", "sd", "ci_low", "ci_high", "worst"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def compare_variants(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame:

@@ -1,21 +1,23 @@
-"""Evaluate a bundle on simulated heads that training never saw, through the whole pipeline."""
+"""Evaluate bundles on simulated heads that training never saw, through the whole pipeline."""
 
 from __future__ import annotations
 
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from hydrops.cohort import read_table
-from hydrops.images import Affine, FloatGrid, average_onto, save_image
+from hydrops.images import Affine, FloatGrid, average_onto, save_image, spacing_mm
 from hydrops.labels import LABYRINTH, LANDMARKS, SIDES, endolymph_code, perilymph_code
 from hydrops.measure import (
     GRADE_THRESHOLDS,
@@ -24,7 +26,8 @@ from hydrops.measure import (
     on_acquired_slices,
     organ_volumes,
 )
-from hydrops.model.bundle import Bundle
+from hydrops.model.bundle import Bundle, read_bundle
+from hydrops.model.metrics import Mask, overlap_metrics, surface_metrics
 from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
@@ -37,28 +40,35 @@ LOG = logging.getLogger(__name__)
 
 #: Of agreement after Bland and Altman, as they are shown.
 LIMITS = ("bias", "lower", "upper")
+#: The only session of a simulated head.
+UNIT = Unit("1", "1")
+#: MRC and the masks of both fluids, true and found, in the slice with most of an ear: (x, y) each.
+Slice = dict[str, npt.NDArray[Any]]
 
 
 def evaluate(
-    bundle: Path,
+    bundles: Sequence[Path],
     specimens_folder: Path,
     test_specimens: Sequence[str],
     heads: int,
     seed: int,
     processes: int = 2,
+    slices: Path | None = None,
 ) -> pd.DataFrame:
-    """One row an ear: what the pipeline measured beside the truth.
+    """One row an ear and model: what the pipeline measured beside the truth.
 
     Parameters
     ----------
-    bundle
-        Folder of the model.
+    bundles
+        Folders of the models; all are given the same heads, registered and located once.
     test_specimens
-        Real labyrinths that the model was not trained on; passed over where the folder is not.
+        Real labyrinths that no model was trained on; passed over where the folder is not.
     heads
         Simulated heads of each kind, two ears each: phantoms, and the specimens' anatomy.
     seed
         Of anatomies that no training draws.
+    slices
+        Folder that gets a slice of each ear as it is drawn by `hydrops.model.compare`, or None.
     """
     jobs: list[tuple[str, int, tuple[Specimen, Specimen] | None]] = [
         ("phantom", seed + number, None) for number in range(heads)
@@ -77,25 +87,27 @@ def evaluate(
         LOG.warning("%s is missing: phantoms alone are evaluated", specimens_folder)
     rows = []
     with ProcessPoolExecutor(processes) as executor:
-        for number, found in enumerate(executor.map(partial(_one_head, bundle), jobs), start=1):
+        measured = executor.map(partial(_one_head, bundles, slices), jobs)
+        for number, found in enumerate(measured, start=1):
             rows += found
             LOG.info("evaluated %d of %d heads", number, len(jobs))
     return pd.DataFrame(rows)
 
 
-def summarise(ears: pd.DataFrame, half_width: float | None = None) -> pd.DataFrame:
-    """Agreement of the labyrinth's EH volume ratio, Dice and landmark error, by kind of anatomy.
+def summarise(ears: pd.DataFrame, half_widths: Mapping[str, float | None]) -> pd.DataFrame:
+    """Agreement of the labyrinth's EH volume ratio, Dice and landmark error, by model and anatomy.
 
     What a model does not measure is NaN.
 
     Parameters
     ----------
-    half_width
-        Of the model's interval of a ratio, whose coverage is then given.
+    half_widths
+        By model, of its interval of a ratio, whose coverage is then given.
     """
     rows = []
-    for kind, part in ears.groupby("anatomy", sort=False):
+    for (model, kind), part in ears.groupby(["model", "anatomy"], sort=False):
         measured = part.dropna(subset=["tfs_dice"])
+        half_width = half_widths.get(str(model))
         with_ratio = measured.dropna(subset=["ratio"])
         ours, truth = (with_ratio[c].to_numpy(float) for c in ("ratio", "ratio_true"))
         errors = (with_ratio["ratio"] - with_ratio["ratio_true"]).abs()
@@ -104,6 +116,7 @@ def summarise(ears: pd.DataFrame, half_width: float | None = None) -> pd.DataFra
         limits = dict.fromkeys(LIMITS, np.nan) if few else bland_altman(ours, truth)
         rows.append(
             {
+                "model": model,
                 "anatomy": kind,
                 "ears": len(part),
                 "refused": len(part) - len(measured),
@@ -136,7 +149,9 @@ def _icc_of_areas(measured: pd.DataFrame, organ: str) -> float:
 
 
 def _one_head(
-    bundle: Path, job: tuple[str, int, tuple[Specimen, Specimen] | None]
+    bundles: Sequence[Path],
+    slices: Path | None,
+    job: tuple[str, int, tuple[Specimen, Specimen] | None],
 ) -> list[dict[str, object]]:
     kind, seed, specimens = job
     rng = np.random.default_rng([seed, 99])
@@ -151,21 +166,31 @@ def _one_head(
         left, right = (specimen_ear(s, rng, side) for s, side in zip(specimens, SIDES))
         names = (specimens[0].name, specimens[1].name)
     examination = examine(rng, left, right)
+    rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        return [
-            {"anatomy": kind, "seed": seed, "specimen": name, **row}
-            for name, row in zip(names, _measured(bundle, examination, Path(scratch)))
-        ]
+        paths = Paths(Path(scratch))
+        _locate(examination, paths)
+        for bundle in bundles:
+            for name, (row, cut) in zip(names, _measured(bundle, examination, paths)):
+                known = {"anatomy": kind, "seed": seed, "specimen": name}
+                rows.append({"model": read_bundle(bundle).identifier, **known, **row})
+                if slices is not None and cut is not None:
+                    target = slices / slice_name(rows[-1])
+                    np.savez_compressed(target, allow_pickle=False, **cut)
+    return rows
 
 
-def _measured(bundle: Path, examination: Examination, scratch: Path) -> Iterator[dict[str, object]]:
-    """Run the stages after ingest on one examination and compare each ear with its truth."""
+def slice_name(row: Mapping[Any, object]) -> str:
+    """File name of the slice of an ear and model, a row of the evaluation."""
+    return f"{row['model']}-{row['anatomy']}-{row['seed']}-{row['side']}.npz"
+
+
+def _locate(examination: Examination, paths: Paths) -> None:
+    """Store one examination and run the stages after ingest up to the models."""
     from hydrops.locate import LocateOptions, locate_session
-    from hydrops.measure import MeasureOptions, measure_session
     from hydrops.register import RegisterOptions, register_session
-    from hydrops.segment import load_segmenter, segment_session
 
-    unit, paths = Unit("1", "1"), Paths(scratch)
+    unit = UNIT
     for role, image in examination.images.items():
         # Stored as a scanner stores it: whole numbers.
         stored = np.round(image * (5000 if role == "MRC" else 10000)).astype(np.int16)
@@ -178,6 +203,16 @@ def _measured(bundle: Path, examination: Examination, scratch: Path) -> Iterator
         paths.record("locate", unit), "locate", unit, [paths.record("register", unit)],
         lambda out: locate_session(unit, paths, LocateOptions(), out),
     )  # fmt: skip
+
+
+def _measured(
+    bundle: Path, examination: Examination, paths: Paths
+) -> Iterator[tuple[dict[str, object], Slice | None]]:
+    """Run the stages of a model on a located examination; each ear beside its truth, a slice."""
+    from hydrops.measure import MeasureOptions, measure_session
+    from hydrops.segment import load_segmenter, segment_session
+
+    unit = UNIT
     segmenter = load_segmenter(bundle, "cpu", threads=1)
     model = segmenter.bundle.identifier
     run_stage(
@@ -192,18 +227,20 @@ def _measured(bundle: Path, examination: Examination, scratch: Path) -> Iterator
     for side in SIDES:
         ear = examination.head.ears[side]
         row: dict[str, object] = {"side": side, "ratio_true": ear.ratios()[LABYRINTH]}
+        cut = None
         if record.outcome == "done" and side not in record.excluded_sides:
-            row |= _compare(examination, ear, unit, side, paths, segmenter.bundle)
+            compared, cut = _compare(examination, ear, unit, side, paths, segmenter.bundle)
+            row |= compared
             found = read_record(paths.record("segment", unit, model)).numbers[side]
             row |= {key: found[key] for key in ("level", "enhancement")}
         else:
             row["reason"] = record.reason or record.excluded_sides[side]["reason"]
-        yield row
+        yield row, cut
 
 
 def _compare(
     examination: Examination, ear: Ear, unit: Unit, side: str, paths: Paths, bundle: Bundle
-) -> dict[str, object]:
+) -> tuple[dict[str, object], Slice]:
     """One ear beside its truth, of which the organs that the model does not find are left out."""
     model = bundle.identifier
     fractions, affine = load_fractions(paths.segmentation(unit, side, "probseg", model))
@@ -224,18 +261,41 @@ def _compare(
         for name in LANDMARKS
         if name in found
     ]
-    els = {
-        "els_dice": _dice(acquired[2::2].sum(0) > 0.5, there[2::2].sum(0) > 0.5),
-    }
+    masks = {"tfs": slice(1, None), "els": slice(2, None, 2)}
+    spacing = spacing_mm(examination.affine).tolist()
+    overlaps: dict[str, float] = {}
+    cut: Slice = {}
+    place = int(there[1:].sum(0).sum((0, 1)).argmax())
+    for name, codes in masks.items():
+        ours, truly = (part[codes].sum(0) > 0.5 for part in (acquired, there))
+        known = name == "tfs" or bundle.endolymph
+        overlaps |= {
+            f"{name}_{measure}": value if known else np.nan
+            for measure, value in _mask_metrics(ours, truly, spacing).items()
+        }
+        cut |= {f"{name}_true": truly[..., place]} | ({name: ours[..., place]} if known else {})
+    cut["image"] = examination.images["MRC"][tuple(region)][..., place].astype(np.float32)
+    ratio = endolymph / total if bundle.endolymph else np.nan
     return {
-        "ratio": endolymph / total if bundle.endolymph else np.nan,
+        "ratio": ratio,
+        "ratio_error": abs(ratio - ear.ratios()[LABYRINTH]),
         "tfs_mm3": total,
         "tfs_mm3_true": sum(ear.volumes_mm3()[organ][0] for organ in bundle.organs),
-        "tfs_dice": _dice(acquired[1:].sum(0) > 0.5, there[1:].sum(0) > 0.5),
-        **(els if bundle.endolymph else dict.fromkeys(els, np.nan)),
+        **overlaps,
         "landmark_mm": float(np.mean(errors)) if errors else np.nan,
         "landmark_max_mm": max(errors, default=np.nan),
         **areas,
+    }, cut
+
+
+def _mask_metrics(ours: Mask, truth: Mask, spacing: Sequence[float]) -> dict[str, float]:
+    """Overlap, distance and volume of a mask on the scanner's voxels."""
+    overlap = overlap_metrics(ours, truth)
+    return {
+        "dice": overlap["dice"],
+        "jaccard": overlap["jaccard"],
+        **surface_metrics(ours, truth, spacing),
+        "volume_error_percent": 100.0 * (float(ours.sum()) / max(float(truth.sum()), 1.0) - 1.0),
     }
 
 
@@ -259,8 +319,3 @@ def _of_organs(fractions: FloatGrid, organs: Sequence[str]) -> FloatGrid:
     kept[codes] = fractions[codes]
     kept[0] = 1.0 - kept[1:].sum(0)
     return kept
-
-
-def _dice(a: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-          b: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:  # fmt: skip
-    return float(2 * (a & b).sum() / max(a.sum() + b.sum(), 1))

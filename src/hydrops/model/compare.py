@@ -1,0 +1,241 @@
+"""Compare the models of an evaluation: one table, paired tests, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from hydrops.figures import PALETTE
+from hydrops.model.crossval import summarise_measures
+from hydrops.model.evaluate import slice_name
+from hydrops.records import write_text_atomically
+from hydrops.statistics import bland_altman
+
+_OF_A_MASK = ("dice", "jaccard", "hausdorff95_mm", "hausdorff_mm", "surface_distance_mm",
+              "volume_error_percent")  # fmt: skip
+#: Measures in the order in which the table shows them.
+MEASURES = (
+    *(f"{fluid}_{measure}" for fluid in ("tfs", "els") for measure in _OF_A_MASK),
+    "ratio_error", "landmark_mm", "landmark_max_mm",
+)  # fmt: skip
+#: Those that models are tested on.
+TESTED = ("tfs_dice", "els_dice", "ratio_error", "landmark_mm")
+#: What the papers report on their own data, by model and measure (Yoo et al. 2024, abstract).
+PUBLISHED = {
+    ("paired_unet3d", "tfs_dice"): "0.957 (patients' MRI)",
+    ("paired_unet3d", "els_dice"): "0.919 (patients' MRI)",
+}
+NAMES = {
+    "tfs_dice": "Dice, total fluid",
+    "els_dice": "Dice, endolymph",
+    "ratio_error": "error of the EH volume ratio",
+    "landmark_mm": "landmark error, mm",
+}
+#: An ear of the evaluation.
+EAR = ["anatomy", "seed", "side"]
+_CAPTION = "Simulation"
+
+
+def measure_models(ears: pd.DataFrame) -> pd.DataFrame:
+    """Mean, SD, 95 % confidence interval and worst of each measure, by model and anatomy.
+
+    See `hydrops.model.crossval.summarise_measures`; ears that a model refused or does not measure
+    are left out, so `n` differs. `published` is the paper's own figure, measured on other data.
+    """
+    table = summarise_measures(ears, ["model", "anatomy"], MEASURES)
+    names = table["model"].str.rsplit("-", n=1).str[0]
+    published = [PUBLISHED.get(key, "") for key in zip(names, table["measure"])]
+    return table.assign(published=published)
+
+
+def compare_models(ears: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Paired Wilcoxon signed-rank tests of each model against a reference on the same heads.
+
+    Both ears of a head count once, by their mean, for they are not independent; a head is passed
+    over where either model measured none of its ears. p is corrected by Holm's method over all
+    tests of the table.
+
+    Parameters
+    ----------
+    reference
+        Name and version of the model that the others are compared with.
+    """
+    rows = []
+    for anatomy, part in ears.groupby("anatomy", sort=False):
+        for measure in TESTED:
+            shared = part.dropna(subset=[measure])
+            heads = shared.pivot_table(index="seed", columns="model", values=measure)
+            for model in [m for m in heads.columns if m != reference and reference in heads]:
+                pair = heads[[model, reference]].dropna()
+                difference = (pair[model] - pair[reference]).to_numpy(float)
+                if not len(difference):
+                    continue
+                alike = not difference.any()
+                rows.append(
+                    {
+                        "anatomy": anatomy, "measure": measure, "model": model,
+                        "reference": reference, "heads": len(pair),
+                        "median_difference": float(np.median(difference)),
+                        "p": 1.0 if alike else float(stats.wilcoxon(difference).pvalue),
+                    }
+                )  # fmt: skip
+    columns = ["anatomy", "measure", "model", "reference", "heads", "median_difference", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    corrected = multipletests(table["p"], method="holm")[1] if rows else []
+    return table.assign(p_corrected=corrected)
+
+
+def draw_boxes(ears: pd.DataFrame) -> Figure:
+    """Each ear of each model: Dice of both fluids, error of the ratio, landmark error."""
+    models = list(ears["model"].unique())
+    kinds = list(ears["anatomy"].unique())
+    figure = Figure(figsize=(10, 1.4 + 0.8 * len(models) * len(kinds)), layout="constrained")
+    rng = np.random.default_rng(0)
+    for panel, measure in zip(figure.subplots(2, 2).ravel(), TESTED):
+        for row, model in enumerate(models):
+            for place, (kind, colour) in enumerate(zip(kinds, PALETTE)):
+                chosen = ears[(ears["model"] == model) & (ears["anatomy"] == kind)]
+                values = chosen[measure].dropna().to_numpy(float)
+                height = row + (place - (len(kinds) - 1) / 2) * 0.36
+                if not len(values):
+                    panel.text(0.02, height, "not measured", fontsize=8, va="center",
+                               color="#888888", transform=panel.get_yaxis_transform())  # fmt: skip
+                    continue
+                panel.boxplot(values, positions=[height], widths=0.28, orientation="horizontal",
+                              showfliers=False, medianprops={"color": "black"},
+                              manage_ticks=False)  # fmt: skip
+                spots = height + rng.uniform(-0.1, 0.1, len(values))
+                panel.plot(values, spots, "o", ms=3.2, alpha=0.6, mew=0, color=colour,
+                           label=kind if not row and measure == TESTED[0] else None)  # fmt: skip
+        panel.set_yticks(range(len(models)), models)
+        panel.set_ylim(len(models) - 0.5, -0.5)
+        panel.set_xlabel(NAMES[measure])
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", frameon=False, ncols=len(kinds), title=_CAPTION)
+    return figure
+
+
+def draw_agreement(ears: pd.DataFrame) -> Figure:
+    """Bland-Altman of the EH volume ratio, a panel for each model that measures it."""
+    measured = ears.dropna(subset=["ratio"])
+    models = list(measured["model"].unique())
+    figure = Figure(figsize=(4.2 * max(1, len(models)), 4.0), layout="constrained")
+    panels = figure.subplots(1, max(1, len(models)), squeeze=False, sharey=True, sharex=True)[0]
+    for panel, model in zip(panels, models):
+        part = measured[measured["model"] == model]
+        for (kind, group), colour in zip(part.groupby("anatomy", sort=False), PALETTE):
+            ours, truth = (group[c].to_numpy(float) for c in ("ratio", "ratio_true"))
+            panel.plot((ours + truth) / 2, ours - truth, "o", color=colour, ms=4, alpha=0.7, mew=0,
+                       label=str(kind) if model == models[0] else None)  # fmt: skip
+        limits = bland_altman(*(part[c].to_numpy(float) for c in ("ratio", "ratio_true")))
+        for key, style in (("bias", "-"), ("lower", "--"), ("upper", "--")):
+            panel.axhline(limits[key], color="#333333", lw=1, ls=style)
+        panel.set_title(
+            f"{model}\nbias {limits['bias']:+.3f}, limits {limits['lower']:+.3f} to "
+            f"{limits['upper']:+.3f}",
+            fontsize=9,
+        )
+        panel.set_xlabel("mean of measured and true ratio")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("measured minus true")
+    figure.legend(loc="outside upper right", frameon=False, ncols=2, title=_CAPTION)
+    return figure
+
+
+def draw_overlays(ears: pd.DataFrame, slices: Path) -> Figure:
+    """Best, median and worst ear of each model by the Dice of the total fluid.
+
+    Parameters
+    ----------
+    slices
+        Folder of the slices that `hydrops.model.evaluate.evaluate` left.
+    """
+    models = list(ears["model"].unique())
+    figure = Figure(figsize=(9, 3.1 * len(models)), layout="constrained")
+    for row, model in zip(figure.subplots(len(models), 3, squeeze=False), models):
+        measured = ears[ears["model"] == model].dropna(subset=["tfs_dice"])
+        ranked = measured.sort_values("tfs_dice", ascending=False).to_dict("records")
+        for panel in row:
+            panel.axis("off")
+        if not ranked:
+            continue
+        for panel, word, ear in zip(
+            row, ("best", "median", "worst"), (ranked[0], ranked[len(ranked) // 2], ranked[-1])
+        ):
+            with np.load(slices / slice_name(ear), allow_pickle=False) as cut:
+                panel.imshow(cut["image"].T, cmap="gray", origin="lower")
+                for name, colour in (("tfs", "#f0e442"), ("els", "#d55e00")):
+                    for key, style in ((f"{name}_true", "dashed"), (name, "solid")):
+                        if key in cut and cut[key].any():
+                            panel.contour(cut[key].T, [0.5], colors=colour, linewidths=1.1,
+                                          linestyles=style)  # fmt: skip
+            panel.set_title(
+                f"{model}: {word}, {ear['anatomy']}\nDice {ear['tfs_dice']:.3f} (fluid)"
+                + ("" if np.isnan(ear["els_dice"]) else f", {ear['els_dice']:.3f} (endolymph)"),
+                fontsize=8.5,
+            )
+    figure.suptitle(
+        "Simulation, MRC. Total fluid yellow, endolymph orange; dashed the truth, solid the model.",
+        fontsize=9,
+    )
+    return figure
+
+
+PICTURES: dict[str, Callable[[pd.DataFrame, Path], Figure]] = {
+    "boxes": lambda ears, _: draw_boxes(ears),
+    "agreement": lambda ears, _: draw_agreement(ears),
+    "overlays": draw_overlays,
+}
+
+
+def write_comparison(
+    ears: pd.DataFrame, slices: Path, reference: str, agreement: pd.DataFrame, folder: Path
+) -> None:
+    """Write ``measures.tsv``, ``comparison.tsv``, the pictures and a ``README.md`` of them all.
+
+    Parameters
+    ----------
+    agreement
+        As `hydrops.model.evaluate.summarise` gives it, of all models.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    measures, tests = measure_models(ears), compare_models(ears, reference)
+    for name, table in (("measures", measures), ("comparison", tests)):
+        text = table.round(5).to_csv(sep="\t", index=False, na_rep="n/a")
+        write_text_atomically(folder / f"{name}.tsv", text)
+    for name, draw in PICTURES.items():
+        draw(ears, slices).savefig(folder / f"{name}.png", dpi=100, metadata={"Software": None})
+    text = f"""# Models compared
+
+**Simulation.** Every model was given the same {len(ears.drop_duplicates(EAR))} ears of heads that
+no training saw; "specimen" ears have the anatomy of real labyrinths kept out of all of them. What a
+model does not measure is empty. `published` was measured by the paper on its own data.
+
+## Agreement
+
+{_markdown(agreement)}
+
+## Measures
+
+{_markdown(measures)}
+
+## Tests against {reference}
+
+Paired Wilcoxon signed-rank tests over heads, p corrected by Holm's method over the table.
+
+{_markdown(tests)}
+
+{chr(10).join(f"![{name}]({name}.png)" for name in PICTURES)}
+"""
+    write_text_atomically(folder / "README.md", text)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    shown = table.round(4).astype(object)
+    return str(shown.where(shown.notna(), "").to_markdown(index=False))

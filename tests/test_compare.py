@@ -1,0 +1,111 @@
+"""Models compared: the same heads for all, one value a head, and nothing from what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from hydrops.model.compare import TESTED, compare_models, measure_models, write_comparison
+from hydrops.model.crossval import summarise_measures
+from hydrops.model.evaluate import slice_name, summarise
+
+MODELS = {"paired_unet3d-1.0": 0.0, "unet2d-1.0": 0.03, "inhearit-1.0": 0.06}
+
+
+def evaluation(heads: int = 8, seed: int = 0) -> pd.DataFrame:
+    """As `evaluate` leaves it: models that lose a fixed share of Dice; one has no endolymph."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for head in range(heads):
+        for side in ("left", "right"):
+            best, true = rng.uniform(0.90, 0.97), rng.uniform(0.05, 0.6)
+            for model, loss in MODELS.items():
+                areal = model.startswith("inhearit")
+                error = rng.normal(0, 0.01 + loss / 5)
+                row = {
+                    "model": model, "anatomy": "phantom", "seed": head, "side": side,
+                    "ratio_true": true, "ratio": np.nan if areal else true + error,
+                    "ratio_error": np.nan if areal else abs(error),
+                    "tfs_dice": best - loss, "els_dice": np.nan if areal else best - 0.05 - loss,
+                    "landmark_mm": np.nan if model != "paired_unet3d-1.0" else 0.2,
+                    "landmark_max_mm": np.nan if model != "paired_unet3d-1.0" else 0.3,
+                }  # fmt: skip
+                row |= {
+                    f"{organ}_area{end}": rng.uniform()
+                    for organ in ("cochlea", "vestibule")
+                    for end in ("", "_true")
+                }
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_a_table_of_measures_leaves_out_what_a_model_does_not_measure() -> None:
+    table = measure_models(evaluation()).set_index(["model", "measure"])
+    assert ("inhearit-1.0", "els_dice") not in table.index
+    assert ("unet2d-1.0", "landmark_mm") not in table.index
+    ours = evaluation().query("model == 'unet2d-1.0'")["tfs_dice"]
+    row = table.loc[("unet2d-1.0", "tfs_dice")]
+    assert row["mean"] == pytest.approx(ours.mean())
+    assert row["worst"] == ours.min()
+    low, high = stats.t.interval(0.95, len(ours) - 1, ours.mean(), stats.sem(ours))
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high))
+    assert "0.957" in table.loc[("paired_unet3d-1.0", "tfs_dice"), "published"]
+
+
+def test_models_are_tested_on_heads_not_on_ears() -> None:
+    ears = evaluation()
+    table = compare_models(ears, "paired_unet3d-1.0")
+    row = table.query("model == 'unet2d-1.0' and measure == 'tfs_dice'").iloc[0]
+    assert row["heads"] == 8
+    assert row["median_difference"] == pytest.approx(-0.03)
+    # All eight differences have one sign: the exact two-sided p of the signed-rank test.
+    assert row["p"] == pytest.approx(2 / 2**8)
+    assert row["p_corrected"] >= row["p"]
+    assert set(table["measure"]) <= set(TESTED)
+    assert not ((table["model"] == "inhearit-1.0") & (table["measure"] == "ratio_error")).any()
+
+
+def test_an_ear_that_one_model_refused_is_in_no_test_of_it() -> None:
+    ears = evaluation()
+    refused = (ears["model"] == "unet2d-1.0") & (ears["seed"] == 3)
+    ears.loc[refused, ["tfs_dice", "els_dice", "ratio", "ratio_error"]] = np.nan
+    table = compare_models(ears, "paired_unet3d-1.0")
+    assert table.query("model == 'unet2d-1.0'")["heads"].unique().tolist() == [7]
+
+
+def test_a_reference_alone_has_nothing_to_be_tested_against() -> None:
+    ears = evaluation().query("model == 'paired_unet3d-1.0'")
+    assert compare_models(ears, "paired_unet3d-1.0").empty
+    assert not measure_models(ears).empty
+
+
+def test_one_value_has_no_interval() -> None:
+    cases = pd.DataFrame({"model": ["m"], "dice": [0.9]})
+    (row,) = summarise_measures(cases, ["model"], ["dice", "jaccard"]).to_dict("records")
+    assert row["mean"] == 0.9
+    assert np.isnan(row["sd"])
+    assert np.isnan(row["ci_low"])
+
+
+def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) -> None:
+    ears = evaluation()
+    slices = tmp_path / "slices"
+    slices.mkdir()
+    disc = np.hypot(*(np.indices((20, 24)) - 10)) < 6
+    for row in ears.to_dict("records"):
+        cut = {"image": disc.astype(np.float32), "tfs": disc, "tfs_true": disc, "els_true": disc}
+        np.savez(slices / slice_name(row), allow_pickle=False, **cut)
+    folder = tmp_path / "evaluation"
+    write_comparison(ears, slices, "paired_unet3d-1.0", summarise(ears, {}), folder)
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert "**Simulation.** Every model was given the same 16 ears" in page
+    assert "nan" not in page
+    for name in ("boxes", "agreement", "overlays"):
+        assert f"{name}.png" in page
+        assert (folder / f"{name}.png").stat().st_size > 5000
+    assert set(pd.read_csv(folder / "measures.tsv", sep="\t")["model"]) == set(MODELS)
+    assert len(pd.read_csv(folder / "comparison.tsv", sep="\t")) == 4
