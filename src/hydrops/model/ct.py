@@ -35,6 +35,7 @@ from hydrops.model.losses import (
 )
 from hydrops.model.network import NetworkOptions, landmark_positions, unet
 from hydrops.model.options import read_options
+from hydrops.model.surface import surface_by_signal
 from hydrops.model.tasks import CT_KINDS
 from hydrops.model.whole import mirror_mean, to_network
 
@@ -46,6 +47,8 @@ Kind = Literal["joint", "cascade"]
 #: Planes of the cascade in their order (Hussain et al. 2021, section 2.3), and the axis across
 #: which each is cut.
 PLANES = {"coronal": 1, "sagittal": 0, "axial": 2}
+#: The head of a specimen may lie any way, so no axis is left to right and all are mirrored.
+EVERY_AXIS = (0, 1, 2)
 #: Farthest that a landmark lies from the labyrinth, mm: twice what is seen in the specimens.
 LANDMARK_REACH_MM = 1.5
 
@@ -228,9 +231,10 @@ class PlaneTask:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Binary cross entropy over all slices of the patches, and Dice."""
         images, labels, _ = batch
-        logits = torch.stack(
-            [_by_plane(network, image, self._context(image), self.plane) for image in images]
-        )
+        with torch.autocast(images.device.type, torch.bfloat16):
+            logits = torch.stack(
+                [_by_plane(network, image, self._context(image), self.plane) for image in images]
+            )
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels[:, 0])
         found = torch.sigmoid(logits)[:, None]
         dice = soft_dice_loss(
@@ -354,7 +358,8 @@ class CtFinding:
 def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFinding:
     """Segment one image of any orientation and voxel size.
 
-    The image is brought to RAS axes and the network's voxels, once, and the result back.
+    The image is brought to RAS axes and the network's voxels, once, and the result back; its
+    surface is drawn on the image's own voxels, see `hydrops.model.surface`.
 
     Raises
     ------
@@ -368,7 +373,8 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
     landmarks: dict[str, list[float]] = {}
     confidences: dict[str, float] = {}
     if model.kind == "joint":
-        both = mirror_mean(partial(_both_heads, model.network), volume, model.patch)
+        run = partial(_both_heads, model.network)
+        both = mirror_mean(run, volume, model.patch, EVERY_AXIS)
         logits, heat = both[: -len(LANDMARKS)], both[-len(LANDMARKS) :]
         found["joint"] = torch.softmax(logits, dim=0)[1]
         positions, shares = landmark_positions(_near(found["joint"], heat, model.spacing_mm))
@@ -376,11 +382,13 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
         landmarks = {n: [round(float(v), 3) for v in p] for n, p in zip(LANDMARKS, points)}
         confidences = {n: round(float(c), 3) for n, c in zip(LANDMARKS, shares)}
     else:
-        found = model.network(volume)
-    probability = {
-        name: resample(part.float().cpu().numpy(), grid, image.shape, affine, order=1)
-        for name, part in found.items()
-    }
+        run = partial(_every_plane, model.network)
+        found = dict(zip(PLANES, mirror_mean(run, volume, model.patch, EVERY_AXIS)))
+    probability = {}
+    for name, part in found.items():
+        rough = resample(part.float().cpu().numpy(), grid, image.shape, affine, order=1)
+        inside = (largest_component(torch.from_numpy(rough)) > 0.5).numpy()
+        probability[name] = surface_by_signal(rough, inside, image, affine)
     finding = CtFinding(probability, landmarks, confidences)
     if not finding.label.any():
         raise ExcludedError("the model finds no inner ear in the image")
@@ -395,6 +403,11 @@ def _near(probability: torch.Tensor, heat: torch.Tensor, spacing_mm: float) -> t
     distance = ndimage.distance_transform_edt(~label, sampling=spacing_mm)
     far = torch.from_numpy(distance > LANDMARK_REACH_MM).to(heat.device)
     return heat.masked_fill(far, float("-inf"))
+
+
+def _every_plane(cascade: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    """Probability (1, planes, x, y, z) that each plane of a cascade gives a volume."""
+    return torch.stack(list(cascade(batch[0]).values()))[None]
 
 
 def _both_heads(network: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:

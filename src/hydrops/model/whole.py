@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,12 @@ def to_network(image: FloatGrid, affine: Affine, spacing_mm: float) -> tuple[tor
 
 
 def mirror_mean(
-    run: Callable[[torch.Tensor], torch.Tensor], volume: torch.Tensor, patch: int
+    run: Callable[[torch.Tensor], torch.Tensor],
+    volume: torch.Tensor,
+    patch: int,
+    axes: Sequence[int] = (0,),
 ) -> torch.Tensor:
-    """Mean of what a network gives for a volume (1, x, y, z) as it is and mirrored left to right.
+    """Mean of what a network gives for a volume (1, x, y, z) and for its mirror images.
 
     Parameters
     ----------
@@ -58,6 +62,8 @@ def mirror_mean(
         (batch, 1, x, y, z) to (batch, channels, x, y, z).
     patch
         Edge of the pieces in which a large volume is read, voxels.
+    axes
+        Of x, y, z, along which it is mirrored, alone and together: x is left to right.
     """
 
     def whole(batch: torch.Tensor) -> torch.Tensor:
@@ -66,4 +72,10 @@ def mirror_mean(
         joined: Any = sliding_window_inference(batch, (patch,) * 3, 1, run, 0.5, mode="gaussian")
         return joined  # type: ignore[no-any-return]
 
-    return (whole(volume[None])[0] + whole(volume[None].flip(2))[0].flip(1)) / 2
+    mirrored = [
+        [axis + 2 for axis in chosen]
+        for count in range(len(axes) + 1)
+        for chosen in combinations(axes, count)
+    ]
+    found = [whole(volume[None].flip(dims)).flip(dims)[0] for dims in mirrored]
+    return torch.stack(found).mean(0)
