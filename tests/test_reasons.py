@@ -128,14 +128,20 @@ def test_a_job_waits_for_an_earlier_one_that_does_its_work(
     command_that_says(tmp_path / "bin", "squeue", f'grep -x "$3" {queue}')
     monkeypatch.setattr(slurm.time, "sleep", lambda _: queue.write_text(""))
     monkeypatch.setenv("SLURM_JOB_ID", "8")
-    log = tmp_path / "job.log"
-    cut_off(log, 7)
+    log, claim = tmp_path / "job.log", tmp_path / "job.running"
+    claim.write_text("7")  # a job of a killed run, whose log Snakemake has removed
     with logged(str(log)):
         assert queue.read_text() == ""
+        assert claim.read_text() == "8"
     assert slurm_job(log.read_text()) == "8"
+    assert not claim.exists()
     queue.write_text("8\n")
+    claim.write_text("8")
     with logged(str(log)):  # its own number, after a requeue, is nothing to wait for
         assert queue.read_text() == "8\n"
+    with pytest.raises(SystemExit), logged(str(log)):
+        raise HydropsError("broken")
+    assert not claim.exists()
 
 
 def test_the_last_words_name_each_missing_session_and_why(tmp_path: Path) -> None:

@@ -30,8 +30,12 @@ def slurm_job(log: str) -> str:
 def logged(log: str) -> Iterator[None]:
     """Write the log of a job; a mistake that a person can mend ends it without a traceback."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    if "SLURM_JOB_ID" in os.environ:
-        _let_the_earlier_end(Path(log))
+    with _alone(Path(log)), _written(log):
+        yield
+
+
+@contextmanager
+def _written(log: str) -> Iterator[None]:
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -55,11 +59,25 @@ def logged(log: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _let_the_earlier_end(log: Path) -> None:
-    """Wait for the job of a snakemake that was killed: it goes on, and does this very work."""
-    earlier = slurm_job(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else ""
-    if earlier and earlier != os.environ["SLURM_JOB_ID"]:
+@contextmanager
+def _alone(log: Path) -> Iterator[None]:
+    """Under SLURM, be the only job that writes this log.
+
+    The jobs of a snakemake that was killed go on, and do this very work. Their number is kept
+    beside the log, for Snakemake removes logs.
+    """
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    number, claim = os.environ["SLURM_JOB_ID"], log.with_suffix(".running")
+    earlier = claim.read_text(encoding="utf-8").strip() if claim.is_file() else ""
+    if earlier and earlier != number:
         wait_for_end(earlier)
+    claim.write_text(number, encoding="utf-8")
+    try:
+        yield
+    finally:
+        claim.unlink(missing_ok=True)
 
 
 def prefer_commands_of(folder: Path) -> None:
