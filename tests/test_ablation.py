@@ -98,7 +98,7 @@ def test_a_tiny_ablation_from_training_to_table(tmp_path: Path) -> None:
     configuration = tmp_path / f"{NAME}.yaml"
     text = CONFIGURATION.read_text()
     for before, after in (
-        ("folds: 7", "folds: 2"), ("spacing_mm: 0.3", "spacing_mm: 1"), ("patch: 48", "patch: 16"),
+        ("folds: 7", "folds: 2"), ("spacing_mm: 0.4", "spacing_mm: 1"), ("patch: 48", "patch: 16"),
         ("[16, 32, 64, 128]", "[4, 8]"), ("residual_units: 2", "residual_units: 0"),
     ):  # fmt: skip
         assert before in text

@@ -14,6 +14,9 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nibabel.affines import apply_affine
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from hydrops.cohort import write_table
 from hydrops.config import resolve
@@ -34,7 +37,9 @@ from hydrops.model.ct import (
 )
 from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
 from hydrops.model.metrics import overlap_metrics
+from hydrops.model.surface import surface_by_signal
 from hydrops.model.tasks import CT_KINDS, find_training
+from hydrops.model.whole import mirror_mean
 from hydrops.single import segment_files
 from places import REPOSITORY
 
@@ -341,6 +346,79 @@ def test_a_shipped_bundle_is_small_and_keeps_the_contract(
     assert len(written) == (3 if bundle.metadata["landmarks"] else 1)
     with pytest.raises(HydropsError, match="takes CT"):
         segment_files([case / "T01_ct.nii.gz"] * 2, bundle, tmp_path)
+
+
+@pytest.mark.parametrize("bundle", ON_CT, ids=lambda bundle: bundle.identifier)
+def test_a_specimen_may_lie_any_way(bundle: Bundle, shared_data: Path) -> None:
+    """Head up, down or on its side: the same labyrinth; scaled and shifted levels, too."""
+    (case,) = load_cases(shared_data / "bony-labyrinth", ["T01"])
+    model = load_ct_bundle(bundle, torch.device("cpu"))
+    lying = np.eye(4)
+    lying[:3, :3] = Rotation.from_euler("xyz", [100, 35, -70], degrees=True).as_matrix()
+    found = model.find(0.4 * case.image + 300.0, lying @ case.affine)
+    assert overlap_metrics(found.label, case.label)["dice"] > 0.9
+    for name, truth in zip(LANDMARKS, case.landmarks):
+        if name in found.landmarks:
+            there = apply_affine(np.linalg.inv(lying), found.landmarks[name])
+            assert np.linalg.norm(there - truth) < 1.2
+
+
+def ball(radius_mm: float, size: int, voxel_mm: float) -> np.ndarray:
+    """Share of each voxel that a ball takes, by five samples along each axis."""
+    fine = (np.arange(5 * size) + 0.5) * voxel_mm / 5 - size * voxel_mm / 2
+    inside = (fine**2)[:, None, None] + (fine**2)[:, None] + fine**2 < radius_mm**2
+    return np.asarray(inside.reshape(size, 5, size, 5, size, 5).mean((1, 3, 5)), np.float32)
+
+
+def surface_case(noise: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Share of a dark ball in bone, its image, and what a coarse network makes of it; affine."""
+    affine = np.diag([0.2, 0.2, 0.2, 1.0])
+    share = ball(2.0, 40, 0.2)
+    rng = np.random.default_rng(seed)
+    image = 1500.0 - 1400.0 * share + rng.normal(0, noise, share.shape)
+    rough = ndimage.gaussian_filter(ball(1.85, 40, 0.2), 1.2).astype(np.float32)
+    return share, image.astype(np.float32), rough, affine
+
+
+@pytest.mark.parametrize("noise", [0.0, 100.0])
+def test_brightness_mends_a_surface_that_the_network_sets_too_far_in(noise: float) -> None:
+    share, image, rough, affine = surface_case(noise, 1)
+    found = surface_by_signal(rough, rough > 0.5, image, affine)
+    before, after = (overlap_metrics(p > 0.5, share > 0.5)["dice"] for p in (rough, found))
+    assert before < 0.93
+    assert after > 0.98
+    assert found.sum() == pytest.approx(share.sum(), rel=0.02)
+    scaled = surface_by_signal(rough, rough > 0.5, 3 * image - 50, affine)
+    assert np.allclose(scaled, found, atol=1e-4)
+
+
+def test_where_there_is_no_contrast_the_networks_word_stands() -> None:
+    _, image, rough, affine = surface_case(0.0, 1)
+    flat = np.random.default_rng(0).normal(0, 500, image.shape).astype(np.float32)
+    assert np.array_equal(surface_by_signal(rough, rough > 0.5, flat, affine), rough)
+    nothing = np.zeros_like(rough)
+    assert np.array_equal(surface_by_signal(nothing, nothing > 0.5, image, affine), nothing)
+
+
+def test_dark_cavities_beside_the_labyrinth_are_left_to_the_network() -> None:
+    _, image, rough, affine = surface_case(0.0, 1)
+    canal = ball(1.0, 40, 0.2)
+    image -= 1400.0 * np.roll(canal, 17, axis=0)
+    found = surface_by_signal(rough, rough > 0.5, image, affine)
+    apart = np.roll(canal, 17, axis=0) > 0.5
+    assert not (found > 0.5)[apart & (rough < 0.05)].any()
+
+
+def test_an_image_and_its_mirror_image_give_mirrored_results() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Conv3d(1, 2, 3, padding=1)
+    volume = torch.randn(1, 12, 10, 8)
+    with torch.no_grad():
+        for axes in ((0,), (0, 1, 2)):
+            found = mirror_mean(network, volume, 8, axes)
+            for axis in axes:
+                other = mirror_mean(network, volume.flip(axis + 1), 8, axes).flip(axis + 1)
+                assert torch.allclose(found, other, atol=1e-5)
 
 
 def test_a_ct_model_cannot_run_a_cohort_of_mri(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+import pandas as pd
 import pytest
 from cluster import ACCOUNTED, command, forget, run
 from project import Project
@@ -20,6 +21,13 @@ def test_the_cohort_is_run_by_the_cluster(finished: Project) -> None:
     assert set(accounted.split()) == {"COMPLETED|mri|cpu"}
     assert "gres:gpu" not in command("scontrol", "show", "jobs")
     assert finished.planned() == {}
+    seconds = command("sacct", "-X", "-n", "-P", "-o", "CPUTimeRAW").split()
+    cost = pd.read_csv(finished.path("results/cost.tsv"), sep="\t").set_index("stage").loc["all"]
+    # SLURM counts whole seconds, and the last of its jobs may have been about to end.
+    spent = sum(map(int, seconds)) / 3600
+    assert cost["reserved_cpu_h"] == pytest.approx(spent, abs=4 * len(seconds) / 3600)
+    assert 0 < cost["cpu_h"] < cost["reserved_cpu_h"]
+    assert cost["wait_h"] > 0
 
 
 def test_the_chunk_that_runs_the_model_gets_a_gpu(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,8 +66,6 @@ def test_two_models_share_what_comes_before_them(project: Project) -> None:
     shipped.rename(newer)
     set_version(newer, "99.0.0")
     other = project.path("models/paired_unet3d/98.0.0")
-    import shutil
-
     shutil.copytree(newer, other)
     set_version(other, "98.0.0")
     project.configure(models=["paired_unet3d-98.0.0", "paired_unet3d-99.0.0"])
@@ -76,8 +75,18 @@ def test_two_models_share_what_comes_before_them(project: Project) -> None:
 def test_training_and_evaluation_have_targets_of_their_own(project: Project) -> None:
     assert project.planned("train") == {"train": 1, "train_model": 1}
     assert project.planned("package") == {"package": 1, "train_model": 1, "package_model": 1}
-    once = ("evaluate", "evaluate_model", "draw_card", "write_card")
+    once = ("evaluate", "evaluate_models", "compare_models", "draw_card", "write_card")
     assert project.planned("evaluate") == dict.fromkeys(once, 1)
+
+
+def test_models_are_evaluated_together_and_have_a_card_each(project: Project) -> None:
+    shipped = next(project.path("models/paired_unet3d").iterdir())
+    other = shipped.with_name("98.0.0")
+    shutil.copytree(shipped, other)
+    set_version(other, "98.0.0")
+    project.configure(models=["paired_unet3d-98.0.0", f"paired_unet3d-{shipped.name}"])
+    once = dict.fromkeys(("evaluate", "evaluate_models", "compare_models"), 1)
+    assert project.planned("evaluate") == once | {"draw_card": 2, "write_card": 2}
 
 
 def test_every_model_of_the_configuration_can_be_trained_and_packaged(project: Project) -> None:

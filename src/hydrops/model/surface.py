@@ -11,6 +11,9 @@ FloatGrid = npt.NDArray[np.float32]
 
 #: A network is sure of a voxel whose probability is nearer than this to 0 or 1.
 DOUBT = 0.1
+#: Farthest that the surface lies beyond what a network takes for the labyrinth, mm: one of its
+#: voxels. Cavities that it takes for something else, if not surely, lie farther away.
+REACH_MM = 0.4
 #: Around the labyrinth, its capsule: the densest bone of the body, from and to, mm.
 CAPSULE_MM = (0.4, 1.2)
 #: Least contrast between capsule and lumen, in standard deviations of the lumen.
@@ -24,7 +27,7 @@ def surface_by_signal(
 
     A network tells which cavity is the labyrinth, and its surface to a good part of its own voxel;
     in the image's voxels, bone and what fills the labyrinth share a voxel at the surface by their
-    brightness. Where the network is in doubt, that share replaces its word.
+    brightness. Where the network is in doubt and the labyrinth near, that share replaces its word.
 
     Parameters
     ----------
@@ -52,5 +55,5 @@ def surface_by_signal(
     if bright - dark < LEAST_CONTRAST * float(lumen.std()):
         return probability
     share = np.clip((bright - image) / (bright - dark), 0.0, 1.0)
-    doubtful = (probability > DOUBT) & (probability < 1.0 - DOUBT)
+    doubtful = (probability > DOUBT) & (probability < 1.0 - DOUBT) & (around <= REACH_MM)
     return np.where(doubtful, share, probability).astype(np.float32)
