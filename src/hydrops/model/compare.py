@@ -39,6 +39,8 @@ NAMES = {
 }
 #: An ear of the evaluation.
 EAR = ["anatomy", "seed", "side"]
+#: Voxels shown around an ear.
+MARGIN = 8
 _CAPTION = "Simulation"
 
 
@@ -170,6 +172,9 @@ def draw_overlays(ears: pd.DataFrame, slices: Path) -> Figure:
         ):
             with np.load(slices / slice_name(ear), allow_pickle=False) as cut:
                 panel.imshow(cut["image"].T, cmap="gray", origin="lower")
+                for axis, limit in zip((1, 0), (panel.set_xlim, panel.set_ylim)):
+                    there = np.flatnonzero(cut["tfs_true"].any(axis))
+                    limit(there[0] - MARGIN, there[-1] + MARGIN)
                 for name, colour in (("tfs", "#f0e442"), ("els", "#d55e00")):
                     for key, style in ((f"{name}_true", "dashed"), (name, "solid")):
                         if key in cut and cut[key].any():
