@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hydrops.errors import HydropsError
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model import simulate
-from hydrops.model.bundle import WEIGHTS, find_bundle, list_bundles, verify_weights
+from hydrops.model.bundle import WEIGHTS, Bundle, find_bundle, list_bundles, verify_weights
 from hydrops.model.course import Phase
 from hydrops.model.geometry import FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
@@ -221,3 +221,24 @@ def test_metadata_is_what_monai_expects(tiny: TrainOptions, tmp_path: Path) -> N
     network = parser.get_parsed_content("network_def")
     network.load_state_dict(torch.load(bundle.folder / WEIGHTS, weights_only=True))
     assert json.loads((bundle.folder / "configs" / "metadata.json").read_text())["version"]
+
+
+SHIPPED = list_bundles(REPOSITORY / "models")
+
+
+@pytest.mark.parametrize("bundle", SHIPPED, ids=lambda bundle: bundle.identifier)
+def test_monai_verifies_a_shipped_bundle(bundle: Bundle) -> None:
+    """What MONAI feeds a network by its metadata comes out as the metadata say."""
+    from monai.bundle import ConfigParser, verify_net_in_out
+
+    configs = bundle.folder / "configs"
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        device="cpu",
+    )
+    parser = ConfigParser()
+    parser.read_config(configs / "inference.json")
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(bundle.folder / WEIGHTS, weights_only=True))

@@ -232,6 +232,23 @@ def build_network(options: NetworkOptions) -> torch.nn.Module:
     return find_architecture(options).build(options)
 
 
+def segmentation_network(options: NetworkOptions) -> torch.nn.Module:
+    """The network of `build_network` as MONAI's tools expect one: its logits alone come out.
+
+    Its weights have the same names.
+
+    Raises
+    ------
+    HydropsError
+        See `find_architecture`.
+    """
+    network = build_network(options)
+    network.register_forward_hook(
+        lambda _module, _given, found: found[0] if isinstance(found, tuple) else found
+    )
+    return network
+
+
 def fast_layout(network: torch.nn.Module) -> torch.nn.Module:
     """Bring a network to channels last, which is convolved faster."""
     flat = any(parameter.ndim == 4 for parameter in network.parameters())

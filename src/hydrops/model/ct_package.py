@@ -64,7 +64,9 @@ def write_ct_bundle(
             "CT", ("CT",), CLASSES, (options.patch,) * 3, (-4.0, 4.0)
         ),
     }
-    target = "hydrops.model.architectures.build_network" if joint else "hydrops.model.ct.Cascade"
+    target = (
+        "hydrops.model.architectures.segmentation_network" if joint else "hydrops.model.ct.Cascade"
+    )
     network = {
         "_target_": target,
         "options": {

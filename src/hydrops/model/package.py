@@ -153,7 +153,7 @@ def inference(options: TrainOptions) -> dict[str, Any]:
     """The network in MONAI's configuration notation."""
     return {
         "network_def": {
-            "_target_": "hydrops.model.architectures.build_network",
+            "_target_": "hydrops.model.architectures.segmentation_network",
             "options": {
                 "_target_": "hydrops.model.network.NetworkOptions",
                 **with_lists(asdict(options.network)),
