@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hydrops.jobs import SLURM_JOB
+from hydrops.jobs import slurm_job
 from hydrops.slurm import job_state
 
 #: What SLURM writes when it ends a job, and what it means; the first that is found counts.
@@ -38,12 +38,13 @@ def why_not_done(log: Path, slurm_logs: Path) -> str:
     """
     if not log.is_file():
         return ""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = text.splitlines()
     found = [match for match in map(_LINE.match, lines) if match]
     if found and found[-1][2].startswith("done in"):
         return ""
     errors = [match for match in found if match[1] == "ERROR"]
-    number = next((m[2].removeprefix(SLURM_JOB) for m in found if m[2].startswith(SLURM_JOB)), "")
+    number = slurm_job(text)
     words = _said_by_slurm(number, slurm_logs) if number else ""
     if not words and errors:
         words = _last_words(lines, errors[-1])

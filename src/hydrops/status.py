@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
@@ -108,6 +109,8 @@ def unfinished(model: str, found: Sequence[UnitStatus]) -> list[str]:
 
 def missing_lines(study: Study, slurm_logs: Path) -> list[str]:
     """Each session that a run did not finish, and why, as far as the logs tell."""
+    # The sessions of a chunk share a log, which is read, and SLURM asked about its job, once.
+    why = cache(partial(why_not_done, slurm_logs=slurm_logs))
     lines = []
     for model in study.bundles:
         missing = {
@@ -118,7 +121,7 @@ def missing_lines(study: Study, slurm_logs: Path) -> list[str]:
         found = list(missing.values())
         # A reason takes a look at logs, so only those that are shown get one.
         for line, status in zip(unfinished(model, found[:LISTED]), found):
-            reason = _reason(study, model, status, missing, slurm_logs)
+            reason = _reason(study, model, status, missing, why)
             lines.append(f"{line}: {reason or 'its job was not begun'}")
         lines += unfinished(model, found[LISTED:])
     return shortened(lines)
@@ -129,7 +132,7 @@ def _reason(
     model: str,
     status: UnitStatus,
     missing: Mapping[Unit, UnitStatus],
-    slurm_logs: Path,
+    why: Callable[[Path], str],
 ) -> str:
     """Why a session's next stage is not done: its own job, or others that its chunk waits for."""
     stage = _next_stage(status)
@@ -139,7 +142,7 @@ def _reason(
     behind = [u.name for u in members if u in missing and _place(missing[u]) < _place(status)]
     if behind:
         return f"its chunk waits for {', '.join(shortened(behind))}"
-    return why_not_done(study.paths.log(stage, job if shared else f"{model}/{job}"), slurm_logs)
+    return why(study.paths.log(stage, job if shared else f"{model}/{job}"))
 
 
 def _place(status: UnitStatus) -> int:

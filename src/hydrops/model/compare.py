@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
+from hydrops.cohort import write_table
 from hydrops.figures import PALETTE
-from hydrops.model.crossval import summarise_measures
+from hydrops.model.crossval import corrected_by_holm, signed_rank_p, summarise_measures
 from hydrops.model.evaluate import slice_name
 from hydrops.records import write_text_atomically
 from hydrops.statistics import bland_altman
@@ -78,19 +77,16 @@ def compare_models(ears: pd.DataFrame, reference: str) -> pd.DataFrame:
                 difference = (pair[model] - pair[reference]).to_numpy(float)
                 if not len(difference):
                     continue
-                alike = not difference.any()
                 rows.append(
                     {
                         "anatomy": anatomy, "measure": measure, "model": model,
                         "reference": reference, "heads": len(pair),
                         "median_difference": float(np.median(difference)),
-                        "p": 1.0 if alike else float(stats.wilcoxon(difference).pvalue),
+                        "p": signed_rank_p(difference),
                     }
                 )  # fmt: skip
     columns = ["anatomy", "measure", "model", "reference", "heads", "median_difference", "p"]
-    table = pd.DataFrame(rows, columns=columns)
-    corrected = multipletests(table["p"], method="holm")[1] if rows else []
-    return table.assign(p_corrected=corrected)
+    return corrected_by_holm(pd.DataFrame(rows, columns=columns))
 
 
 def draw_boxes(ears: pd.DataFrame) -> Figure:
@@ -212,8 +208,7 @@ def write_comparison(
     folder.mkdir(parents=True, exist_ok=True)
     measures, tests = measure_models(ears), compare_models(ears, reference)
     for name, table in (("measures", measures), ("comparison", tests)):
-        text = table.round(5).to_csv(sep="\t", index=False, na_rep="n/a")
-        write_text_atomically(folder / f"{name}.tsv", text)
+        write_table(table.round(5), folder / f"{name}.tsv")
     for name, draw in PICTURES.items():
         draw(ears, slices).savefig(folder / f"{name}.png", dpi=100, metadata={"Software": None})
     text = f"""# Models compared

@@ -15,7 +15,12 @@ from statsmodels.stats.multitest import multipletests
 from hydrops.errors import ExcludedError
 from hydrops.labels import LANDMARKS
 from hydrops.model.cases import Affine, Case, FloatGrid
-from hydrops.model.metrics import area_under_curve, overlap_metrics, surface_metrics
+from hydrops.model.metrics import (
+    area_under_curve,
+    overlap_metrics,
+    surface_metrics,
+    volume_error_percent,
+)
 
 #: Measures in the order in which tables show them.
 MEASURES = (
@@ -108,7 +113,7 @@ def _measures(found: Finding, variant: str, case: Case) -> dict[str, float]:
         **overlap_metrics(label, case.label),
         "auc": area_under_curve(found.probability[variant], case.label),
         **surface_metrics(label, case.label, spacing),
-        "volume_error_percent": 100.0 * (float(label.sum()) / float(case.label.sum()) - 1.0),
+        "volume_error_percent": volume_error_percent(label, case.label),
         **mean,
         **errors,
     }
@@ -172,7 +177,7 @@ def compare_variants(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame
         for second in range(first + 1, len(names)):
             pair = table[[names[first], names[second]]].dropna().to_numpy(float)
             difference = pair[:, 0] - pair[:, 1]
-            p = 1.0 if not difference.any() else float(stats.wilcoxon(difference).pvalue)
+            p = signed_rank_p(difference)
             rows.append(
                 {
                     "measure": measure, "first": names[first], "second": names[second],
@@ -180,9 +185,18 @@ def compare_variants(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame
                 }
             )  # fmt: skip
     columns = ["measure", "first", "second", "n", "median_difference", "p"]
-    found = pd.DataFrame(rows, columns=columns)
-    corrected = multipletests(found["p"], method="holm")[1] if rows else []
-    return found.assign(p_corrected=corrected)
+    return corrected_by_holm(pd.DataFrame(rows, columns=columns))
+
+
+def signed_rank_p(difference: npt.NDArray[np.float64]) -> float:
+    """p of Wilcoxon's signed-rank test of paired differences; 1 where there are none."""
+    return float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
+
+
+def corrected_by_holm(tests: pd.DataFrame) -> pd.DataFrame:
+    """A table of tests with `p_corrected` beside its `p`, by Holm's method."""
+    corrected = multipletests(tests["p"], method="holm")[1] if len(tests) else []
+    return tests.assign(p_corrected=corrected)
 
 
 def compare_parts(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame:

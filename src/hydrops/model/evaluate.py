@@ -27,7 +27,12 @@ from hydrops.measure import (
     organ_volumes,
 )
 from hydrops.model.bundle import Bundle, read_bundle
-from hydrops.model.metrics import Mask, overlap_metrics, surface_metrics
+from hydrops.model.metrics import (
+    Mask,
+    overlap_metrics,
+    surface_metrics,
+    volume_error_percent,
+)
 from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
@@ -171,9 +176,10 @@ def _one_head(
         paths = Paths(Path(scratch))
         _locate(examination, paths)
         for bundle in bundles:
+            model = read_bundle(bundle).identifier
             for name, (row, cut) in zip(names, _measured(bundle, examination, paths)):
                 known = {"anatomy": kind, "seed": seed, "specimen": name}
-                rows.append({"model": read_bundle(bundle).identifier, **known, **row})
+                rows.append({"model": model, **known, **row})
                 if slices is not None and cut is not None:
                     target = slices / slice_name(rows[-1])
                     np.savez_compressed(target, allow_pickle=False, **cut)
@@ -295,7 +301,7 @@ def _mask_metrics(ours: Mask, truth: Mask, spacing: Sequence[float]) -> dict[str
         "dice": overlap["dice"],
         "jaccard": overlap["jaccard"],
         **surface_metrics(ours, truth, spacing),
-        "volume_error_percent": 100.0 * (float(ours.sum()) / max(float(truth.sum()), 1.0) - 1.0),
+        "volume_error_percent": volume_error_percent(ours, truth),
     }
 
 

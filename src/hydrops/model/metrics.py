@@ -55,6 +55,11 @@ def surface_metrics(found: Mask, truth: Mask, spacing_mm: npt.ArrayLike) -> dict
     return dict(zip(names, map(float, values)))
 
 
+def volume_error_percent(found: Mask, truth: Mask) -> float:
+    """How much larger a mask is than its reference, %; an empty reference counts as one voxel."""
+    return 100.0 * (float(found.sum()) / max(float(truth.sum()), 1.0) - 1.0)
+
+
 def area_under_curve(probability: npt.NDArray[np.float32], truth: Mask) -> float:
     """Area under the receiver operating characteristic of a voxel's probability, by ranks.
 
