@@ -15,7 +15,7 @@ from hydrops.model.ablate import changed_options, train_change
 from hydrops.model.ablation import UNCHANGED, Grid, merged
 from hydrops.model.ablation_table import evaluate_changes, tabulate_changes
 from hydrops.model.architectures import build_network
-from hydrops.model.ct import CtOptions
+from hydrops.model.ct_task import CtOptions
 from hydrops.model.network import NetworkOptions
 from places import REPOSITORY
 from test_ct import write_specimen
@@ -32,13 +32,16 @@ def flat(values: object, where: str = "") -> dict[str, object]:
     return {where: values}
 
 
-def test_there_are_a_dozen_changes_and_each_changes_one_thing() -> None:
-    assert len(GRID.changes) > 12
-    plain = flat(dataclasses.asdict(changed_options(GRID, CONFIGURATION, UNCHANGED)))
-    steps = CtOptions.load(CONFIGURATION).phases[0].steps
-    assert plain[".phases"][0]["steps"] == round(GRID.steps * steps)
-    for change in GRID.changes:
-        made = flat(dataclasses.asdict(changed_options(GRID, CONFIGURATION, change)))
+@pytest.mark.parametrize(("name", "least"), [(NAME, 12), ("autocasnet", 2)])
+def test_every_change_changes_one_thing(name: str, least: int) -> None:
+    configuration = REPOSITORY / "config" / "models" / f"{name}.yaml"
+    grid = Grid.load(REPOSITORY / "config" / "ablation" / f"{name}.yaml")
+    assert len(grid.changes) > least
+    plain = flat(dataclasses.asdict(changed_options(grid, configuration, UNCHANGED)))
+    steps = CtOptions.load(configuration).phases[0].steps
+    assert plain[".phases"][0]["steps"] == round(grid.steps * steps)
+    for change in grid.changes:
+        made = flat(dataclasses.asdict(changed_options(grid, configuration, change)))
         different = [key for key in plain if made[key] != plain[key]]
         assert len(different) == (change != UNCHANGED), (change, different)
 

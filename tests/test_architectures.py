@@ -17,7 +17,7 @@ from hydrops.labels import LABELS
 from hydrops.model.architectures import ARCHITECTURES, build_network, plan_network
 from hydrops.model.course import Phase
 from hydrops.model.geometry import CROP_SHAPE
-from hydrops.model.network import NetworkOptions, folded, unfolded
+from hydrops.model.network import NetworkOptions, folded, unet, unfolded
 from hydrops.model.package import write_bundle
 from hydrops.model.simulate import Pool
 from hydrops.model.train import PairedTask, TrainOptions
@@ -174,3 +174,17 @@ def test_the_joint_network_learns_the_fluid_however_it_is_shared() -> None:
     with torch.inference_mode():
         scores = task.validate(task.network, phase)
     assert set(scores) == {"tfs_dice", "tfs_volume_bias", "landmark_mm"}
+
+
+@pytest.mark.parametrize("excited", [False, True])
+def test_excitation_looks_at_the_whole_image(excited: bool) -> None:
+    """What lies far off weighs the channels everywhere; without it, a corner is its own."""
+    torch.manual_seed(0)
+    options = NetworkOptions(channels=(4, 8), residual_units=1, excited=excited)
+    network = unet(2, options, 1, 1).eval()
+    image = torch.rand(1, 1, 64, 64)
+    other = image.clone()
+    other[..., 40:, 40:] += 5.0
+    with torch.no_grad():
+        moved = (network(image) - network(other))[..., :8, :8].abs().max()
+    assert (moved > 1e-6) == excited

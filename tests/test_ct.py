@@ -24,22 +24,17 @@ from hydrops.errors import ExcludedError, HydropsError
 from hydrops.labels import LANDMARKS
 from hydrops.model.augment import Augmentation, draw_patch, prepare_case
 from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
+from hydrops.model.cascade import Cascade
 from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, specimens_in
 from hydrops.model.course import Phase
 from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_folds
-from hydrops.model.ct import (
-    Cascade,
-    CtModel,
-    CtOptions,
-    find_labyrinth,
-    largest_component,
-    train_ct,
-)
+from hydrops.model.ct import CtModel, find_labyrinth, train_ct
 from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
+from hydrops.model.ct_task import CtOptions
 from hydrops.model.metrics import overlap_metrics
 from hydrops.model.surface import surface_by_signal
 from hydrops.model.tasks import CT_KINDS, find_training
-from hydrops.model.whole import mirror_mean
+from hydrops.model.whole import largest_component, mirror_mean
 from hydrops.single import segment_files
 from places import REPOSITORY
 
@@ -48,20 +43,22 @@ CONFIGURATIONS = REPOSITORY / "config" / "models"
 
 
 def write_specimen(folder: Path, name: str, seed: int, side: str = "left") -> None:
-    """A bent bright tube in grey, its label and its three landmarks."""
+    """A bent dark tube in grey with a lump and a bright spot, its label and its landmarks."""
     rng = np.random.default_rng(seed)
     affine = np.diag([0.4, 0.4, 0.5, 1.0])
     affine[:3, 3] = rng.uniform(-5, 5, 3)
     i, j, k = np.ogrid[:40, :40, :32]
     distance = np.hypot(np.hypot(i - 20, j - 20) - 9, 1.2 * (k - 16))
-    label = (distance < 4) & ((i > 14) | (j > 22))
-    image = np.where(label, 200.0, 900.0) + rng.normal(0, 40, label.shape)
+    lump = (i - 20) ** 2 + (j - 29) ** 2 + 1.5 * (k - 20) ** 2 < 16
+    label = lump | (distance < 4) & ((i > 14) | (j > 22))
+    spot = ~label & ((i - 20) ** 2 + (j - 11) ** 2 + (k - 20) ** 2 < 12)
+    image = np.where(label, 200.0, np.where(spot, 2000.0, 900.0)) + rng.normal(0, 40, label.shape)
     (folder / name).mkdir(parents=True)
     nib.save(nib.Nifti1Image(image.astype(np.int16), affine), folder / name / f"{name}_ct.nii.gz")
     nib.save(
         nib.Nifti1Image(label.astype(np.uint8), affine), folder / name / f"{name}_label.nii.gz"
     )
-    voxels = {"A": (29, 20, 16), "OW": (20, 29, 16), "RW": (20, 11, 16), "C": (26, 26, 16),
+    voxels = {"A": (29, 20, 16), "OW": (20, 29, 20), "RW": (20, 11, 20), "C": (26, 26, 16),
               "V": (15, 26, 16)}  # fmt: skip
     rows = [
         {"specimen": name, "side": side, "landmark": key,
@@ -83,15 +80,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["joint_unet3d_ct", "autocasnet"])
 def options(request: pytest.FixtureRequest) -> CtOptions:
-    loaded = CtOptions.load(CONFIGURATIONS / f"{request.param}.yaml")
+    return small(CtOptions.load(CONFIGURATIONS / f"{request.param}.yaml"))
+
+
+def small(options: CtOptions) -> CtOptions:
+    """A training of seconds, for ears that all lie alike."""
     return dataclasses.replace(
-        loaded,
+        options,
         phases=(Phase(60, 0.01, 1.0, 1.0),),
         patch=32,
         spacing_mm=0.5,
         validate_every=30,
         folds=2,
-        network=dataclasses.replace(loaded.network, channels=(8, 16, 32)),
+        network=dataclasses.replace(options.network, channels=(8, 16, 32)),
+        augmentation=dataclasses.replace(options.augmentation, rotation_deg=20.0),
+        pose=options.pose and small(options.pose),
     )
 
 
@@ -272,14 +275,13 @@ def test_an_image_without_a_labyrinth_is_refused(options: CtOptions) -> None:
             self.unused = torch.nn.Parameter(torch.zeros(1))
 
         def forward(self, image: torch.Tensor) -> object:
-            if options.kind == "cascade":
-                return {"axial": torch.zeros(image.shape[1:])}
             shape = (1, 2, *image.shape[2:])
             logits = torch.zeros(shape)
             logits[:, 0] = 9.0
             return logits, torch.zeros((1, len(LANDMARKS), *image.shape[2:]))
 
-    model = CtModel(Nothing(), options.kind, 0.5, 32)
+    joint = CtModel(Nothing(), (options.pose or options).design)
+    model = CtModel(Nothing(), options.design, joint) if options.pose else joint
     image = np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32)
     with pytest.raises(ExcludedError, match="no inner ear"):
         find_labyrinth(model, image, np.diag([0.5, 0.5, 0.5, 1.0]))
@@ -290,9 +292,13 @@ def test_bundles_network_is_built_by_monai(options: CtOptions, tmp_path: Path) -
 
     from hydrops.model.network import DualHeadUNet
 
-    kind = DualHeadUNet if options.kind == "joint" else Cascade
     weights = tmp_path / "weights.pt"
-    torch.save(kind(options.network).state_dict(), weights)
+    built = (
+        Cascade(options.network, options.pose.network)
+        if options.pose
+        else DualHeadUNet(options.network)
+    )
+    torch.save(built.state_dict(), weights)
     bundle = write_ct_bundle(options, ["S0"], weights, tmp_path / "models")
     parser = ConfigParser()
     parser.read_config(bundle.folder / "configs" / "inference.json")
@@ -425,7 +431,8 @@ def test_a_ct_model_cannot_run_a_cohort_of_mri(tmp_path: Path) -> None:
     """A bundle that needs CT is refused by name before anything runs."""
     weights = tmp_path / "weights.pt"
     options = CtOptions.load(CONFIGURATIONS / "autocasnet.yaml")
-    torch.save(Cascade(options.network).state_dict(), weights)
+    assert options.pose
+    torch.save(Cascade(options.network, options.pose.network).state_dict(), weights)
     write_ct_bundle(options, ["S0"], weights, tmp_path / "models")
     shipped = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
     relative = ("participants", "protocol", "phantom")

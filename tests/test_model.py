@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -223,6 +224,36 @@ def test_metadata_is_what_monai_expects(tiny: TrainOptions, tmp_path: Path) -> N
     assert json.loads((bundle.folder / "configs" / "metadata.json").read_text())["version"]
 
 
+#: What MONAI's schema asks of metadata (meta_schema_20240725.json), as it bears on ours.
+STRINGS = (
+    "schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description",
+    "authors", "copyright", "data_source", "intended_use",
+)  # fmt: skip
+TENSOR = {
+    "type": "object",
+    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"],
+    "properties": {
+        **{key: {"type": "string"} for key in ("type", "format", "dtype")},
+        "num_channels": {"type": "integer"},
+        "spatial_shape": {"type": "array", "items": {"type": ["string", "integer"]}},
+        "value_range": {"type": "array", "items": {"type": "number"}},
+        "is_patch_data": {"type": "boolean"},
+        "channel_def": {"type": "object"},
+    },
+}
+SCHEMA = {
+    "type": "object",
+    "required": [*STRINGS, "required_packages_version", "network_data_format"],
+    "properties": {
+        **{key: {"type": "string"} for key in STRINGS},
+        **{key: {"type": "object"} for key in ("changelog", "required_packages_version")},
+        "network_data_format": {
+            "type": "object",
+            "required": ["inputs", "outputs"],
+            "additionalProperties": {"type": "object", "additionalProperties": TENSOR},
+        },
+    },
+}
 SHIPPED = list_bundles(REPOSITORY / "models")
 
 
@@ -232,6 +263,7 @@ def test_monai_verifies_a_shipped_bundle(bundle: Bundle) -> None:
     from monai.bundle import ConfigParser, verify_net_in_out
 
     configs = bundle.folder / "configs"
+    jsonschema.validate(bundle.metadata, SCHEMA)
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(configs / "metadata.json"),

@@ -125,7 +125,7 @@ def provenance_section(bundle: Bundle, examinations: int, options: Mapping[str, 
     options
         Options of the configuration that the results depend on.
     """
-    sources = " ".join(str(source) for source in bundle.metadata.get("data_source", []))
+    sources = bundle.metadata.get("data_source", "")
     facts = [
         ("model", bundle.identifier),
         ("weights, sha256", bundle.sha256),

@@ -10,8 +10,8 @@ import yaml
 from hydrops.errors import HydropsError
 from hydrops.model.ablation import Grid, merged
 from hydrops.model.cases import cases_of_part
-from hydrops.model.ct import CtOptions, train_ct
-from hydrops.model.options import make_options
+from hydrops.model.ct import train_ct
+from hydrops.model.ct_task import CtOptions
 
 
 def changed_options(grid: Grid, configuration: Path, change: str) -> CtOptions:
@@ -26,7 +26,7 @@ def changed_options(grid: Grid, configuration: Path, change: str) -> CtOptions:
         raise HydropsError(f"{change}: no such change; there are: {', '.join(grid.changes)}")
     values = yaml.safe_load(configuration.read_text(encoding="utf-8"))
     changed = merged(values, grid.changes[change]["set"])
-    options = make_options(changed, configuration, CtOptions)
+    options = CtOptions.make(changed, configuration)
     phases = tuple(
         replace(phase, steps=max(1, round(grid.steps * phase.steps))) for phase in options.phases
     )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hydrops.errors import HydropsError
 from hydrops.model.cases import Affine, Case, FloatGrid
+from hydrops.model.pose import ear_frame
+
+Points = npt.NDArray[np.float64]
 
 #: Level below which CT shows no bone, in standard deviations from the image's mean, and over how
 #: much more darkness partial volume fades out.
@@ -64,12 +69,23 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case as patches are drawn from it: (1, 1, x, y, z) tensors and its geometry."""
+    """A case as patches are drawn from it.
+
+    Parameters
+    ----------
+    image, label
+        (1, 1, x, y, z).
+    middle
+        (3,) RAS mm, where patches lie.
+    axes
+        (3, 3), RAS: its columns are the axes of patches before they are turned.
+    """
 
     case: Case
     image: torch.Tensor
     label: torch.Tensor
-    middle: np.ndarray[tuple[int], np.dtype[np.float64]]
+    middle: Points
+    axes: Points
 
 
 def standardise(image: torch.Tensor) -> torch.Tensor:
@@ -90,14 +106,35 @@ def voxel_averaged(volume: FloatGrid, affine: Affine, spacing_mm: float) -> Floa
 def prepare_case(case: Case, spacing_mm: float) -> Prepared:
     """Standardise an image and smooth its label to volume fractions of a patch's voxels."""
     fractions = voxel_averaged(case.label.astype(np.float32), case.affine, spacing_mm)
-    inside = np.argwhere(case.label)
-    middle = case.affine[:3, :3] @ inside.mean(0) + case.affine[:3, 3]
     return Prepared(
         case,
         standardise(torch.from_numpy(case.image))[None, None],
         torch.from_numpy(fractions)[None, None],
-        middle,
+        labelled_points(case).mean(0),
+        np.eye(3),
     )
+
+
+def labelled_points(case: Case) -> Points:
+    """Middles (n, 3) of a label's voxels, RAS mm."""
+    return np.asarray(apply_affine(case.affine, np.argwhere(case.label)))
+
+
+def in_ear_frame(prepared: Prepared) -> Prepared:
+    """A case whose patches lie along the axes of its ear, see `hydrops.model.pose`.
+
+    Raises
+    ------
+    HydropsError
+        If its landmarks and its label do not tell them.
+    """
+    case = prepared.case
+    frame = ear_frame(case.landmarks, labelled_points(case))
+    if frame is None:
+        raise HydropsError(
+            f"{case.name}: its landmarks do not tell how the ear lies; are two the same?"
+        )
+    return replace(prepared, middle=frame.origin, axes=frame.axes)
 
 
 def prepare_cases(cases: Sequence[Case], spacing_mm: float) -> list[Prepared]:
@@ -120,7 +157,7 @@ def draw_patch(
     spacing_mm: float,
     options: Augmentation,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One patch (RAS axes before it is turned): image, label and landmarks.
+    """One patch (the case's axes, turned): image, label and landmarks.
 
     Returns
     -------
@@ -132,6 +169,7 @@ def draw_patch(
     matrix = matrix * rng.uniform(1.0 - options.scale, 1.0 + options.scale, 3)
     if options.mirror and rng.random() < 0.5:
         matrix = matrix @ np.diag([-1.0, 1.0, 1.0])
+    matrix = prepared.axes @ matrix
     centre = prepared.middle + rng.uniform(-options.shift_mm, options.shift_mm, 3)
     axis = (torch.arange(size, dtype=torch.float32) - (size - 1) / 2) * spacing_mm
     grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
@@ -165,8 +203,7 @@ def draw_patch(
 
 
 def sample(
-    volume: torch.Tensor, affine: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    world: torch.Tensor, outside: str = "border",
+    volume: torch.Tensor, affine: Affine, world: torch.Tensor, outside: str = "border",
 ) -> torch.Tensor:  # fmt: skip
     """Trilinear values (1, ...) of a (1, 1, x, y, z) volume at RAS mm points (..., 3)."""
     to_voxel = torch.tensor(np.linalg.inv(affine), dtype=torch.float32)

@@ -18,7 +18,8 @@ from hydrops.labels import LANDMARKS
 from hydrops.model.bundle import CARD, Bundle, verify_weights
 from hydrops.model.cases import Case, draw_folds, load_cases, specimens_in
 from hydrops.model.crossval import MEASURES, Model, evaluate_cases
-from hydrops.model.ct import CtModel, CtOptions, load_ct_model
+from hydrops.model.ct import CtModel, load_ct_model
+from hydrops.model.ct_task import CtOptions, Design
 from hydrops.model.network import NetworkOptions
 from hydrops.model.package import common_metadata, data_format, place_bundle, with_lists
 from hydrops.records import sha256_of_file
@@ -64,17 +65,21 @@ def write_ct_bundle(
             "CT", ("CT",), CLASSES, (options.patch,) * 3, (-4.0, 4.0)
         ),
     }
-    target = (
-        "hydrops.model.architectures.segmentation_network" if joint else "hydrops.model.ct.Cascade"
-    )
-    network = {
-        "_target_": target,
-        "options": {
-            "_target_": "hydrops.model.network.NetworkOptions",
-            **with_lists(asdict(options.network)),
-        },
-    }
+    if options.pose is None:
+        target = "hydrops.model.architectures.segmentation_network"
+        network = {"_target_": target, "options": _network_definition(options.network)}
+    else:
+        known["pose"] = asdict(options.pose.design)
+        network = {
+            "_target_": "hydrops.model.cascade.segmentation_cascade",
+            "options": _network_definition(options.network),
+            "pose": _network_definition(options.pose.network),
+        }
     return place_bundle(models_dir, weights, known, {"network_def": network})
+
+
+def _network_definition(options: NetworkOptions) -> dict[str, Any]:
+    return {"_target_": "hydrops.model.network.NetworkOptions", **with_lists(asdict(options))}
 
 
 def load_ct_bundle(bundle: Bundle, device: torch.device) -> CtModel:
@@ -85,15 +90,7 @@ def load_ct_bundle(bundle: Bundle, device: torch.device) -> CtModel:
     HydropsError
         If the weights are missing, changed, or do not fit the network.
     """
-    known = bundle.metadata
-    return load_ct_model(
-        known["kind"],
-        NetworkOptions.from_dict(known["network"]),
-        float(known["spacing_mm"][0]),
-        int(known["patch"]),
-        verify_weights(bundle),
-        device,
-    )
+    return load_ct_model(Design.from_dict(bundle.metadata), verify_weights(bundle), device)
 
 
 def evaluate_folds(options: CtOptions, folder: Path, weights: Sequence[Path]) -> pd.DataFrame:
@@ -148,14 +145,7 @@ def draw_tested(
 
 def fold_model(options: CtOptions, weights: Path) -> CtModel:
     """The network of a fold, from its file of weights."""
-    return load_ct_model(
-        options.kind,
-        options.network,
-        options.spacing_mm,
-        options.patch,
-        weights,
-        torch.device("cpu"),
-    )
+    return load_ct_model(options.design, weights, torch.device("cpu"))
 
 
 def draw_overlays(models: Sequence[tuple[Model, Case, float]]) -> Figure:
@@ -253,7 +243,7 @@ Research only; not a medical device.
 ## Trained on
 
 Real CT of {len(training["specimens"])} specimens ({", ".join(training["specimens"])}), {steps}
-steps, seed {training["seed"]}. Sources: {" ".join(bundle.metadata["data_source"])}
+steps, seed {training["seed"]}. Sources: {bundle.metadata["data_source"]}
 
 ## How it did
 

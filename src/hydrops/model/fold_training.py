@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hydrops.model.cases import cases_of_part, split_cases
-from hydrops.model.ct import CtOptions, train_ct
+from hydrops.model.ct import train_ct
+from hydrops.model.ct_task import CtOptions
 from hydrops.model.lesion import LesionOptions, train_lesion
 from hydrops.model.tasks import read_kind
 

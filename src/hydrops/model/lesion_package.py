@@ -145,7 +145,7 @@ Research only; not a medical device.
 ## Trained on
 
 {training["cases"]} cases, {steps} steps, seed {training["seed"]}.
-Source: {" ".join(bundle.metadata["data_source"])}
+Source: {bundle.metadata["data_source"]}
 {simulated if training["simulated"] else ""}
 ## How it did
 

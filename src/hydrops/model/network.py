@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 import torch
+from monai.networks.blocks.squeeze_and_excitation import ChannelSELayer
 from monai.networks.nets import UNet
 
 from hydrops.labels import LABELS, LANDMARKS
@@ -21,7 +22,8 @@ class NetworkOptions:
     `strides` are the steps from level to level along each axis; None halves all axes each time.
     `fold` voxels along each axis become channels before the first level and voxels again after the
     last (sub-pixel convolution, Shi et al., CVPR 2016): full resolution at a coarser one's cost.
-    `normalised` puts instance normalisation after each convolution; `architecture` is one of
+    `normalised` puts instance normalisation after each convolution, `excited` a squeeze-excitation
+    after each level on the way down (Hu et al., CVPR 2018); `architecture` is one of
     `hydrops.model.architectures.ARCHITECTURES`.
     """
 
@@ -30,6 +32,7 @@ class NetworkOptions:
     inputs: int = len(CHANNELS)
     labels: int = len(LABELS)
     normalised: bool = False
+    excited: bool = False
     architecture: str = "dual"
     strides: tuple[tuple[int, ...], ...] | None = None
     fold: tuple[int, ...] = (1, 1, 1)
@@ -61,7 +64,8 @@ def unet(
         That of the options when None.
     """
     steps = options.strides or ((2,) * dimensions,) * (len(options.channels) - 1)
-    network: torch.nn.Module = UNet(
+    kind = _ExcitedUNet if options.excited else UNet
+    network: torch.nn.Module = kind(
         spatial_dims=dimensions,
         in_channels=inputs,
         out_channels=outputs,
@@ -71,6 +75,16 @@ def unet(
         norm=norm or ("instance" if options.normalised else None),
     )
     return network
+
+
+class _ExcitedUNet(UNet):  # type: ignore[misc]  # MONAI tells no types
+    """MONAI's U-Net with squeeze-excitation after each level on the way down."""
+
+    def _get_down_layer(
+        self, in_channels: int, out_channels: int, strides: int, is_top: bool
+    ) -> torch.nn.Module:
+        plain = super()._get_down_layer(in_channels, out_channels, strides, is_top)
+        return torch.nn.Sequential(plain, ChannelSELayer(self.dimensions, out_channels))
 
 
 class FoldedUNet(torch.nn.Module):

@@ -109,7 +109,7 @@ def common_metadata(
         "description": description,
         "authors": "The hydrops cohort pipeline's authors",
         "copyright": "Apache-2.0",
-        "data_source": list(sources),
+        "data_source": " ".join(sources),
         "intended_use": "Research only; not a medical device",
         "weights_sha256": sha256,
     }
@@ -226,7 +226,7 @@ Research only; not a medical device.
 (validation: {", ".join(training["validation_specimens"])}), with endolymph grown inside; the
 contrast is drawn anew at every step (seed {training["seed"]}): {phases}
 (a spread of 1 is any contrast that is thinkable, 0 the one that the phantom has on average).
-{calibrated}Sources: {" ".join(bundle.metadata["data_source"])}
+{calibrated}Sources: {bundle.metadata["data_source"]}
 
 ## How it did
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -43,6 +45,29 @@ def surface_by_signal(
     (x, y, z) the probability; unchanged where lumen and capsule do not differ enough to tell.
     """
     voxel = np.linalg.norm(affine[:3, :3], axis=0)
+    if not inside.any():
+        return probability
+    part = _around(inside, CAPSULE_MM[1] / voxel)
+    drawn = probability.copy()
+    drawn[part] = _drawn(probability[part], inside[part], image[part], voxel)
+    return drawn
+
+
+def _around(inside: npt.NDArray[np.bool_], margin: npt.NDArray[np.float64]) -> tuple[slice, ...]:
+    """Box of a mask and so many voxels along each axis around it."""
+    (box,) = ndimage.find_objects(inside.astype(np.uint8))
+    return tuple(
+        slice(max(0, side.start - ceil(reach)), side.stop + ceil(reach))
+        for side, reach in zip(box, margin)
+    )
+
+
+def _drawn(
+    probability: FloatGrid,
+    inside: npt.NDArray[np.bool_],
+    image: FloatGrid,
+    voxel: npt.NDArray[np.float64],
+) -> FloatGrid:
     around = ndimage.distance_transform_edt(~inside, sampling=voxel)
     lumen = image[probability > 1.0 - DOUBT]
     shell = image[(around > CAPSULE_MM[0]) & (around < CAPSULE_MM[1])]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.inferers.utils import sliding_window_inference
+from scipy import ndimage
 
 from hydrops.model.augment import sample, standardise, voxel_averaged
 
@@ -35,17 +36,25 @@ def working_grid(
 
 
 def to_network(image: FloatGrid, affine: Affine, spacing_mm: float) -> tuple[torch.Tensor, Affine]:
-    """An image (1, x, y, z) on RAS axes in the network's voxels, standardised, and its grid.
+    """An image (1, x, y, z) on RAS axes in the network's voxels, as `onto_grid`, and its grid."""
+    grid, shape = working_grid(image.shape, affine, spacing_mm)
+    return onto_grid(image, affine, grid, shape), grid
+
+
+def onto_grid(
+    image: FloatGrid, affine: Affine, grid: Affine, shape: tuple[int, int, int]
+) -> torch.Tensor:
+    """An image (1, x, y, z) on a grid of cubic voxels, standardised.
 
     It is interpolated once, smoothed as larger voxels would.
     """
-    grid, shape = working_grid(image.shape, affine, spacing_mm)
     indices = torch.stack(
         torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in shape], indexing="ij"), -1
     )
-    world = indices * spacing_mm + torch.tensor(grid[:3, 3], dtype=torch.float32)
-    smooth = voxel_averaged(image, affine, spacing_mm)
-    return sample(standardise(torch.from_numpy(smooth))[None, None], affine, world), grid
+    placed = torch.tensor(grid, dtype=torch.float32)
+    smooth = voxel_averaged(image, affine, float(np.linalg.norm(grid[:3, 0])))
+    world = indices @ placed[:3, :3].T + placed[:3, 3]
+    return sample(standardise(torch.from_numpy(smooth))[None, None], affine, world)
 
 
 def mirror_mean(
@@ -79,3 +88,12 @@ def mirror_mean(
     ]
     found = [whole(volume[None].flip(dims)).flip(dims)[0] for dims in mirrored]
     return torch.stack(found).mean(0)
+
+
+def largest_component(probability: torch.Tensor) -> torch.Tensor:
+    """The probability (x, y, z) within the largest piece where it is over a half; else zero."""
+    pieces, count = ndimage.label((probability > 0.5).cpu().numpy())
+    if not count:
+        return torch.zeros_like(probability)
+    largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
+    return probability * torch.from_numpy(pieces == largest).to(probability.device)

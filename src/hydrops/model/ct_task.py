@@ -1,0 +1,182 @@
+"""Training on labelled CT: what a configuration says, patches, and the dual-headed network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+
+from hydrops.errors import HydropsError
+from hydrops.model.architectures import build_network, fast_layout
+from hydrops.model.augment import Augmentation, Prepared, draw_patch
+from hydrops.model.course import Phase
+from hydrops.model.losses import (
+    LANDMARK_WEIGHT,
+    landmark_loss,
+    soft_cross_entropy,
+    soft_dice_loss,
+)
+from hydrops.model.network import NetworkOptions
+from hydrops.model.options import make_options
+from hydrops.model.tasks import CT_KINDS
+
+Kind = Literal["joint", "cascade"]
+
+
+@dataclass(frozen=True)
+class CtOptions:
+    """One training on labelled CT, as its configuration file gives it.
+
+    Parameters
+    ----------
+    averaged
+        Whether the weights are a mean of the last steps, see `hydrops.model.course.run_course`.
+    pose
+        Of a cascade: the joint network that tells how the ear lies.
+    """
+
+    kind: Kind
+    name: str
+    version: str
+    description: str
+    seed: int
+    folds: int
+    spacing_mm: float
+    phases: tuple[Phase, ...]
+    batch: int
+    patch: int
+    weight_decay: float
+    validate_every: int
+    augmentation: Augmentation
+    network: NetworkOptions
+    averaged: bool = True
+    pose: CtOptions | None = None
+
+    @staticmethod
+    def load(path: Path) -> CtOptions:
+        """Read a configuration.
+
+        Raises
+        ------
+        HydropsError
+            See `make`.
+        """
+        return CtOptions.make(yaml.safe_load(path.read_text(encoding="utf-8")), path)
+
+    @staticmethod
+    def make(values: Mapping[str, Any], path: Path) -> CtOptions:
+        """From a configuration's keys; those under `pose` stand for it where they differ.
+
+        Raises
+        ------
+        HydropsError
+            If a key is missing or unknown, the kind is, or a cascade has no pose or another has.
+        """
+        around = {key: value for key, value in values.items() if key != "pose"}
+        options = make_options(around, path, CtOptions)
+        if options.kind not in CT_KINDS:
+            raise HydropsError(f"{path}: kind {options.kind} is neither joint nor cascade")
+        if (options.kind == "cascade") != ("pose" in values):
+            raise HydropsError(f"{path}: a cascade has a pose, and nothing else has")
+        if options.kind != "cascade":
+            return options
+        pose = make_options({**around, "kind": "joint", **values["pose"]}, path, CtOptions)
+        return replace(options, pose=pose)
+
+    @property
+    def design(self) -> Design:
+        """What must be known of the network once it is trained."""
+        pose = self.pose.design if self.pose else None
+        return Design(self.kind, self.network, self.spacing_mm, self.patch, pose)
+
+
+@dataclass(frozen=True)
+class Design:
+    """A trained network's kind and size, its voxel in mm, and the edge of its cube in voxels."""
+
+    kind: Kind
+    network: NetworkOptions
+    spacing_mm: float
+    patch: int
+    pose: Design | None
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Design:
+        """From the numbers of a bundle's metadata."""
+        pose = values.get("pose")
+        return Design(
+            values["kind"],
+            NetworkOptions.from_dict(values["network"]),
+            float(np.atleast_1d(values["spacing_mm"])[0]),
+            int(values["patch"]),
+            Design.from_dict(pose) if pose else None,
+        )
+
+
+class Patches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
+    """Patches `first` to `last` of a training, the same whenever and wherever they are drawn.
+
+    The spread of a phase scales how far the levels of the labyrinth and around it are changed.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Prepared],
+        options: CtOptions,
+        part: tuple[int, int],
+        spread: float,
+        stage: int = 0,
+    ) -> None:
+        self.cases, self.options, self.stage = cases, options, stage
+        self.first, self.last = part
+        made = options.augmentation
+        self.augmentation = replace(made, fill=made.fill * spread, surround=made.surround * spread)
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        options = self.options
+        rng = np.random.default_rng([options.seed, 13, self.stage, self.first + index])
+        case = self.cases[int(rng.integers(len(self.cases)))]
+        return draw_patch(case, rng, options.patch, options.spacing_mm, self.augmentation)
+
+
+class JointTask:
+    """Segment and find landmarks; a `hydrops.model.course.Task`."""
+
+    def __init__(self, options: CtOptions, cases: Sequence[Prepared]) -> None:
+        self.options, self.cases = options, cases
+        torch.manual_seed(options.seed)
+        self.network = fast_layout(build_network(options.network))
+
+    def samples(self, phase: Phase, first: int, last: int) -> Patches:
+        """Patches `first` to `last` of the training."""
+        return Patches(self.cases, self.options, (first, last), phase.spread)
+
+    def loss(
+        self, network: torch.nn.Module, batch: Sequence[torch.Tensor], phase: Phase
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Cross entropy, Dice and error of the landmarks."""
+        image, label, points = batch
+        image = image.to(memory_format=torch.channels_last_3d)
+        with torch.autocast(image.device.type, torch.bfloat16):
+            logits, heat = network(image)
+        logits = logits.float()
+        target = torch.cat([1.0 - label, label], dim=1)
+        parts = {
+            "entropy": soft_cross_entropy(logits, target),
+            "dice": soft_dice_loss(torch.softmax(logits, dim=1), target),
+            "landmarks": landmark_loss(heat.float(), points),
+        }
+        loss = parts["entropy"] + phase.dice * parts["dice"] + LANDMARK_WEIGHT * parts["landmarks"]
+        return loss, {name: float(part.detach()) for name, part in parts.items()}
+
+    def validate(self, _network: torch.nn.Module, _phase: Phase) -> dict[str, float]:
+        """Nothing: a fold's test specimens are looked at once, when its training is over."""
+        return {}
