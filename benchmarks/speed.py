@@ -3,10 +3,10 @@
     python benchmarks/speed.py [--ears 24] [--model paired_unet3d] [--threads 2]
 
 Draws the crops of phantoms, segments each as the pipeline does, and times its parts: preparing the
-channels, the network, and everything after it. The network is timed once more in full precision
-and beside nnU-Net's planned network (MONAI DynUNet, untrained, features as nnU-Net would choose
-them), which sees the same crops. On a machine with CUDA the same is done there, transfers included.
-Leaves speed.tsv in benchmarks/results.
+channels, the network, and everything after it. One pass of the network is timed once more, in full
+precision and over the whole crop, and beside nnU-Net's planned network (MONAI DynUNet, untrained,
+features as nnU-Net would choose them), which sees the same crops. On a machine with CUDA the same
+is done there, transfers included. Leaves speed.tsv in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
     from hydrops.model.bundle import find_bundle
     from hydrops.model.network import NetworkOptions
     from hydrops.model.preprocess import prepare
-    from hydrops.segment import load_segmenter, run_network, segment_ear
+    from hydrops.segment import MIDDLE, WHOLE, Part, load_segmenter, run_network, segment_ear
 
     segmenter = load_segmenter(find_bundle(ROOT / "models", model).folder, device, threads)
     planned = fast_layout(
@@ -79,9 +79,12 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
     def channels(crop: Crop) -> torch.Tensor:
         return prepare(torch.from_numpy(crop[0]), torch.from_numpy(crop[1]))
 
-    def forward(network: torch.nn.Module, half: bool) -> Callable[[Crop], object]:
+    def forward(
+        network: torch.nn.Module, half: bool, part: Part = MIDDLE
+    ) -> Callable[[Crop], object]:
         def work(crop: Crop) -> object:
-            batch = channels(crop)[None].to(segmenter.device, memory_format=torch.channels_last_3d)
+            seen = channels(crop)[:, *part]
+            batch = seen[None].to(segmenter.device, memory_format=torch.channels_last_3d)
             with (
                 torch.inference_mode(),
                 torch.autocast(segmenter.device.type, torch.bfloat16, enabled=half),
@@ -94,10 +97,15 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
         "whole ear": lambda crop: segment_ear(segmenter, crop[0], crop[1], "left"),
         "channels": channels,
         "channels, network, largest piece": lambda crop: run_network(segmenter, channels(crop)),
-        "channels, network": forward(segmenter.network, segmenter.half),
-        "channels, network, full precision": forward(segmenter.network, False),
-        "channels, nnU-Net's planned network": forward(planned, segmenter.half),
-        "channels, nnU-Net's planned network, full precision": forward(planned, False),
+        "channels, network once": forward(segmenter.network, segmenter.half),
+        "channels, network once, full precision": forward(segmenter.network, False),
+        "channels, network once on the whole crop": forward(
+            segmenter.network, segmenter.half, WHOLE
+        ),
+        "channels, nnU-Net's planned network once": forward(planned, segmenter.half),
+        "channels, nnU-Net's planned network once on the whole crop": forward(
+            planned, segmenter.half, WHOLE
+        ),
     }
     rows = []
     for way, work in ways.items():

@@ -440,3 +440,18 @@ def test_a_ct_model_cannot_run_a_cohort_of_mri(tmp_path: Path) -> None:
     configuration |= {"models": ["autocasnet"], "models_dir": str(tmp_path / "models")}
     with pytest.raises(HydropsError, match="needs CT, which the protocol does not give"):
         resolve(configuration)
+
+
+def test_a_plane_that_has_learned_nothing_repeats_the_one_before(options: CtOptions) -> None:
+    if options.pose is None:
+        pytest.skip("no cascade")
+    torch.manual_seed(1)
+    cascade = Cascade(options.network, options.pose.network).eval()
+    with torch.no_grad():
+        found = cascade(torch.randn(1, 16, 16, 16))
+        coronal = largest_component(found["coronal"])
+        assert coronal.any()
+        for plane in ("sagittal", "axial"):
+            assert torch.allclose(found[plane], coronal.clamp(0.02, 0.98), atol=1e-5)
+        cascade.planes["axial"].weight.fill_(1.0)
+        assert not torch.allclose(cascade(torch.randn(1, 16, 16, 16))["axial"], coronal, atol=0.1)

@@ -18,7 +18,7 @@ from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
 from hydrops.measure import organ_volumes
 from hydrops.model.bundle import METADATA, WEIGHTS, find_bundle
 from hydrops.model.cases import load_cases
-from hydrops.model.geometry import CROP_SHAPE
+from hydrops.model.geometry import CROP_SHAPE, WINDOW_SHAPE
 from hydrops.model.pictures import segment_real_ear
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import Head, draw_head, render, truth_fractions
@@ -235,13 +235,48 @@ def test_where_a_folded_networks_blocks_begin_does_not_matter(segmenter: Segment
     channels[0] += 0.05 * torch.randn(CROP_SHAPE, generator=torch.Generator().manual_seed(0))
     channels[:, 30, 31, 15] += 20.0
     there = run_network(stub, channels)
-    for by in ((1, 0), (0, 1), (1, 1)):
-        moved = run_network(stub, channels.roll(by, (1, 2)))
-        assert np.allclose(moved.fractions, np.roll(there.fractions, by, (1, 2)), atol=1e-5)
-        assert np.allclose(moved.landmarks, there.landmarks + np.array((*by, 0)), atol=1e-3)
+    moved = run_network(stub, channels.roll((1, 1), (1, 2)))
+    assert np.allclose(moved.fractions, np.roll(there.fractions, (1, 1), (1, 2)), atol=1e-5)
+    assert np.allclose(moved.landmarks, there.landmarks + np.array((1, 1, 0)), atol=1e-3)
     alone = dataclasses.replace(stub, fold=(1, 1, 1))
     one, other = (run_network(alone, c) for c in (channels, channels.roll(1, 1)))
     assert not np.allclose(other.fractions, np.roll(one.fractions, 1, 1), atol=1e-2)
+
+
+class Bright(torch.nn.Module):
+    """Bright is perilymph; remembers how large the images were that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.seen.append(tuple(images.shape[2:]))
+        logits = torch.zeros(len(images), 7, *images.shape[2:])
+        logits[:, 0], logits[:, 1] = 30.0, 60.0 * images[:, 0]
+        return logits, 50.0 * images[:, :3]
+
+
+@pytest.mark.parametrize(
+    ("corner", "looks"), [((20, 25, 12), 1), ((2, 25, 12), 2), ((20, 48, 12), 2), ((0, 0, 0), 2)]
+)
+def test_an_ear_is_found_wherever_it_lies_in_the_crop(
+    segmenter: Segmenter, corner: tuple[int, int, int], looks: int
+) -> None:
+    """The middle is enough where the ear lies within it; else all of the crop is looked at."""
+    network = Bright()
+    stub = dataclasses.replace(segmenter, network=network, half=False, fold=(1, 1, 1))
+    channels = torch.zeros(3, *CROP_SHAPE)
+    place = tuple(slice(start, start + 14) for start in corner)
+    channels[:, *place] = 1.0
+    middle = tuple(start + 7 for start in corner)
+    channels[:, *middle] += 1.0
+    found = run_network(stub, channels)
+    assert len(network.seen) == looks
+    assert network.seen[0] == WINDOW_SHAPE
+    assert (found.fractions[1] > 0.5).sum() == 14**3
+    assert (found.fractions[1][place] > 0.5).all()
+    assert np.allclose(found.landmarks, [middle] * 3, atol=1e-3)
 
 
 def test_only_the_largest_piece_and_its_rim_are_kept() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -22,7 +23,7 @@ from hydrops.images import save_image
 from hydrops.labels import LABELS, LANDMARKS, SIDES, endolymph_code, perilymph_code
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.bundle import Bundle, read_bundle, verify_weights
-from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
 from hydrops.model.inhearit import SLICE_ORGANS, fractions_of_side
 from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.novelty import Novelty, ear_features
@@ -37,11 +38,16 @@ from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record, whole_part
 
 FloatGrid = npt.NDArray[np.float32]
+#: A box of voxels along x, y, z.
+Part = tuple[slice, ...]
 
 #: How far beyond the surface of the labyrinth its partial volume reaches, voxels.
 RIM_VOXELS = 2
 #: Volume of a voxel of a crop, mm3.
 VOXEL_MM3 = prod(CROP_SPACING_MM)
+#: The whole of a crop, and its middle.
+WHOLE: Part = tuple(slice(0, n) for n in CROP_SHAPE)
+MIDDLE: Part = tuple(slice((n - w) // 2, (n + w) // 2) for n, w in zip(CROP_SHAPE, WINDOW_SHAPE))
 #: What an ear's part of the work says of it, beside its images.
 _TOLD = "ear.json"
 #: Least volume of the largest piece for it to be taken for an ear, mm3.
@@ -193,30 +199,50 @@ def _check_crop(bundle: Bundle) -> None:
         )
 
 
-@torch.inference_mode()
 def run_network(
     segmenter: Segmenter, channels: torch.Tensor, side: str = "right"
 ) -> NetworkFinding:
     """Segment an ear's channels (3, x, y, z), see `hydrops.model.preprocess.prepare`.
 
     The ear is a right one, mirrored if need be, unless the network has classes for either side.
-    A network that folds voxels into blocks gives the mean over all ways to cut the blocks.
+    It is looked for in the middle of the crop, as the network was trained, and in all of it where
+    it is not found there or reaches beyond.
 
     Raises
     ------
     ExcludedError
         If there is nothing in them that the network takes for an ear.
     """
-    cuts = list(np.ndindex(*segmenter.fold))
-    batch = torch.stack([channels.roll(cut, (1, 2, 3)) for cut in cuts])
+    if not segmenter.sided:
+        with suppress(ExcludedError):
+            found = _find_in(MIDDLE, segmenter, channels, side)
+            if not _reaches_edge(found.fractions[:, *MIDDLE]):
+                return found
+    return _find_in(WHOLE, segmenter, channels, side)
+
+
+@torch.inference_mode()
+def _find_in(part: Part, segmenter: Segmenter, channels: torch.Tensor, side: str) -> NetworkFinding:
+    """What a network finds in a part of a crop; there is background around it.
+
+    A network that folds voxels into blocks gives the mean of blocks that are cut in different
+    places: half-way between those of one cut lie those of the other.
+    """
+    seen = channels[:, *part]
+    cuts = [tuple(n % fold for fold in segmenter.fold) for n in range(max(segmenter.fold))]
+    batch = torch.stack([seen.roll(cut, (1, 2, 3)) for cut in cuts])
     batch = batch.to(segmenter.device, memory_format=torch.channels_last_3d)
     with torch.autocast(segmenter.device.type, torch.bfloat16, enabled=segmenter.half):
         logits, heat = segmenter.network(batch)
-    probabilities = _mean_of_cuts(torch.softmax(logits.float(), dim=1), cuts).cpu().numpy()
+    inside = _mean_of_cuts(torch.softmax(logits.float(), dim=1), cuts).cpu().numpy()
+    probabilities = np.zeros((len(inside), *channels.shape[1:]), np.float32)
+    probabilities[0] = 1.0
+    probabilities[:, *part] = inside
     if heat is None:
         positions, confidences = torch.zeros((0, 3)), torch.zeros(0)
     else:
         positions, confidences = landmark_positions(_mean_of_cuts(heat.float(), cuts).cpu())
+        positions += torch.tensor([along.start for along in part])
     if segmenter.sided:
         fractions = keep_organs(fractions_of_side(probabilities, side), VOXEL_MM3)
     else:
@@ -224,6 +250,13 @@ def run_network(
     shares = confidences.numpy()
     features = ear_features(channels[0].numpy(), fractions, shares, _doubt(fractions))
     return NetworkFinding(fractions, positions.numpy(), shares, features)
+
+
+def _reaches_edge(fractions: FloatGrid) -> bool:
+    """Whether fluid (classes, x, y, z) lies at the edge, so that more of it may lie beyond."""
+    fluid = fractions[0] < 0.5
+    inner = fluid[1:-1, 1:-1, 1:-1]
+    return bool(fluid.sum() > inner.sum())
 
 
 def _mean_of_cuts(found: torch.Tensor, cuts: Sequence[tuple[int, ...]]) -> torch.Tensor:

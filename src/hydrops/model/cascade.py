@@ -21,23 +21,31 @@ from hydrops.model.whole import largest_component
 #: Planes of the cascade in their order (Hussain et al. 2021, section 2.3), and the axis of the ear
 #: across which each is cut.
 PLANES = {"coronal": 1, "sagittal": 0, "axial": 2}
-#: A plane may mend what the one before it was sure of to within this.
+#: Over all slices of a volume, in training and after it: what one plane tells the next then does
+#: not depend on which of both it is.
+OVER_VOLUME = ("batch", {"track_running_stats": False})
+#: How sure a plane takes what was found so far to be, at most: it may still mend it.
 LEAST_DOUBT = 0.02
 
 
 class PlaneUNet(torch.nn.Module):
     """2D U-Net on the slices of one plane: image and the labyrinth found so far, logit out.
 
-    Input (slices, 1 or 2, y, z), output (slices, 1, y, z).
+    Input (slices, 1 or 2, y, z), output (slices, 1, y, z). Given what was found so far, it mends
+    that, and before it has learned anything leaves it as it is (ReZero, Bachlechner et al., UAI
+    2021).
     """
 
     def __init__(self, inputs: int, options: NetworkOptions) -> None:
         super().__init__()
-        self.trunk = unet(2, options, inputs, 1, norm="batch")
+        self.trunk = unet(2, options, inputs, 1, OVER_VOLUME)
+        self.weight = torch.nn.Parameter(torch.zeros(())) if inputs > 1 else None
 
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.trunk(slices)
-        return found
+        if self.weight is None:
+            return found
+        return torch.logit(slices[:, 1:], LEAST_DOUBT) + self.weight * found
 
 
 class Cascade(torch.nn.Module):
@@ -79,12 +87,12 @@ def _both_classes(found: dict[str, torch.Tensor]) -> torch.Tensor:
 def _by_plane(
     network: torch.nn.Module, volume: torch.Tensor, context: torch.Tensor | None, plane: str
 ) -> torch.Tensor:
-    """Logits (x, y, z) of a volume (1, x, y, z), slice by slice; they mend those of the context."""
+    """Logits (x, y, z) of a volume (1, x, y, z), slice by slice."""
     axis = PLANES[plane] + 1
     stacked = volume if context is None else torch.cat([volume, context])
     slices = stacked.movedim(axis, 0)
-    logits: torch.Tensor = network(slices)[:, 0].float().movedim(0, axis - 1)
-    return logits if context is None else logits + torch.logit(context[0], LEAST_DOUBT)
+    logits: torch.Tensor = network(slices)[:, 0].float()
+    return logits.movedim(0, axis - 1)
 
 
 class PlaneTask:

@@ -43,8 +43,6 @@ EVERY_AXIS = (0, 1, 2)
 LANDMARK_REACH_MM = 1.5
 #: Why an image is excluded in which nothing is taken for a labyrinth.
 NO_EAR = "the model finds no inner ear in the image"
-#: How much more of an ear a cascade is shown than in training, voxels: a pose is found, not known.
-POSE_MARGIN = 8
 
 
 def train_ct(
@@ -221,7 +219,7 @@ def _find_frame(seen: _Seen) -> EarFrame:
 
 def _ear_grid(frame: EarFrame, design: Design) -> tuple[Affine, tuple[int, int, int]]:
     """Cube on an ear's axes: its voxel-to-RAS-mm affine and its shape."""
-    edge = design.patch + POSE_MARGIN
+    edge = design.patch
     grid = np.eye(4)
     grid[:3, :3] = frame.axes * design.spacing_mm
     grid[:3, 3] = frame.origin - grid[:3, :3].sum(1) * (edge - 1) / 2

@@ -20,8 +20,13 @@ from hydrops.model.cases import Case, draw_folds, load_cases, specimens_in
 from hydrops.model.crossval import MEASURES, Model, evaluate_cases
 from hydrops.model.ct import CtModel, load_ct_model
 from hydrops.model.ct_task import CtOptions, Design
-from hydrops.model.network import NetworkOptions
-from hydrops.model.package import common_metadata, data_format, place_bundle, with_lists
+from hydrops.model.package import (
+    common_metadata,
+    data_format,
+    network_definition,
+    place_bundle,
+    place_pictures,
+)
 from hydrops.records import sha256_of_file
 
 LOG = logging.getLogger(__name__)
@@ -67,19 +72,12 @@ def write_ct_bundle(
     }
     if options.pose is None:
         target = "hydrops.model.architectures.segmentation_network"
-        network = {"_target_": target, "options": _network_definition(options.network)}
+        network = network_definition(target, options=options.network)
     else:
         known["pose"] = asdict(options.pose.design)
-        network = {
-            "_target_": "hydrops.model.cascade.segmentation_cascade",
-            "options": _network_definition(options.network),
-            "pose": _network_definition(options.pose.network),
-        }
-    return place_bundle(models_dir, weights, known, {"network_def": network})
-
-
-def _network_definition(options: NetworkOptions) -> dict[str, Any]:
-    return {"_target_": "hydrops.model.network.NetworkOptions", **with_lists(asdict(options))}
+        target = "hydrops.model.cascade.segmentation_cascade"
+        network = network_definition(target, options=options.network, pose=options.pose.network)
+    return place_bundle(models_dir, weights, known, network)
 
 
 def load_ct_bundle(bundle: Bundle, device: torch.device) -> CtModel:
@@ -201,17 +199,6 @@ def draw_boxes(cases: pd.DataFrame) -> Figure:
     return figure
 
 
-def place_pictures(bundle: Bundle, pictures: Sequence[Path]) -> str:
-    """Put pictures beside a bundle's card; returns the Markdown that shows them."""
-    folder = (bundle.folder / CARD).parent
-    shown = []
-    for picture in pictures:
-        (folder / picture.name).write_bytes(picture.read_bytes())
-        caption = CAPTIONS[picture.stem]
-        shown.append(f"![{caption}]({picture.name})\n\n{caption}\n")
-    return "\n".join(shown)
-
-
 def write_ct_card(
     bundle: Bundle,
     summary: pd.DataFrame,
@@ -254,7 +241,7 @@ weights were trained the same way on all specimens, so there is no test of these
 
 {table.astype(object).fillna("").to_markdown(index=False)}
 {tests}
-{place_pictures(bundle, pictures)}
+{place_pictures(bundle, pictures, CAPTIONS)}
 {notes}
 ## Limits
 

@@ -9,3 +9,5 @@ CROP_SPACING_MM = (0.5, 0.5, 1.0)
 #: The same field in cubes, fine enough to be sampled as any scanner would.
 FINE_SHAPE = (64, 64, 64)
 FINE_SPACING_MM = 0.5
+#: The middle of a crop: a step of a training sees as much, and a located ear lies within it.
+WINDOW_SHAPE = (48, 48, 24)

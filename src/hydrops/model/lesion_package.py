@@ -13,10 +13,16 @@ import torch
 from hydrops.model.bundle import CARD, Bundle, verify_weights
 from hydrops.model.cases import split_cases
 from hydrops.model.crossval import OVERFITTING_GAP, evaluate_cases
-from hydrops.model.ct_package import draw_tested, place_pictures
+from hydrops.model.ct_package import CAPTIONS, draw_tested
 from hydrops.model.lesion import LesionModel, LesionOptions
 from hydrops.model.network import NetworkOptions
-from hydrops.model.package import common_metadata, data_format, place_bundle, with_lists
+from hydrops.model.package import (
+    common_metadata,
+    data_format,
+    network_definition,
+    place_bundle,
+    place_pictures,
+)
 from hydrops.records import sha256_of_file
 
 LOG = logging.getLogger(__name__)
@@ -85,14 +91,8 @@ def write_lesion_bundle(options: LesionOptions, weights: Path, models_dir: Path)
             "MR", (options.role,), CLASSES, (options.patch,) * 3, (-4.0, 4.0)
         ),
     }
-    network = {
-        "_target_": "hydrops.model.lesion.lesion_network",
-        "options": {
-            "_target_": "hydrops.model.network.NetworkOptions",
-            **with_lists(asdict(options.network)),
-        },
-    }
-    return place_bundle(models_dir, weights, known, {"network_def": network})
+    network = network_definition("hydrops.model.lesion.lesion_network", options=options.network)
+    return place_bundle(models_dir, weights, known, network)
 
 
 def load_lesion_bundle(bundle: Bundle, device: torch.device) -> LesionModel:
@@ -158,7 +158,7 @@ paper's own figure, measured on other data.
 
 {summary[columns].round(4).astype(object).fillna("").to_markdown(index=False)}
 
-{place_pictures(bundle, pictures)}
+{place_pictures(bundle, pictures, CAPTIONS)}
 {notes}"""
     path = bundle.folder / CARD
     path.write_text(text, encoding="utf-8")

@@ -14,6 +14,9 @@ from monai.networks.nets import UNet
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model.preprocess import CHANNELS
 
+#: A normalisation by MONAI's name for it, and its options.
+Norm = tuple[str, dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class NetworkOptions:
@@ -52,7 +55,7 @@ class NetworkOptions:
 
 
 def unet(
-    dimensions: int, options: NetworkOptions, inputs: int, outputs: int, norm: str | None = None
+    dimensions: int, options: NetworkOptions, inputs: int, outputs: int, norm: Norm | None = None
 ) -> torch.nn.Module:
     """MONAI's U-Net of the options' features, residual units and strides.
 
@@ -72,7 +75,7 @@ def unet(
         channels=options.channels,
         strides=[step[:dimensions] for step in steps],
         num_res_units=options.residual_units,
-        norm=norm or ("instance" if options.normalised else None),
+        norm=norm or (("instance", {}) if options.normalised else None),
     )
     return network
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from hydrops.model.architectures import find_architecture
 from hydrops.model.bundle import CARD, INFERENCE, METADATA, WEIGHTS, Bundle, read_bundle
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.inhearit import SLICE_CLASSES
+from hydrops.model.network import NetworkOptions
 from hydrops.model.pictures import CAPTIONS
 from hydrops.model.preprocess import CHANNELS
 from hydrops.model.train import TrainOptions
@@ -33,7 +34,9 @@ DATA_SOURCES = (
 def write_bundle(options: TrainOptions, weights: Path, models_dir: Path) -> Bundle:
     """Write the bundle of an MR training; its card is for `write_card`, once it is evaluated."""
     known = metadata(options, sha256_of_file(weights))
-    return place_bundle(models_dir, weights, known, inference(options))
+    target = "hydrops.model.architectures.segmentation_network"
+    network = network_definition(target, options=options.network)
+    return place_bundle(models_dir, weights, known, network)
 
 
 def place_bundle(
@@ -149,17 +152,36 @@ def data_format(
     }
 
 
-def inference(options: TrainOptions) -> dict[str, Any]:
-    """The network in MONAI's configuration notation."""
-    return {
-        "network_def": {
-            "_target_": "hydrops.model.architectures.segmentation_network",
-            "options": {
-                "_target_": "hydrops.model.network.NetworkOptions",
-                **with_lists(asdict(options.network)),
-            },
-        }
-    }
+def network_definition(target: str, **sizes: NetworkOptions) -> dict[str, Any]:
+    """A network in MONAI's configuration notation.
+
+    Parameters
+    ----------
+    target
+        What builds it, by its full name.
+    sizes
+        Arguments of that.
+    """
+    kind = "hydrops.model.network.NetworkOptions"
+    arguments = {name: {"_target_": kind, **asdict(size)} for name, size in sizes.items()}
+    return {"network_def": {"_target_": target, **arguments}}
+
+
+def place_pictures(bundle: Bundle, pictures: Sequence[Path], captions: Mapping[str, str]) -> str:
+    """Put pictures beside a bundle's card; returns the Markdown that shows them.
+
+    Parameters
+    ----------
+    captions
+        By the name of a picture's file, without its end.
+    """
+    folder = (bundle.folder / CARD).parent
+    shown = []
+    for picture in pictures:
+        caption = captions[picture.stem]
+        shutil.copyfile(picture, folder / picture.name)
+        shown.append(f"![{caption}]({picture.name})\n\n{caption}\n")
+    return "\n".join(shown)
 
 
 def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], notes: str) -> Path:
@@ -175,12 +197,6 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
         What a person saw who looked at the pictures, Markdown; may be empty.
     """
     training = bundle.metadata["training"]
-    folder = (bundle.folder / CARD).parent
-    shown = []
-    for picture in pictures:
-        caption = CAPTIONS[picture.stem]
-        shutil.copyfile(picture, folder / picture.name)
-        shown.append(f"![{caption}]({picture.name})\n\n{caption}\n")
     specimens = ", ".join(training["train_specimens"])
     phases = ", then ".join(
         f"{phase['steps']} steps (spread {phase['spread']}, Dice loss {phase['dice']})"
@@ -239,7 +255,7 @@ the voxels that the scanner made (0.5 x 0.5 x 1.0 mm).
 
 {summary.dropna(axis=1, how="all").to_markdown(index=False)}
 
-{chr(10).join(shown)}
+{place_pictures(bundle, pictures, CAPTIONS)}
 {notes}
 ## Limits
 
@@ -250,11 +266,6 @@ overlay of each ear. An ear that hardly any gadolinium has reached is refused.{l
     path = bundle.folder / CARD
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def with_lists(values: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as the lists that JSON knows."""
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
