@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from hydrops.model.bundle import WEIGHTS, Bundle
 from hydrops.model.compare import TESTED, compare_models, measure_models, write_comparison
 from hydrops.model.crossval import summarise_measures
 from hydrops.model.evaluate import slice_name, summarise
@@ -91,6 +92,15 @@ def test_one_value_has_no_interval() -> None:
     assert np.isnan(row["ci_low"])
 
 
+def a_bundle(folder: Path, name: str, version: str) -> Bundle:
+    place = folder / name / version
+    (place / WEIGHTS).parent.mkdir(parents=True)
+    (place / WEIGHTS).write_bytes(bytes(1_500_000))
+    phases = [{"steps": 80}, {"steps": 30}]
+    metadata = {"description": f"about {name}", "training": {"phases": phases}}
+    return Bundle(name, version, place, "", metadata)
+
+
 def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) -> None:
     ears = evaluation()
     slices = tmp_path / "slices"
@@ -100,10 +110,15 @@ def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) ->
         cut = {"image": disc.astype(np.float32), "tfs": disc, "tfs_true": disc, "els_true": disc}
         np.savez(slices / slice_name(row), allow_pickle=False, **cut)
     folder = tmp_path / "evaluation"
-    write_comparison(ears, slices, "paired_unet3d-1.0", summarise(ears, {}), folder)
+    bundles = [a_bundle(tmp_path, *model.rsplit("-", 1)) for model in MODELS]
+    write_comparison(bundles, ears, slices, summarise(ears, {}), folder)
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert "**Simulation.** Every model was given the same 16 ears" in page
     assert "nan" not in page
+    for bundle in bundles:
+        assert f"| {bundle.identifier} | about {bundle.name} | 110 | 1.5 |" in " ".join(
+            page.split()
+        )
     for name in ("boxes", "agreement", "overlays"):
         assert f"{name}.png" in page
         assert (folder / f"{name}.png").stat().st_size > 5000

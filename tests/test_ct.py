@@ -24,14 +24,16 @@ from hydrops.errors import ExcludedError, HydropsError
 from hydrops.labels import LANDMARKS
 from hydrops.model.augment import Augmentation, draw_patch, prepare_case
 from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
-from hydrops.model.cascade import Cascade
+from hydrops.model.cascade import Cascade, handed_on
 from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, specimens_in
 from hydrops.model.course import Phase
 from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_folds
 from hydrops.model.ct import CtModel, find_labyrinth, train_ct
 from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
 from hydrops.model.ct_task import CtOptions
+from hydrops.model.folds import evaluate_parts
 from hydrops.model.metrics import overlap_metrics
+from hydrops.model.network import DualHeadUNet
 from hydrops.model.surface import surface_by_signal
 from hydrops.model.tasks import CT_KINDS, find_training
 from hydrops.model.whole import largest_component, mirror_mean
@@ -290,8 +292,6 @@ def test_an_image_without_a_labyrinth_is_refused(options: CtOptions) -> None:
 def test_bundles_network_is_built_by_monai(options: CtOptions, tmp_path: Path) -> None:
     from monai.bundle import ConfigParser
 
-    from hydrops.model.network import DualHeadUNet
-
     weights = tmp_path / "weights.pt"
     built = (
         Cascade(options.network, options.pose.network)
@@ -449,9 +449,32 @@ def test_a_plane_that_has_learned_nothing_repeats_the_one_before(options: CtOpti
     cascade = Cascade(options.network, options.pose.network).eval()
     with torch.no_grad():
         found = cascade(torch.randn(1, 16, 16, 16))
-        coronal = largest_component(found["coronal"])
-        assert coronal.any()
+        kept = largest_component(found["coronal"]) > 0
+        assert kept.any()
         for plane in ("sagittal", "axial"):
-            assert torch.allclose(found[plane], coronal.clamp(0.02, 0.98), atol=1e-5)
+            same = found["coronal"].clamp(1e-4, 1 - 1e-4)
+            assert torch.allclose(found[plane][kept], same[kept], atol=1e-5)
         cascade.planes["axial"].weight.fill_(1.0)
-        assert not torch.allclose(cascade(torch.randn(1, 16, 16, 16))["axial"], coronal, atol=0.1)
+        assert not torch.allclose(cascade(torch.randn(1, 16, 16, 16))["axial"], same, atol=0.1)
+
+
+def test_a_plane_is_given_the_largest_piece_with_its_partial_volume() -> None:
+    probability = torch.full((16, 16, 16), 0.3)
+    probability[2:8, 2:8, 2:8] = 0.9
+    probability[12:14, 12:14, 12:14] = 0.9
+    given_on = handed_on(probability)[0]
+    assert torch.equal(given_on[1:9, 1:9, 1:9], probability[1:9, 1:9, 1:9])
+    assert given_on.sum() == pytest.approx(float(probability[1:9, 1:9, 1:9].sum()))
+
+
+def test_networks_that_find_nothing_at_all_are_not_a_result(folder: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load((CONFIGURATIONS / "joint_unet3d_ct.yaml").read_text())
+    values |= {"folds": 2, "network": values["network"] | {"channels": [4, 8]}}
+    configuration, weights = tmp_path / "model.yaml", tmp_path / "weights.pt"
+    configuration.write_text(yaml.safe_dump(values))
+    network = DualHeadUNet(CtOptions.load(configuration).network)
+    network.segmentation.weight.data.zero_()
+    network.segmentation.bias.data = torch.tensor([9.0, -9.0])
+    torch.save(network.state_dict(), weights)
+    with pytest.raises(HydropsError, match=r"nothing was found in any case \(the model finds no"):
+        evaluate_parts(configuration, folder, [weights] * 2, tmp_path / "pictures")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -266,6 +266,27 @@ def _hearing(table: pd.DataFrame, statistics: pd.DataFrame) -> tuple[Figure, str
     )
 
 
+def draw_differences(
+    panel: Axes, ours: Values, theirs: Values, colour: str, label: str | None = None
+) -> None:
+    """Points of a Bland-Altman plot: difference against mean."""
+    panel.plot((ours + theirs) / 2, ours - theirs, "o", color=colour, alpha=0.75, ms=5, mew=0,
+               label=label)  # fmt: skip
+
+
+def draw_limits(panel: Axes, limits: Mapping[str, float], colour: str) -> None:
+    """Lines of a Bland-Altman plot, named at its right; see `hydrops.statistics.bland_altman`."""
+    for key, name, dashes in (
+        ("bias", "bias", "-"),
+        ("lower", "lower limit", "--"),
+        ("upper", "upper limit", "--"),
+    ):
+        panel.axhline(limits[key], color=colour, ls=dashes, lw=1.3)
+        panel.text(1.01, limits[key], f"{name}\n{limits[key]:+.3f}", va="center", fontsize=9,
+                   color=colour, transform=panel.get_yaxis_transform())  # fmt: skip
+        panel.axhspan(limits[f"{key}_low"], limits[f"{key}_high"], color=colour, alpha=0.1, lw=0)
+
+
 def _agreement(table: pd.DataFrame, reader: pd.DataFrame | None) -> tuple[Figure, str]:
     """Scatter with identity line and ICC, and Bland-Altman with bias and limits."""
     if reader is None or RATIO not in reader:
@@ -278,26 +299,15 @@ def _agreement(table: pd.DataFrame, reader: pd.DataFrame | None) -> tuple[Figure
     limits = bland_altman(ours, theirs)
     figure = Figure(figsize=(9.6, 4.7), layout="constrained")
     scatter, differences = figure.subplots(1, 2, width_ratios=(1, 1.15))
-    style: dict[str, Any] = {"color": PALETTE[0], "alpha": 0.75, "ms": 6, "mew": 0}
-    scatter.plot(theirs, ours, "o", **style)
+    scatter.plot(theirs, ours, "o", color=PALETTE[0], alpha=0.75, ms=6, mew=0)
     _identity(scatter, np.concatenate([ours, theirs]))
     scatter.set(xlabel="reader, EH volume ratio", ylabel="pipeline, EH volume ratio")
     scatter.set_title(
         f"ICC(2,1) {icc:.3f} (95 % CI {low:.3f} to {high:.3f})\nn = {len(both)} ears", fontsize=10
     )
-    differences.plot((ours + theirs) / 2, ours - theirs, "o", **style)
+    draw_differences(differences, ours, theirs, PALETTE[0])
     differences.axhline(0, color="#888888", lw=0.8, ls=":")
-    for key, name, dashes in (
-        ("bias", "bias", "-"),
-        ("lower", "lower limit", "--"),
-        ("upper", "upper limit", "--"),
-    ):
-        differences.axhline(limits[key], color=PALETTE[1], ls=dashes, lw=1.3)
-        differences.axhspan(
-            limits[f"{key}_low"], limits[f"{key}_high"], color=PALETTE[1], alpha=0.1, lw=0
-        )
-        differences.text(1.01, limits[key], f"{name}\n{limits[key]:+.3f}", va="center", fontsize=9,
-                         transform=differences.get_yaxis_transform())  # fmt: skip
+    draw_limits(differences, limits, PALETTE[1])
     lowest = min(limits["lower_low"], float((ours - theirs).min()))
     highest = max(limits["upper_high"], float((ours - theirs).max()))
     margin = 0.1 * (highest - lowest) or 0.01

@@ -119,7 +119,8 @@ rule compare_models:
         mem_mb=2000,
         runtime=10,
     params:
-        reference=MODELS[0],
+        bundles=[str(bundle.folder) for bundle in STUDY.bundles.values()],
+        sha256=[bundle.sha256 for bundle in STUDY.bundles.values()],
         code=stage_digest("model.compare"),
     script:
         "../scripts/compare.py"

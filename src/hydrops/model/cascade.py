@@ -25,7 +25,7 @@ PLANES = {"coronal": 1, "sagittal": 0, "axial": 2}
 #: not depend on which of both it is.
 OVER_VOLUME = ("batch", {"track_running_stats": False})
 #: How sure a plane takes what was found so far to be, at most: it may still mend it.
-LEAST_DOUBT = 0.02
+LEAST_DOUBT = 1e-4
 
 
 class PlaneUNet(torch.nn.Module):
@@ -64,7 +64,7 @@ class Cascade(torch.nn.Module):
         context = None
         for name, network in self.planes.items():
             found[name] = torch.sigmoid(_by_plane(network, volume, context, name))
-            context = largest_component(found[name])[None]
+            context = handed_on(found[name])
         return found
 
 
@@ -82,6 +82,12 @@ def segmentation_cascade(options: NetworkOptions, pose: NetworkOptions) -> torch
 def _both_classes(found: dict[str, torch.Tensor]) -> torch.Tensor:
     last = list(found.values())[-1]
     return torch.stack([1.0 - last, last])[None]
+
+
+def handed_on(probability: torch.Tensor) -> torch.Tensor:
+    """The largest piece (1, x, y, z) of a probability (x, y, z), and its partial volume around."""
+    piece = (largest_component(probability) > 0).float()[None]
+    return probability * torch.nn.functional.max_pool3d(piece, 3, 1, 1)
 
 
 def _by_plane(
@@ -137,7 +143,5 @@ class PlaneTask:
         context = None
         for name in self.before:
             network = self.cascade.planes[name].eval()
-            context = largest_component(torch.sigmoid(_by_plane(network, image, context, name)))[
-                None
-            ]
+            context = handed_on(torch.sigmoid(_by_plane(network, image, context, name)))
         return context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hydrops.cohort import write_table
-from hydrops.figures import PALETTE
+from hydrops.figures import PALETTE, draw_differences, draw_limits
+from hydrops.model.bundle import WEIGHTS, Bundle
 from hydrops.model.crossval import corrected_by_holm, signed_rank_p, summarise_measures
 from hydrops.model.evaluate import slice_name
 from hydrops.records import write_text_atomically
@@ -129,16 +130,11 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
         part = measured[measured["model"] == model]
         for (kind, group), colour in zip(part.groupby("anatomy", sort=False), PALETTE):
             ours, truth = (group[c].to_numpy(float) for c in ("ratio", "ratio_true"))
-            panel.plot((ours + truth) / 2, ours - truth, "o", color=colour, ms=4, alpha=0.7, mew=0,
-                       label=str(kind) if model == models[0] else None)  # fmt: skip
+            label = str(kind) if model == models[0] else None
+            draw_differences(panel, ours, truth, colour, label)
         limits = bland_altman(*(part[c].to_numpy(float) for c in ("ratio", "ratio_true")))
-        for key, style in (("bias", "-"), ("lower", "--"), ("upper", "--")):
-            panel.axhline(limits[key], color="#333333", lw=1, ls=style)
-        panel.set_title(
-            f"{model}\nbias {limits['bias']:+.3f}, limits {limits['lower']:+.3f} to "
-            f"{limits['upper']:+.3f}",
-            fontsize=9,
-        )
+        draw_limits(panel, limits, "#333333")
+        panel.set_title(model, fontsize=10)
         panel.set_xlabel("mean of measured and true ratio")
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("measured minus true")
@@ -195,17 +191,38 @@ PICTURES: dict[str, Callable[[pd.DataFrame, Path], Figure]] = {
 }
 
 
+def describe_models(bundles: Sequence[Bundle]) -> pd.DataFrame:
+    """What each model is, the steps that it was trained for, and the size of its weights."""
+    rows = [
+        {
+            "model": bundle.identifier,
+            "what it is": bundle.metadata["description"],
+            "training steps": sum(p["steps"] for p in bundle.metadata["training"]["phases"]),
+            "weights, MB": (bundle.folder / WEIGHTS).stat().st_size / 1e6,
+        }
+        for bundle in bundles
+    ]
+    return pd.DataFrame(rows).round(1)
+
+
 def write_comparison(
-    ears: pd.DataFrame, slices: Path, reference: str, agreement: pd.DataFrame, folder: Path
+    bundles: Sequence[Bundle],
+    ears: pd.DataFrame,
+    slices: Path,
+    agreement: pd.DataFrame,
+    folder: Path,
 ) -> None:
     """Write ``measures.tsv``, ``comparison.tsv``, the pictures and a ``README.md`` of them all.
 
     Parameters
     ----------
+    bundles
+        The models; the first is the one that the others are tested against.
     agreement
         As `hydrops.model.evaluate.summarise` gives it, of all models.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    reference = bundles[0].identifier
     measures, tests = measure_models(ears), compare_models(ears, reference)
     for name, table in (("measures", measures), ("comparison", tests)):
         write_table(table.round(5), folder / f"{name}.tsv")
@@ -215,7 +232,10 @@ def write_comparison(
 
 **Simulation.** Every model was given the same {len(ears.drop_duplicates(EAR))} ears of heads that
 no training saw; "specimen" ears have the anatomy of real labyrinths kept out of all of them. What a
-model does not measure is empty. `published` was measured by the paper on its own data.
+model does not measure is empty. `published` was measured by the paper on its own data. Models that
+were trained for different numbers of steps do not show what their networks could have learned.
+
+{_markdown(describe_models(bundles))}
 
 ## Agreement
 

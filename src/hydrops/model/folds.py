@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hydrops.errors import HydropsError
 from hydrops.model.bundle import Bundle
 from hydrops.model.cases import specimens_in
 from hydrops.model.crossval import compare_parts, compare_variants, summarise_folds
@@ -32,17 +33,29 @@ def evaluate_parts(
     """Tables cases, summary and comparison of all folds; the pictures go into a folder.
 
     The comparison is of a cascade's stages with each other, of a lesion's training with its test.
+
+    Raises
+    ------
+    HydropsError
+        If the networks found nothing in any case.
     """
     options = load_options(configuration)
     if isinstance(options, LesionOptions):
-        cases = evaluate_lesion_folds(options, weights)
+        cases = _some_found(evaluate_lesion_folds(options, weights))
         draw_lesion_folds(options, weights, cases, pictures)
         comparison = compare_parts(cases)
     else:
-        cases = evaluate_folds(options, specimens, weights)
+        cases = _some_found(evaluate_folds(options, specimens, weights))
         draw_folds_tested(options, specimens, weights, cases, pictures)
         comparison = compare_variants(cases)
     return {"cases": cases, "summary": summarise_folds(cases), "comparison": comparison}
+
+
+def _some_found(cases: pd.DataFrame) -> pd.DataFrame:
+    if "dice" not in cases:
+        reasons = ", ".join(cases["reason"].unique())
+        raise HydropsError(f"nothing was found in any case ({reasons}); train with more steps")
+    return cases
 
 
 def package_folds(

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from hydrops.draw import EarPicture, draw_ear_overlay
 from hydrops.errors import ExcludedError
-from hydrops.figures import PALETTE
+from hydrops.figures import PALETTE, draw_differences, draw_limits
 from hydrops.images import (
     Affine,
     FloatGrid,
@@ -58,21 +58,14 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
         icc, low, high = icc_2_1(ours, truth)
         label = f"{kind}: {len(part)} ears, ICC {icc:.3f} ({low:.3f} to {high:.3f})"
         scatter.plot(truth, ours, "o", color=colour, ms=6, alpha=0.75, mew=0, label=label)
-        difference.plot(
-            (ours + truth) / 2, ours - truth, "o", color=colour, ms=6, alpha=0.75, mew=0
-        )
+        draw_differences(difference, ours, truth, colour)
     scatter.plot([0, top], [0, top], "--", color="#888888", lw=1, zorder=0)
     scatter.set(xlabel=f"true {name}", ylabel=f"measured {name}",
                 xlim=(0, top), ylim=(0, top), aspect="equal")  # fmt: skip
     scatter.legend(loc="upper left", frameon=False, fontsize=8.5)
     phantoms = measured[measured["anatomy"] == "phantom"]
     limits = bland_altman(*(phantoms[c].to_numpy(float) for c in columns))
-    for key, style in (("bias", "-"), ("lower", "--"), ("upper", "--")):
-        difference.axhline(limits[key], color=PALETTE[0], lw=1, ls=style)
-        place = {"xycoords": ("axes fraction", "data"), "va": "bottom", "ha": "right"}
-        difference.annotate(
-            f"{limits[key]:+.3f}", (1.0, limits[key]), color=PALETTE[0], fontsize=9, **place
-        )
+    draw_limits(difference, limits, PALETTE[0])
     difference.set(xlabel="mean of measured and true", ylabel="measured minus true")
     for panel in (scatter, difference):
         panel.spines[["top", "right"]].set_visible(False)
