@@ -14,6 +14,9 @@ import torch
 
 LOG = logging.getLogger(__name__)
 
+#: Checks in a row without a better mean Dice in validation after which a phase ends early.
+PATIENCE = 5
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -85,6 +88,9 @@ def run_course(
 ) -> Path:
     """Train, or go on from the last checkpoint in `folder`, and leave `weights.pt` there.
 
+    Where the task validates, a phase ends early once its mean Dice has not risen for `PATIENCE`
+    checks, and the weights are those of the last phase's best check.
+
     Parameters
     ----------
     averaged
@@ -97,7 +103,7 @@ def run_course(
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
-    course = _Course(task, torch.device(device), folder)
+    course = _Course(task, torch.device(device), folder, averaged)
     course.resume()
     phases = task.options.phases
     ends = np.cumsum([phase.steps for phase in phases]).tolist()
@@ -115,9 +121,11 @@ def run_course(
         for drawn in loader:
             course.learn(drawn, phase)
             if course.step % task.options.validate_every == 0 or course.step == end:
-                course.check(phase)
+                course.check(phase, end)
+            if course.step >= end:
+                break
     weights = folder / "weights.pt"
-    save_state((course.mean.module if averaged else course.network).state_dict(), weights)
+    save_state(course.best or course.judged.state_dict(), weights)
     return weights
 
 
@@ -135,9 +143,13 @@ def running_mean(
 
 
 class _Course:
-    """A training under way: the network, its running mean, the optimiser, and where they stand."""
+    """A training under way: the network, its running mean, the optimiser, and where they stand.
 
-    def __init__(self, task: Task, where: torch.device, folder: Path) -> None:
+    `best` are the weights of the phase's best check so far, `best_dice` its score, and `stale` how
+    many checks there have been since.
+    """
+
+    def __init__(self, task: Task, where: torch.device, folder: Path, averaged: bool) -> None:
         self.task, self.where, self.folder = task, where, folder
         self.network = task.network.to(where)
         self.mean = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=running_mean)
@@ -149,6 +161,13 @@ class _Course:
         self.history: list[dict[str, float]] = []
         self.running: list[dict[str, float]] = []
         self.step = 0
+        self.judged = self.mean.module if averaged else self.network
+        self.begin_to_judge()
+
+    def begin_to_judge(self) -> None:
+        """Forget what was best: a phase is judged for itself."""
+        self.best: dict[str, torch.Tensor] | None = None
+        self.best_dice, self.stale = -np.inf, 0
 
     def resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
@@ -160,6 +179,7 @@ class _Course:
         self.mean.load_state_dict(state["mean"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.history, self.step, self.stopped = state["history"], state["step"], state
+        self.best, self.best_dice, self.stale = (state[k] for k in ("best", "best_dice", "stale"))
         LOG.info("going on from step %d", self.step)
 
     def begin(self, phase: Phase, end: int) -> None:
@@ -171,6 +191,8 @@ class _Course:
             # The optimiser after the schedule, whose making sets the rate back to its start.
             self.schedule.load_state_dict(self.stopped["schedule"])
             self.optimiser.load_state_dict(self.stopped["optimiser"])
+        else:
+            self.begin_to_judge()
         self.stopped = None
         self.network.train()
 
@@ -196,15 +218,19 @@ class _Course:
                 " ".join(f"{name} {value:.3f}" for name, value in shown.items()),
             )
 
-    def check(self, phase: Phase) -> None:
-        """Validate, and write checkpoint and history."""
+    def check(self, phase: Phase, end: int) -> None:
+        """Validate, and write checkpoint and history; a phase that is over is set to its end."""
         assert self.schedule is not None, "a phase has begun"
-        self.mean.eval()
+        self.judged.eval()
         with torch.inference_mode():
-            scores = self.task.validate(self.mean.module, phase)
+            scores = self.task.validate(self.judged, phase)
         self.history.append({"step": self.step, "loss": _means(self.running)["loss"], **scores})
         self.running = []
         LOG.info("validation at step %d: %s", self.step, json.dumps(scores))
+        self._judge(scores)
+        if self.stale >= PATIENCE and self.step < end:
+            LOG.info("no better for %d checks: the phase ends here", self.stale)
+            self.step = end
         state = {
             "network": self.network.state_dict(),
             "mean": self.mean.state_dict(),
@@ -212,10 +238,23 @@ class _Course:
             "schedule": self.schedule.state_dict(),
             "history": self.history,
             "step": self.step,
+            "best": self.best,
+            "best_dice": self.best_dice,
+            "stale": self.stale,
         }
         save_state(state, self.folder / "checkpoint.pt")
         write_history(self.history, self.folder)
         self.network.train()
+
+    def _judge(self, scores: dict[str, float]) -> None:
+        dice = [score for name, score in scores.items() if name.endswith("dice")]
+        if not dice:
+            return
+        if np.mean(dice) > self.best_dice:
+            self.best = {key: part.clone() for key, part in self.judged.state_dict().items()}
+            self.best_dice, self.stale = float(np.mean(dice)), 0
+        else:
+            self.stale += 1
 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -1,0 +1,100 @@
+"""The course of a training: when it ends, and which weights it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from hydrops.model.course import PATIENCE, Phase, run_course
+
+
+@dataclass(frozen=True)
+class Plan:
+    phases: tuple[Phase, ...]
+    batch: int = 1
+    weight_decay: float = 0.0
+    validate_every: int = 2
+
+
+class Slope:
+    """A network of one number that only ever grows, and a validation that is told beforehand."""
+
+    def __init__(self, dice: Sequence[float], phases: tuple[Phase, ...]) -> None:
+        self.network: torch.nn.Module = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(next(self.network.parameters()))
+        self.options, self.dice = Plan(phases), list(dice)
+        self.judged: list[float] = []
+
+    def samples(self, _phase: Phase, first: int, last: int) -> torch.utils.data.Dataset[object]:
+        return torch.utils.data.TensorDataset(torch.ones(last - first, 1))
+
+    def loss(
+        self, network: torch.nn.Module, batch: Sequence[torch.Tensor], _phase: Phase
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        return -network(batch[0]).sum(), {}
+
+    def validate(self, network: torch.nn.Module, _phase: Phase) -> dict[str, float]:
+        self.judged.append(float(next(network.parameters())))
+        return {"tfs_dice": self.dice.pop(0)} if self.dice else {}
+
+
+def phases(*steps: int) -> tuple[Phase, ...]:
+    return tuple(Phase(count, 0.01, 1.0, 1.0) for count in steps)
+
+
+def left(task: Slope, folder: Path) -> float:
+    weights = torch.load(run_course(task, folder, threads=1), weights_only=True)
+    return float(weights["weight"])
+
+
+def steps(folder: Path) -> list[int]:
+    return list(pd.read_csv(folder / "history.tsv", sep="\t")["step"])
+
+
+def test_a_phase_ends_when_nothing_gets_better_and_its_best_weights_stay(tmp_path: Path) -> None:
+    dice = [0.1, 0.2, 0.5] + [0.4] * PATIENCE
+    task = Slope(dice, phases(60))
+    kept = left(task, tmp_path)
+    assert steps(tmp_path)[-1] == 2 * (3 + PATIENCE) < 60
+    assert kept == pytest.approx(task.judged[2])
+    assert task.judged[2] < task.judged[-1]
+
+
+def test_every_phase_is_judged_for_itself(tmp_path: Path) -> None:
+    """The second phase is scored otherwise: that it starts lower does not end it."""
+    dice = [0.9, *([0.8] * PATIENCE), 0.1, 0.2, 0.3]
+    task = Slope(dice, phases(60, 6))
+    kept = left(task, tmp_path)
+    assert steps(tmp_path) == [2, 4, 6, 8, 10, 12, 62, 64, 66]
+    assert kept == pytest.approx(task.judged[-1])
+
+
+def test_without_a_validation_a_training_runs_to_its_end(tmp_path: Path) -> None:
+    task = Slope([], phases(12, 4))
+    kept = left(task, tmp_path)
+    assert steps(tmp_path) == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert kept == pytest.approx(task.judged[-1])
+
+
+def test_a_training_that_was_killed_remembers_what_was_best(tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    class Doomed(Slope):
+        def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
+            if len(self.judged) == 4:
+                raise KilledError
+            return super().validate(network, phase)
+
+    dice = [0.1, 0.5, 0.4, 0.4]
+    doomed = Doomed(dice, phases(30))
+    with pytest.raises(KilledError):
+        run_course(doomed, tmp_path, threads=1)
+    again = Slope([0.4] * (PATIENCE - 2), phases(30))
+    assert left(again, tmp_path) == pytest.approx(doomed.judged[1])
+    assert steps(tmp_path)[-1] == 2 * (2 + PATIENCE)
