@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from hydrops.errors import ExcludedError
@@ -46,7 +47,19 @@ def calibrate(
         options.calibration_heads,
         options.calibration_seed,
         processes,
-    ).dropna(subset=["ratio"])
+    )
+    return fit_levels(bundle, options, ears)
+
+
+def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -> Bundle:
+    """Fit the fluid levels and the interval of a bundle to ears that it was evaluated on.
+
+    Parameters
+    ----------
+    evaluated
+        Of `hydrops.model.evaluate.evaluate`; ears without a ratio are passed over.
+    """
+    ears = evaluated.dropna(subset=["ratio"])
     known = (ears["level"], ears["enhancement"], ears["ratio_true"])
     levels = FluidLevels.fit(*known)
     interval = {"coverage": COVERAGE, "half_width": round(half_width(*known, COVERAGE), 4)}
