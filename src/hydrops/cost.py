@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES, sessions_done
 from hydrops.jobs import slurm_job
 from hydrops.paths import Paths
 from hydrops.records import write_text_atomically
+from hydrops.slurm import answer
 
 #: Stages in the order of the work; others follow by name.
 ORDER = (*SHARED_STAGES, *CHUNK_STAGES, "cohort", "report")
@@ -108,16 +107,12 @@ def ask_sacct(numbers: Iterable[str]) -> dict[str, Allocation]:
     """What SLURM's accounting knows of some jobs; nothing where there is no accounting."""
     wanted = sorted(set(numbers) - {""})
     found: dict[str, Allocation] = {}
-    if not wanted or shutil.which("sacct") is None:
-        return found
     for first in range(0, len(wanted), AT_ONCE):
         listed = ",".join(wanted[first : first + AT_ONCE])
-        command = ["sacct", "-X", "-n", "-P", "-j", listed, "-o", ",".join(SACCT_FIELDS)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return found
-        found |= parse_sacct(done.stdout) if done.returncode == 0 else {}
+        told = answer("sacct", "-X", "-n", "-P", "-j", listed, "-o", ",".join(SACCT_FIELDS))
+        if not told:
+            break
+        found |= parse_sacct(told)
     return found
 
 

@@ -20,7 +20,7 @@ _STATE = (
 def job_state(number: str) -> str:
     """State of a job in SLURM's words, as ``NODE_FAIL``; empty if nobody knows it."""
     for command, form in _STATE:
-        found = re.search(form, _answer(*command, number))
+        found = re.search(form, answer(*command, number))
         if found:
             return found[1]
     return ""
@@ -28,12 +28,13 @@ def job_state(number: str) -> str:
 
 def wait_for_end(number: str) -> None:
     """Wait while a job is in the queue or running."""
-    while _answer("squeue", "-h", "-j", number, "-o", "%i").strip():
+    while answer("squeue", "-h", "-j", number, "-o", "%i").strip():
         LOG.warning("waiting for SLURM job %s, which still does this work", number)
         time.sleep(PATIENCE_S)
 
 
-def _answer(*command: str) -> str:
+def answer(*command: str) -> str:
+    """What a command prints; nothing where it is missing, fails, or is silent for a minute."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
