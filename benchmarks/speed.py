@@ -5,8 +5,9 @@
 Draws the crops of phantoms, segments each as the pipeline does, and times its parts: preparing the
 channels, the network, and everything after it. One pass of the network is timed once more, in full
 precision and over the whole crop, and beside nnU-Net's planned network (MONAI DynUNet, untrained,
-features as nnU-Net would choose them), which sees the same crops. On a machine with CUDA the same
-is done there, transfers included. Leaves speed.tsv in benchmarks/results.
+features as nnU-Net would choose them), which sees the same crops. Where nnunetv2 is installed, its
+own predictor runs on them too, with an untrained network of its own. On a machine with CUDA the
+same is done there, transfers included. Leaves speed.tsv in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ SEED = 8_800_000
 #: Published seconds an organ (Cho et al. 2020) and an ear (Ahmadi et al. 2022), other hardware.
 PUBLISHED = {"INHEARIT, an organ": 0.168, "IE-Vnet, an ear": 0.2}
 Crop = tuple[np.ndarray, np.ndarray]
+Work = Callable[[list[Crop]], object]
+#: Ears that a batch holds.
+BATCH = 8
 
 
 def draw_crops(count: int) -> list[Crop]:
@@ -49,15 +53,74 @@ def draw_crops(count: int) -> list[Crop]:
     return crops
 
 
-def timed(work: Callable[[Crop], object], crops: list[Crop]) -> np.ndarray:
-    """Milliseconds of each crop, after one that only warms up."""
-    work(crops[0])
+def timed(work: Work, crops: list[Crop], size: int) -> np.ndarray:
+    """Milliseconds an ear, of each batch of so many crops, after one that only warms up."""
+    batches = [crops[first : first + size] for first in range(0, len(crops) - size + 1, size)]
+    work(batches[0])
     taken = []
-    for crop in crops:
+    for batch in batches:
         start = time.perf_counter()
-        work(crop)
-        taken.append(1000 * (time.perf_counter() - start))
+        work(batch)
+        taken.append(1000 * (time.perf_counter() - start) / size)
     return np.array(taken)
+
+
+def nnunet_predictors(device: str) -> dict[str, Work]:
+    """nnU-Net's own predictor, with and without its mirrored passes; nothing if not installed.
+
+    Needs ``pip install nnunetv2==2.8.1``. Network: nnU-Net's plain 3D U-Net, 5 stages of 32 to 320
+    features, untrained; as many stages as the crop can be halved in plane.
+    """
+    try:
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+    except ImportError:
+        print("nnunetv2 is not installed: its predictor is left out", file=sys.stderr)
+        return {}
+    import torch
+
+    from hydrops.model.geometry import CROP_SHAPE
+    from hydrops.model.preprocess import prepare
+
+    architecture = {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {
+            "n_stages": 5, "features_per_stage": [32, 64, 128, 256, 320],
+            "conv_op": "torch.nn.Conv3d", "kernel_sizes": [[3, 3, 3]] * 5,
+            "strides": [[1, 1, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+            "n_conv_per_stage": [2] * 5, "n_conv_per_stage_decoder": [2] * 4, "conv_bias": True,
+            "norm_op": "torch.nn.InstanceNorm3d", "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "nonlin"],
+    }  # fmt: skip
+    ways = {"3d_fullres": {"patch_size": list(CROP_SHAPE), "architecture": architecture}}
+    plans = PlansManager({"configurations": ways})
+    plan = plans.get_configuration("3d_fullres")
+    network = get_network_from_plans(
+        plan.network_arch_class_name, plan.network_arch_init_kwargs,
+        plan.network_arch_init_kwargs_req_import, 3, 3, deep_supervision=False,
+    )  # fmt: skip
+    labels = {"labels": {"background": 0, "tfs": 1, "els": 2}}
+
+    def predictor(mirroring: bool) -> Work:
+        made = nnUNetPredictor(
+            use_mirroring=mirroring, device=torch.device(device), allow_tqdm=False,
+            perform_everything_on_device=device != "cpu",
+        )  # fmt: skip
+        made.manual_initialization(network, plans, plan, None, labels, "", (0, 1, 2))
+
+        def work(crops: list[Crop]) -> object:
+            seen = [prepare(*map(torch.from_numpy, crop)) for crop in crops]
+            return [made.predict_sliding_window_return_logits(ear).cpu() for ear in seen]
+
+        return work
+
+    return {
+        "channels, nnU-Net's own predictor": predictor(True),
+        "channels, nnU-Net's own predictor, no mirroring": predictor(False),
+    }
 
 
 def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[dict[str, object]]:
@@ -76,15 +139,13 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
     )
     planned.eval().to(segmenter.device)
 
-    def channels(crop: Crop) -> torch.Tensor:
-        return prepare(torch.from_numpy(crop[0]), torch.from_numpy(crop[1]))
+    def channels(crops: list[Crop]) -> torch.Tensor:
+        return torch.stack([prepare(*map(torch.from_numpy, crop)) for crop in crops])
 
-    def forward(
-        network: torch.nn.Module, half: bool, part: Part = MIDDLE
-    ) -> Callable[[Crop], object]:
-        def work(crop: Crop) -> object:
-            seen = channels(crop)[:, *part]
-            batch = seen[None].to(segmenter.device, memory_format=torch.channels_last_3d)
+    def forward(network: torch.nn.Module, half: bool, part: Part = MIDDLE) -> Work:
+        def work(crops: list[Crop]) -> object:
+            batch = channels(crops)[:, :, *part]
+            batch = batch.to(segmenter.device, memory_format=torch.channels_last_3d)
             with (
                 torch.inference_mode(),
                 torch.autocast(segmenter.device.type, torch.bfloat16, enabled=half),
@@ -93,23 +154,24 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
 
         return work
 
-    ways: dict[str, Callable[[Crop], object]] = {
-        "whole ear": lambda crop: segment_ear(segmenter, crop[0], crop[1], "left"),
+    once, half = segmenter.network, segmenter.half
+    ways: dict[str, Work] = {
+        "whole ear": lambda crops: [segment_ear(segmenter, *crop, "left") for crop in crops],
         "channels": channels,
-        "channels, network, largest piece": lambda crop: run_network(segmenter, channels(crop)),
-        "channels, network once": forward(segmenter.network, segmenter.half),
-        "channels, network once, full precision": forward(segmenter.network, False),
-        "channels, network once on the whole crop": forward(
-            segmenter.network, segmenter.half, WHOLE
-        ),
-        "channels, nnU-Net's planned network once": forward(planned, segmenter.half),
-        "channels, nnU-Net's planned network once on the whole crop": forward(
-            planned, segmenter.half, WHOLE
-        ),
+        "channels, network, largest piece": lambda crops: [
+            run_network(segmenter, ear) for ear in channels(crops)
+        ],
+        "channels, network once": forward(once, half),
+        "channels, network once, full precision": forward(once, False),
+        "channels, network once on the whole crop": forward(once, half, WHOLE),
+        f"channels, network once, batches of {BATCH}": forward(once, half),
+        "channels, nnU-Net's planned network once": forward(planned, half),
+        "channels, nnU-Net's planned network once on the whole crop": forward(planned, half, WHOLE),
+        **nnunet_predictors(device),
     }
     rows = []
     for way, work in ways.items():
-        taken = timed(work, crops)
+        taken = timed(work, crops, BATCH if "batches" in way else 1)
         rows.append(
             {
                 "device": device, "threads": threads, "half": segmenter.half, "what": way,

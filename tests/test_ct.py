@@ -18,6 +18,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from hydrops.cli import main
 from hydrops.cohort import write_table
 from hydrops.config import resolve
 from hydrops.errors import ExcludedError, HydropsError
@@ -334,7 +335,7 @@ ON_CT = [b for b in list_bundles(REPOSITORY / "models") if b.metadata.get("kind"
 
 @pytest.mark.parametrize("bundle", ON_CT, ids=lambda bundle: bundle.identifier)
 def test_a_shipped_bundle_is_small_and_keeps_the_contract(
-    bundle: Bundle, shared_data: Path, tmp_path: Path
+    bundle: Bundle, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a specimen that it was trained on, so this says nothing about how well it does."""
     files = [path for path in bundle.folder.rglob("*") if path.is_file()]
@@ -343,7 +344,12 @@ def test_a_shipped_bundle_is_small_and_keeps_the_contract(
     for words in (bundle.sha256, "Cross-validation", "dice", "published"):
         assert words in card
     case = shared_data / "bony-labyrinth" / "T01"
-    written = segment_files([case / "T01_ct.nii.gz"], bundle, tmp_path)
+    arguments = ["segment", str(case / "T01_ct.nii.gz"), "--output", str(tmp_path)]
+    arguments += ["--model", bundle.identifier, "--models-dir", str(REPOSITORY / "models")]
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    written = [Path(line) for line in told.out.splitlines()]
+    assert ("finds no landmarks" in told.err) == (not bundle.metadata["landmarks"])
     label = nib.load(case / "T01_label.nii.gz")
     found = nib.load(written[0])
     assert np.allclose(found.affine, label.affine)

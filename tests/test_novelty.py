@@ -71,3 +71,16 @@ def test_the_limit_keeps_nearly_all_and_a_far_one_is_named(seed: int) -> None:
     assert known.strangest(far) == FEATURES[place]
     with pytest.raises(ValueError, match="too few"):
         Novelty.fit(list(rows[:50]))
+
+
+def test_a_feature_that_is_the_same_for_all_ears_counts_for_nothing() -> None:
+    """A model without landmarks is as confident in each of its ears."""
+    rows = np.random.default_rng(0).standard_normal((400, len(FEATURES)))
+    place = [n for n, words in enumerate(FEATURES) if "landmarks" in words]
+    rows[:, place] = 0.0
+    known = Novelty.fit(list(rows))
+    others = np.delete(rows, place, axis=1)
+    far = others[0] * 30
+    assert known.distance(np.insert(far, place, 0.0)) > known.limit
+    assert known.strangest(np.insert(far, place, 0.0)) != FEATURES[place[0]]
+    assert (np.array([known.distance(row) for row in rows]) <= known.limit).mean() >= KEPT

@@ -99,6 +99,8 @@ def _segment(chosen: argparse.Namespace) -> None:
     bundle = find_bundle(chosen.models_dir, chosen.model)
     for path in segment_files(chosen.images, bundle, chosen.output, chosen.device):
         print(path)
+    if not bundle.metadata["landmarks"]:
+        print(f"{bundle.identifier} finds no landmarks: there is no file of them", file=sys.stderr)
 
 
 def _models(chosen: argparse.Namespace) -> None:

@@ -34,6 +34,8 @@ SHELL_VOXELS = (2, 3)
 KEPT = 0.995
 #: Weight of the diagonal in the covariance, which few ears determine poorly.
 SHRINKAGE = 0.1
+#: Variance of what is the same for all ears, as the confidence of a model without landmarks is.
+LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Novelty:
         if rank > len(table):
             raise ValueError(f"{len(table)} ears are too few for a limit that {KEPT:.1%} keep")
         mean, covariance = table.mean(0), np.cov(table.T)
-        shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(np.diag(covariance))
+        variances = np.diag(covariance) + LEAST_VARIANCE
+        shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(variances)
         precision = np.linalg.inv(shrunk)
         known = Novelty(tuple(mean.tolist()), tuple(map(tuple, precision.tolist())), np.inf)
         distances = np.sort([known.distance(row) for row in table])
