@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from ears import made_up_fractions, on_crop
-from hydrops.model.novelty import FEATURES, KEPT, Novelty, ear_features
+from hydrops.model.novelty import FEATURES, KEPT, STRANGE, Novelty, ear_features
 
 SURE = np.full(3, 0.9, np.float32)
 
@@ -66,9 +66,12 @@ def test_the_limit_keeps_nearly_all_and_a_far_one_is_named(seed: int) -> None:
     assert known.distance(np.array(known.mean)) == pytest.approx(0.0, abs=1e-9)
     place = int(rng.integers(len(FEATURES)))
     far = np.array(known.mean)
-    far[place] += 30 * rows[:, place].std()
+    away = 30 * rows[:, place].std() * (STRANGE[place] or 1)
+    far[place] += away
     assert known.distance(far) > known.limit
     assert known.strangest(far) == FEATURES[place]
+    far[place] -= 2 * away
+    assert (known.distance(far) > known.limit) == (STRANGE[place] == 0)
     with pytest.raises(ValueError, match="too few"):
         Novelty.fit(list(rows[:50]))
 
@@ -79,8 +82,7 @@ def test_a_feature_that_is_the_same_for_all_ears_counts_for_nothing() -> None:
     place = [n for n, words in enumerate(FEATURES) if "landmarks" in words]
     rows[:, place] = 0.0
     known = Novelty.fit(list(rows))
-    others = np.delete(rows, place, axis=1)
-    far = others[0] * 30
+    far = 30 * np.delete(np.where(STRANGE == 0, 1, STRANGE), place)
     assert known.distance(np.insert(far, place, 0.0)) > known.limit
     assert known.strangest(np.insert(far, place, 0.0)) != FEATURES[place[0]]
     assert (np.array([known.distance(row) for row in rows]) <= known.limit).mean() >= KEPT
