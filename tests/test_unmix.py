@@ -96,6 +96,19 @@ def test_brightness_says_how_full_a_voxel_is(gain: float, bone: float, seed: int
     assert found[1:].sum() == pytest.approx(fluid.sum(), rel=0.1)
 
 
+def test_what_is_far_from_the_ear_has_no_say() -> None:
+    """More bone around, and as bright a cistern far away, leave the ear as it is."""
+    truth = an_ear_off_the_grid()
+    guess, mrc = a_blurred_guess(truth), np.asarray(truth[1:].sum(0), np.float32)
+    around = [(8, 8)] * 3
+    wide = np.pad(guess, [(0, 0), *around])
+    wide[0] = 1.0 - wide[1:].sum(0)
+    image = np.pad(mrc, around)
+    image[:4] = 1.0
+    inner = (slice(None), *(slice(8, -8),) * 3)
+    assert np.allclose(fluid_by_signal(image, wide)[inner], fluid_by_signal(mrc, guess), atol=1e-5)
+
+
 def test_bright_and_dark_fluid_is_told_apart_better_than_by_the_network_alone() -> None:
     truth, levels = an_ear_off_the_grid(), FluidLevels(0.5, -0.5, 0.0)
     rng = np.random.default_rng(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 import nibabel as nib
@@ -179,6 +180,15 @@ def resample(
             mode="constant",
             cval=0.0,
         )
+    )
+
+
+def box_around(mask: npt.NDArray[np.bool_], margin: Sequence[float]) -> tuple[slice, ...]:
+    """The box of a mask (x, y, z) that holds something, and so many voxels around it."""
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    return tuple(
+        slice(max(0, side.start - ceil(reach)), side.stop + ceil(reach))
+        for side, reach in zip(box, margin)
     )
 
 

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.special import logit
 
+from hydrops.images import box_around
+
 FloatGrid = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
 
@@ -31,6 +33,8 @@ FEATURES = (
 #: Where each of them is strange: below what is known, above it, or on either side. A scan that is
 #: cleaner than those of the training is no reason to refuse it.
 STRANGE = np.array([-1, 1, -1, 1, -1, 0])
+#: Share of a voxel above which there is fluid in it.
+TRACE = 0.05
 #: Voxels from the fluid at which nothing but bone is expected.
 SHELL_VOXELS = (2, 3)
 #: Share of the simulated ears whose distance is taken for usual, and the limit as a multiple of the
@@ -105,9 +109,10 @@ def ear_features(
     uncertainty
         Mean entropy in the fluid as a share of its maximum.
     """
-    fluid = fractions[1:].sum(0)
+    part = box_around(fractions[0] < 1.0 - TRACE, (max(SHELL_VOXELS),) * 3)
+    mrc, fluid = mrc[part], fractions[1:, *part].sum(0)
     core = fluid > 0.9 * fluid.max()
-    near, far = (ndimage.binary_dilation(fluid > 0.05, iterations=n) for n in SHELL_VOXELS)
+    near, far = (ndimage.binary_dilation(fluid > TRACE, iterations=n) for n in SHELL_VOXELS)
     shell = far & ~near
     inside = max(float(mrc[core].mean()), 1e-3)
     around = max(float(np.median(mrc[shell])), 1e-3) if shell.any() else inside

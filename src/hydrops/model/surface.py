@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+
+from hydrops.images import box_around
 
 Affine = npt.NDArray[np.float64]
 FloatGrid = npt.NDArray[np.float32]
@@ -47,19 +47,10 @@ def surface_by_signal(
     voxel = np.linalg.norm(affine[:3, :3], axis=0)
     if not inside.any():
         return probability
-    part = _around(inside, CAPSULE_MM[1] / voxel)
+    part = box_around(inside, CAPSULE_MM[1] / voxel)
     drawn = probability.copy()
     drawn[part] = _drawn(probability[part], inside[part], image[part], voxel)
     return drawn
-
-
-def _around(inside: npt.NDArray[np.bool_], margin: npt.NDArray[np.float64]) -> tuple[slice, ...]:
-    """Box of a mask and so many voxels along each axis around it."""
-    (box,) = ndimage.find_objects(inside.astype(np.uint8))
-    return tuple(
-        slice(max(0, side.start - ceil(reach)), side.stop + ceil(reach))
-        for side, reach in zip(box, margin)
-    )
 
 
 def _drawn(

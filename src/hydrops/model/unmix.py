@@ -20,6 +20,8 @@ from scipy import ndimage
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
+from hydrops.images import box_around
+
 FloatGrid = npt.NDArray[np.float32]
 
 #: MRC relative to fluid, below which a voxel says nothing about it.
@@ -30,6 +32,8 @@ FULL, EMPTY = 0.97, 0.5
 LEAST_FULL = 20
 #: SD of the distance over which the brightness of full voxels may change, voxels of the crop.
 SHADING_VOXELS = (6.0, 6.0, 3.0)
+#: Voxels from the fluid that have a say in what is made of it.
+REACH_VOXELS = 5
 #: SD of the share of endolymph that a voxel full of fluid shows by its signal, and the variance of
 #: the network's share p as a multiple of p (1 - p); both chosen on simulated ears of development.
 SIGNAL_SD, NETWORK_VARIANCE = 0.2, 0.6
@@ -127,8 +131,17 @@ def fluid_by_signal(mrc: FloatGrid, fractions: FloatGrid) -> FloatGrid:
     fractions
         (7, x, y, z) volume fractions of `hydrops.labels.LABELS`; some voxels are more than `EMPTY`.
     """
+    result = np.zeros_like(fractions)
+    result[0] = 1.0
+    part = box_around(fractions[0] < 1.0 - EMPTY, (REACH_VOXELS,) * 3)
+    result[:, *part] = _filled_by_signal(mrc[part], fractions[:, *part])
+    return result
+
+
+def _filled_by_signal(mrc: FloatGrid, fractions: FloatGrid) -> FloatGrid:
+    """As `fluid_by_signal`, in a box that holds all of the labyrinth."""
     fluid = fractions[1:].sum(0)
-    full = fluid > min(FULL, float(np.sort(fluid, axis=None)[-LEAST_FULL]))
+    full = fluid > min(FULL, float(np.partition(fluid, -LEAST_FULL, axis=None)[-LEAST_FULL]))
     region = ndimage.binary_dilation(fluid > EMPTY)
     near, far = (ndimage.binary_dilation(region, iterations=n) for n in (1, 3))
     bone = float(np.median(mrc[far & ~near])) if (far & ~near).any() else 0.0
@@ -179,7 +192,7 @@ def _nearby(image: FloatGrid, where: npt.NDArray[np.bool_]) -> FloatGrid:
     """Mean of an image over some voxels around each, of all of them where there is none near."""
     weight = where.astype(np.float32)
     total, count = (
-        ndimage.gaussian_filter(part, SHADING_VOXELS, truncate=2.0)
+        ndimage.gaussian_filter(part, SHADING_VOXELS, truncate=2.0, mode="constant")
         for part in (image * weight, weight)
     )
     return np.asarray((total + 1e-3 * float(image[where].mean())) / (count + 1e-3), np.float32)
