@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -17,7 +19,15 @@ from hypothesis import strategies as st
 from hydrops.errors import HydropsError
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model import simulate
-from hydrops.model.bundle import WEIGHTS, Bundle, find_bundle, list_bundles, verify_weights
+from hydrops.model.bundle import (
+    WEIGHTS,
+    Bundle,
+    find_bundle,
+    list_bundles,
+    read_bundle,
+    verify_weights,
+)
+from hydrops.model.calibrate import fit_levels
 from hydrops.model.course import Phase
 from hydrops.model.geometry import FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
@@ -274,3 +284,27 @@ def test_monai_verifies_a_shipped_bundle(bundle: Bundle) -> None:
     parser.read_config(configs / "inference.json")
     network = parser.get_parsed_content("network_def")
     network.load_state_dict(torch.load(bundle.folder / WEIGHTS, weights_only=True))
+
+
+@pytest.mark.parametrize(("kinds", "offset"), [(("phantom", "specimen"), 0.6), (("phantom",), 0.5)])
+def test_levels_are_those_of_real_anatomy_where_there_is_any(
+    tmp_path: Path, kinds: tuple[str, ...], offset: float
+) -> None:
+    options = TrainOptions.load(REPOSITORY / "config" / "models" / "paired_unet3d.yaml")
+    (shipped,) = (REPOSITORY / "models" / "paired_unet3d").iterdir()
+    copy = tmp_path / "paired_unet3d" / shipped.name
+    shutil.copytree(shipped, copy)
+    level, enhancement = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 24))
+    ears = pd.concat(
+        pd.DataFrame(
+            {
+                "anatomy": kind, "level": level, "enhancement": enhancement, "ratio": 0.3,
+                "ratio_true": (0.6 if kind == "specimen" else 0.5) - 0.4 * level,
+            }
+        )
+        for kind in kinds
+    )  # fmt: skip
+    fitted = fit_levels(read_bundle(copy), options, ears)
+    assert fitted.metadata["fluid_levels"]["offset"] == pytest.approx(offset, abs=1e-3)
+    assert fitted.metadata["ratio_interval"]["half_width"] == pytest.approx(0.0, abs=1e-3)
+    assert fitted.metadata["calibration"]["ears"] == 24

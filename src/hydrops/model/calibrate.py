@@ -57,9 +57,12 @@ def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -
     Parameters
     ----------
     evaluated
-        Of `hydrops.model.evaluate.evaluate`; ears without a ratio are passed over.
+        Of `hydrops.model.evaluate.evaluate`; ears without a ratio are passed over, and phantoms
+        where there is real anatomy: what is measured comes out higher in it, and it is a patient's.
     """
     ears = evaluated.dropna(subset=["ratio"])
+    real = ears[ears["anatomy"] == "specimen"]
+    ears = real if len(real) else ears
     known = (ears["level"], ears["enhancement"], ears["ratio_true"])
     levels = FluidLevels.fit(*known)
     interval = {"coverage": COVERAGE, "half_width": round(half_width(*known, COVERAGE), 4)}

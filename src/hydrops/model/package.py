@@ -208,7 +208,7 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
         calibrated = (
             "How full a voxel is and how much of that is endolymph comes from the signal as well "
             "as from\nthe network (`hydrops.model.unmix`); the levels "
-            f"of the pure fluids were fitted on {calibration['ears']} simulated ears more "
+            f"of the pure fluids were fitted on {calibration['ears']} more simulated ears "
             f"(seed {calibration['seed']}).\n"
             f"An ear's ratio is given with an interval of "
             f"+-{bundle.metadata['ratio_interval']['half_width']}, meant to hold for "
