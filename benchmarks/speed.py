@@ -19,9 +19,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -53,6 +57,15 @@ def draw_crops(count: int) -> list[Crop]:
     return crops
 
 
+def channels(crops: list[Crop]) -> torch.Tensor:
+    """What a network sees of crops, (n, 3, x, y, z)."""
+    import torch
+
+    from hydrops.model.preprocess import prepare
+
+    return torch.stack([prepare(*map(torch.from_numpy, crop)) for crop in crops])
+
+
 def timed(work: Work, crops: list[Crop], size: int) -> np.ndarray:
     """Milliseconds an ear, of each batch of so many crops, after one that only warms up."""
     batches = [crops[first : first + size] for first in range(0, len(crops) - size + 1, size)]
@@ -81,7 +94,6 @@ def nnunet_predictors(device: str) -> dict[str, Work]:
     import torch
 
     from hydrops.model.geometry import CROP_SHAPE
-    from hydrops.model.preprocess import prepare
 
     architecture = {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
@@ -112,8 +124,8 @@ def nnunet_predictors(device: str) -> dict[str, Work]:
         made.manual_initialization(network, plans, plan, None, labels, "", (0, 1, 2))
 
         def work(crops: list[Crop]) -> object:
-            seen = [prepare(*map(torch.from_numpy, crop)) for crop in crops]
-            return [made.predict_sliding_window_return_logits(ear).cpu() for ear in seen]
+            ears = channels(crops)
+            return [made.predict_sliding_window_return_logits(ear).cpu() for ear in ears]
 
         return work
 
@@ -130,7 +142,6 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
     from hydrops.model.architectures import build_network, fast_layout
     from hydrops.model.bundle import find_bundle
     from hydrops.model.network import NetworkOptions
-    from hydrops.model.preprocess import prepare
     from hydrops.segment import MIDDLE, WHOLE, Part, load_segmenter, run_network, segment_ear
 
     segmenter = load_segmenter(find_bundle(ROOT / "models", model).folder, device, threads)
@@ -138,9 +149,6 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
         build_network(NetworkOptions((32, 64, 128, 256, 320), 0, architecture="planned"))
     )
     planned.eval().to(segmenter.device)
-
-    def channels(crops: list[Crop]) -> torch.Tensor:
-        return torch.stack([prepare(*map(torch.from_numpy, crop)) for crop in crops])
 
     def forward(network: torch.nn.Module, half: bool, part: Part = MIDDLE) -> Work:
         def work(crops: list[Crop]) -> object:
