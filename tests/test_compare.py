@@ -10,7 +10,13 @@ import pytest
 from scipy import stats
 
 from hydrops.model.bundle import WEIGHTS, Bundle
-from hydrops.model.compare import TESTED, compare_models, measure_models, write_comparison
+from hydrops.model.compare import (
+    TESTED,
+    compare_models,
+    endolymph_by_amount,
+    measure_models,
+    write_comparison,
+)
 from hydrops.model.crossval import summarise_measures
 from hydrops.model.evaluate import slice_name, summarise
 
@@ -82,6 +88,16 @@ def test_a_reference_alone_has_nothing_to_be_tested_against() -> None:
     ears = evaluation().query("model == 'paired_unet3d-1.0'")
     assert compare_models(ears, "paired_unet3d-1.0").empty
     assert not measure_models(ears).empty
+
+
+def test_the_dice_of_endolymph_is_shown_by_how_much_there_is() -> None:
+    ears = evaluation()
+    table = endolymph_by_amount(ears).set_index("model")
+    assert set(table.index) == {"paired_unet3d-1.0", "unet2d-1.0"}  # the third measures none
+    few = ears[(ears["model"] == "unet2d-1.0") & ears["ratio_true"].between(0.2, 0.4)]
+    assert table.loc["unet2d-1.0", "true ratio 0.2 to 0.4"] == pytest.approx(few["els_dice"].mean())
+    none = endolymph_by_amount(ears[ears["ratio_true"] > 0.2])
+    assert none["true ratio 0 to 0.2"].isna().all()
 
 
 def test_one_value_has_no_interval() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -19,7 +20,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hydrops.cli import main
-from hydrops.cohort import write_table
+from hydrops.cohort import read_table, write_table
 from hydrops.config import resolve
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.labels import LANDMARKS
@@ -27,6 +28,7 @@ from hydrops.model.augment import Augmentation, draw_patch, prepare_case
 from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
 from hydrops.model.cascade import Cascade, handed_on
 from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, specimens_in
+from hydrops.model.compare_folds import join_folds, write_fold_comparison
 from hydrops.model.course import Phase
 from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_folds
 from hydrops.model.ct import CtModel, find_labyrinth, train_ct
@@ -36,7 +38,7 @@ from hydrops.model.folds import evaluate_parts
 from hydrops.model.metrics import overlap_metrics
 from hydrops.model.network import DualHeadUNet
 from hydrops.model.surface import surface_by_signal
-from hydrops.model.tasks import CT_KINDS, find_training
+from hydrops.model.tasks import CT_KINDS, find_trainings
 from hydrops.model.whole import largest_component, mirror_mean
 from hydrops.single import segment_files
 from places import REPOSITORY
@@ -322,12 +324,76 @@ def test_tests_of_variants_are_paired_and_corrected() -> None:
 
 def test_a_model_is_found_by_its_name() -> None:
     training = {"model": "paired_unet3d", "configurations": str(CONFIGURATIONS)}
-    assert not find_training({"training": training}).on_ct
-    found = find_training({"training": training, "model": "autocasnet"})
+    (default,) = find_trainings({"training": training})
+    assert not default.on_ct
+    (found,) = find_trainings({"training": training, "model": "autocasnet"})
     assert found.on_ct
     assert found.folds == 7
     with pytest.raises(HydropsError, match="there are: autocasnet"):
-        find_training({"training": training, "model": "nothing"})
+        find_trainings({"training": training, "model": "nothing"})
+
+
+def test_several_models_are_named_together_on_ct_alone() -> None:
+    training = {"model": "paired_unet3d", "configurations": str(CONFIGURATIONS)}
+    names = ["joint_unet3d_ct", "autocasnet"]
+    assert [t.name for t in find_trainings({"training": training, "model": names})] == names
+    with pytest.raises(HydropsError, match="unet2d: only models of CT"):
+        find_trainings({"training": training, "model": ["autocasnet", "unet2d"]})
+    with pytest.raises(HydropsError, match="named twice"):
+        find_trainings({"training": training, "model": ["autocasnet", "autocasnet"]})
+
+
+def tested_in_folds(model: str, variants: Sequence[str], seed: int) -> pd.DataFrame:
+    """As `evaluate_cases` leaves it, of a model that is a little better with each variant."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(14):
+        base = 0.95 + rng.normal(0, 0.002)
+        for place, variant in enumerate(variants):
+            row = {
+                "model": model, "variant": variant, "part": "test", "specimen": f"S{number}",
+                "fold": number % 7, "dice": base + 0.005 * place, "hausdorff95_mm": 0.2,
+                "surface_distance_mm": 0.03 + rng.normal(0, 1e-3),
+            }  # fmt: skip
+            rows.append(row | ({"landmark_mm": 0.3} if model.startswith("joint") else {}))
+    return pd.DataFrame(rows)
+
+
+def test_models_of_one_cross_validation_are_compared_on_one_page(tmp_path: Path) -> None:
+    names = {"joint_unet3d_ct": ["joint"], "autocasnet": ["coronal", "sagittal", "axial"]}
+    trainings = [CtOptions.load(CONFIGURATIONS / f"{name}.yaml") for name in names]
+    tables = [tested_in_folds(n, v, seed) for seed, (n, v) in enumerate(names.items())]
+    drawn = {name: tmp_path / f"{name}_drawn.png" for name in names}
+    for picture in drawn.values():
+        draw_boxes(tables[0]).savefig(picture)
+    folder = tmp_path / "page"
+    write_fold_comparison(trainings, tables, drawn, folder)
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert "nan" not in page
+    assert "Real CT of 14 specimens" in page
+    assert "2000 (pose), 600 a plane" in page
+    for picture in ("boxes", *names):
+        assert f"({picture}.png)" in page
+        assert (folder / f"{picture}.png").stat().st_size > 5000
+    measures = read_table(folder / "measures.tsv").set_index(["model", "variant", "measure"])
+    axial = tables[1].query("variant == 'axial'")["dice"]
+    assert measures.loc[("autocasnet", "axial", "dice"), "mean"] == pytest.approx(
+        axial.mean(), abs=1e-5
+    )
+    assert ("autocasnet", "axial", "landmark_mm") not in measures.index
+    tests = read_table(folder / "comparison.tsv").set_index(["measure", "first", "second"])
+    assert len(tests) == 2 * 6  # every two of four, by two measures
+    row = tests.loc[("dice", "autocasnet coronal", "autocasnet axial")]
+    assert row["p"] == pytest.approx(2 / 2**14, abs=1e-5)  # all fourteen differences of one sign
+    assert row["p_corrected"] == pytest.approx(12 * 2 / 2**14, abs=1e-4)
+
+
+def test_models_tested_on_other_folds_are_not_compared() -> None:
+    ours, theirs = (tested_in_folds(n, ["v"], 0) for n in ("joint_unet3d_ct", "autocasnet"))
+    with pytest.raises(HydropsError, match="autocasnet were not tested on the same specimens"):
+        join_folds([ours, theirs[theirs["specimen"] != "S3"]])
+    with pytest.raises(HydropsError, match="same `folds` and `seed`"):
+        join_folds([ours, theirs.assign(fold=0)])
 
 
 ON_CT = [b for b in list_bundles(REPOSITORY / "models") if b.metadata.get("kind") in CT_KINDS]

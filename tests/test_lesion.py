@@ -31,7 +31,7 @@ from hydrops.model.lesion import (
 )
 from hydrops.model.lesion_package import load_lesion_bundle, write_lesion_bundle
 from hydrops.model.lesions import draw_cases
-from hydrops.model.tasks import find_training
+from hydrops.model.tasks import find_trainings
 from hydrops.single import segment_files
 from places import REPOSITORY
 
@@ -294,7 +294,7 @@ def test_a_fall_from_training_to_test_is_flagged(test: float, flag: str) -> None
 
 def test_it_is_trained_in_folds_and_is_not_of_ct() -> None:
     training = {"model": "lesion_unet3d", "configurations": str(CONFIGURATIONS)}
-    found = find_training({"training": training})
+    (found,) = find_trainings({"training": training})
     assert found.in_folds
     assert not found.on_ct
     assert isinstance(load_options(found.path), LesionOptions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import jsonschema
@@ -27,7 +28,7 @@ from hydrops.model.bundle import (
     read_bundle,
     verify_weights,
 )
-from hydrops.model.calibrate import fit_levels
+from hydrops.model.calibrate import calibrate
 from hydrops.model.course import Phase
 from hydrops.model.geometry import FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
@@ -286,25 +287,32 @@ def test_monai_verifies_a_shipped_bundle(bundle: Bundle) -> None:
     network.load_state_dict(torch.load(bundle.folder / WEIGHTS, weights_only=True))
 
 
-@pytest.mark.parametrize(("kinds", "offset"), [(("phantom", "specimen"), 0.6), (("phantom",), 0.5)])
+@pytest.mark.parametrize(("there", "offset"), [(True, 0.6), (False, 0.5)])
 def test_levels_are_those_of_real_anatomy_where_there_is_any(
-    tmp_path: Path, kinds: tuple[str, ...], offset: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, offset: float
 ) -> None:
     options = TrainOptions.load(REPOSITORY / "config" / "models" / "paired_unet3d.yaml")
     (shipped,) = (REPOSITORY / "models" / "paired_unet3d").iterdir()
     copy = tmp_path / "paired_unet3d" / shipped.name
     shutil.copytree(shipped, copy)
     level, enhancement = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 24))
-    ears = pd.concat(
-        pd.DataFrame(
-            {
-                "anatomy": kind, "level": level, "enhancement": enhancement, "ratio": 0.3,
-                "ratio_true": (0.6 if kind == "specimen" else 0.5) - 0.4 * level,
-            }
-        )
-        for kind in kinds
-    )  # fmt: skip
-    fitted = fit_levels(read_bundle(copy), options, ears)
+
+    def evaluated(*_: object, kinds: Sequence[str]) -> pd.DataFrame:
+        return pd.concat(
+            pd.DataFrame(
+                {
+                    "anatomy": kind, "level": level, "enhancement": enhancement, "ratio": 0.3,
+                    "ratio_true": (0.6 if kind == "specimen" else 0.5) - 0.4 * level,
+                }
+            )
+            for kind in kinds
+        )  # fmt: skip
+
+    monkeypatch.setattr("hydrops.model.calibrate.evaluate", evaluated)
+    folder = tmp_path / "specimens"
+    if there:
+        folder.mkdir()
+    fitted = calibrate(read_bundle(copy), options, folder, 1)
     assert fitted.metadata["fluid_levels"]["offset"] == pytest.approx(offset, abs=1e-3)
     assert fitted.metadata["ratio_interval"]["half_width"] == pytest.approx(0.0, abs=1e-3)
     assert fitted.metadata["calibration"]["ears"] == 24

@@ -125,7 +125,7 @@ def test_a_job_waits_for_an_earlier_one_that_does_its_work(
     queue = tmp_path / "queue"
     queue.write_text("7\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    command_that_says(tmp_path / "bin", "squeue", f'grep -x "$3" {queue}')
+    command_that_says(tmp_path / "bin", "squeue", f"cat {queue}")
     monkeypatch.setattr(slurm.time, "sleep", lambda _: queue.write_text(""))
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     log, claim = tmp_path / "job.log", tmp_path / "job.running"
@@ -142,6 +142,25 @@ def test_a_job_waits_for_an_earlier_one_that_does_its_work(
     with pytest.raises(SystemExit), logged(str(log)):
         raise HydropsError("broken")
     assert not claim.exists()
+
+
+def test_a_controller_that_does_not_answer_has_not_said_that_a_job_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = tmp_path / "answers"
+    answers.write_text("exit 1\nexit 1\necho 7\nexit 1\necho 17\nleft over\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    one_a_call = f'line=$(head -n 1 {answers}); sed -i 1d {answers}; eval "$line"'
+    command_that_says(tmp_path / "bin", "squeue", one_a_call)
+    monkeypatch.setattr(slurm, "PATIENCE_S", 0.0)
+    slurm.wait_for_end("7")
+    assert answers.read_text() == "left over\n"
+    command_that_says(tmp_path / "bin", "squeue", "exit 1")
+    monkeypatch.setattr(slurm, "SILENCE_S", 0.0)
+    (tmp_path / "job.running").write_text("7")
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    with pytest.raises(SystemExit, match="has ended"), logged(str(tmp_path / "job.log")):
+        pytest.fail("the work must not begin")
 
 
 def test_the_last_words_name_each_missing_session_and_why(tmp_path: Path) -> None:

@@ -81,6 +81,12 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     write_text_atomically(path, table.to_csv(sep="\t", index=False, na_rep="n/a"))
 
 
+def markdown_table(table: pd.DataFrame, digits: int = 4) -> str:
+    """A table for a page in Markdown, its numbers rounded; what is missing is left empty."""
+    shown = table.round(digits).astype(object)
+    return str(shown.where(shown.notna(), "").to_markdown(index=False))
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table that `write_table` wrote; identifiers stay text."""
     texts = dict.fromkeys(("participant_id", "session_id"), str)

@@ -274,6 +274,26 @@ def draw_differences(
                label=label)  # fmt: skip
 
 
+def draw_box(
+    panel: Axes,
+    values: Values,
+    height: float,
+    width: float,
+    colour: str,
+    label: str | None = None,
+) -> None:
+    """Lying box plot of some values at a height, with each of them; says where there are none."""
+    if not len(values):
+        panel.text(0.02, height, "not measured", fontsize=8, va="center", color="#888888",
+                   transform=panel.get_yaxis_transform())  # fmt: skip
+        return
+    panel.boxplot(values, positions=[height], widths=width, orientation="horizontal",
+                  showfliers=False, medianprops={"color": "black"}, manage_ticks=False)  # fmt: skip
+    spread = (np.arange(len(values)) * GOLDEN % 1 - 0.5) * 0.75 * width
+    panel.plot(values, height + spread, "o", ms=3.5, alpha=0.65, mew=0, color=colour,
+               label=label)  # fmt: skip
+
+
 def draw_limits(panel: Axes, limits: Mapping[str, float], colour: str) -> None:
     """Lines of a Bland-Altman plot, named at its right; see `hydrops.statistics.bland_altman`."""
     for key, name, dashes in (

@@ -72,7 +72,10 @@ def _alone(log: Path) -> Iterator[None]:
     number, claim = os.environ["SLURM_JOB_ID"], log.with_suffix(".running")
     earlier = claim.read_text(encoding="utf-8").strip() if claim.is_file() else ""
     if earlier and earlier != number:
-        wait_for_end(earlier)
+        try:
+            wait_for_end(earlier)
+        except HydropsError as error:
+            sys.exit(f"error: {error}")  # the log is still the other job's
     claim.write_text(number, encoding="utf-8")
     try:
         yield

@@ -96,6 +96,14 @@ def test_every_model_of_the_configuration_can_be_trained_and_packaged(project: P
     assert project.planned("package", "--config", "model=lesion_unet3d") == folds
 
 
+def test_models_of_ct_are_tested_on_the_same_folds_and_compared(project: Project) -> None:
+    names = "model=[joint_unet3d_ct, autocasnet]"
+    each = {"train_part": 2 * (7 + 1), "test_folds": 2, "package_folds": 2}
+    once = {"evaluate": 1, "compare_folds": 1}
+    assert project.planned("evaluate", "--config", names) == each | once
+    assert project.planned("package", "--config", names) == each | {"package": 1}
+
+
 def test_an_ablation_trains_each_change_on_each_of_its_folds(project: Project) -> None:
     changes = {name: {"what": name, "set": {}} for name in ("first", "second")}
     grid = {"folds": [0, 4], "steps": 0.1, "changes": changes}

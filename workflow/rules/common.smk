@@ -12,14 +12,15 @@ from hydrops.cost import write_cost
 from hydrops.errors import HydropsError
 from hydrops.jobs import prefer_commands_of
 from hydrops.model.ablation import Grid
-from hydrops.model.tasks import find_training
+from hydrops.model.tasks import find_trainings
 from hydrops.protocol import protocol_text
 from hydrops.status import LOCK_EXPLAINED, closing_words
 from hydrops.status_page import write_status_page
 
 try:
     STUDY = resolve(config)
-    TRAINING = find_training(STUDY.config) if STUDY.config["training"] else None
+    TRAININGS = find_trainings(STUDY.config) if STUDY.config["training"] else []
+    TRAINING = TRAININGS[0] if TRAININGS else None
     ABLATION = (
         Grid.load(TRAINING.ablation)
         if TRAINING and TRAINING.ablation.is_file()

@@ -1,5 +1,21 @@
 # Models of labelled images: a network for each fold and one on all cases; their bundle and card.
-FOLDS = [str(fold) for fold in range(TRAINING.folds)]
+TASKS = {training.name: training for training in TRAININGS}
+CROSS_VALIDATION = PATHS.root / "cross_validation"
+
+
+def folds_of(task):
+    """Numbers of a model's folds."""
+    return [str(fold) for fold in range(TASKS[task].folds)]
+
+
+def path_of(wildcards):
+    """A model's configuration."""
+    return str(TASKS[wildcards.task].path)
+
+
+def text_of(wildcards):
+    """What a model's configuration says, so that a change of it is noticed."""
+    return TASKS[wildcards.task].path.read_text()
 
 
 localrules:
@@ -10,17 +26,22 @@ localrules:
 
 rule train:
     input:
-        expand(f"training/{TRAINING.name}/{{part}}/weights.pt", part=[*FOLDS, "all"]),
+        [
+            f"training/{task}/{part}/weights.pt"
+            for task in TASKS
+            for part in [*folds_of(task), "all"]
+        ],
 
 
 rule package:
     input:
-        f"training/{TRAINING.name}/packaged.json",
+        expand("training/{task}/packaged.json", task=TASKS),
 
 
 rule evaluate:
     input:
-        f"training/{TRAINING.name}/packaged.json",
+        expand("training/{task}/packaged.json", task=TASKS),
+        [str(CROSS_VALIDATION / "README.md")] if len(TASKS) > 1 else [],
 
 
 rule train_part:
@@ -40,8 +61,8 @@ rule train_part:
         runtime=240,
         gpu=GPUS,
     params:
-        task=str(TRAINING.path),
-        options=TRAINING.path.read_text(),
+        task=path_of,
+        options=text_of,
         specimens=STUDY.config["training"]["specimens"],
         device=STUDY.config["device"],
         code=stage_digest("model.fold_training"),
@@ -51,7 +72,9 @@ rule train_part:
 
 rule test_folds:
     input:
-        weights=expand("training/{{task}}/{part}/weights.pt", part=FOLDS),
+        weights=lambda wc: [
+            f"training/{wc.task}/{fold}/weights.pt" for fold in folds_of(wc.task)
+        ],
     output:
         cases="training/{task}/cases.tsv",
         summary="training/{task}/summary.tsv",
@@ -68,8 +91,8 @@ rule test_folds:
         mem_mb=6000,
         runtime=60,
     params:
-        task=str(TRAINING.path),
-        options=TRAINING.path.read_text(),
+        task=path_of,
+        options=text_of,
         specimens=STUDY.config["training"]["specimens"],
         code=stage_digest("model.folds"),
     script:
@@ -82,8 +105,8 @@ rule package_folds:
         summary="training/{task}/summary.tsv",
         comparison="training/{task}/comparison.tsv",
         pictures="training/{task}/pictures",
-        notes=[
-            str(n) for n in sorted(TRAINING.path.parent.glob(f"{TRAINING.name}-*.md"))
+        notes=lambda wc: [
+            str(n) for n in sorted(TASKS[wc.task].path.parent.glob(f"{wc.task}-*.md"))
         ],
     output:
         metadata="training/{task}/packaged.json",
@@ -97,10 +120,39 @@ rule package_folds:
         mem_mb=2000,
         runtime=10,
     params:
-        task=str(TRAINING.path),
-        options=TRAINING.path.read_text(),
+        task=path_of,
+        options=text_of,
         models=STUDY.config["models_dir"],
         specimens=STUDY.config["training"]["specimens"],
         code=stage_digest("model.folds"),
     script:
         "../scripts/package_folds.py"
+
+
+rule compare_folds:
+    input:
+        cases=expand("training/{task}/cases.tsv", task=TASKS),
+        pictures=expand("training/{task}/pictures", task=TASKS),
+    output:
+        page=str(CROSS_VALIDATION / "README.md"),
+        tables=[
+            str(CROSS_VALIDATION / f"{name}.tsv")
+            for name in ("measures", "comparison")
+        ],
+        boxes=str(CROSS_VALIDATION / "boxes.png"),
+        overlays=expand(str(CROSS_VALIDATION / "{task}.png"), task=TASKS),
+    log:
+        log_of("compare", "folds"),
+    benchmark:
+        benchmark_of("compare", "folds")
+    conda:
+        "../../envs/hydrops.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        tasks=[str(training.path) for training in TRAININGS],
+        options=[training.path.read_text() for training in TRAININGS],
+        code=stage_digest("model.compare_folds"),
+    script:
+        "../scripts/compare_folds.py"

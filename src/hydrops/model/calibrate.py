@@ -13,7 +13,7 @@ import torch
 
 from hydrops.errors import ExcludedError
 from hydrops.model.bundle import METADATA, Bundle, read_bundle
-from hydrops.model.evaluate import evaluate
+from hydrops.model.evaluate import Kind, evaluate
 from hydrops.model.novelty import Novelty
 from hydrops.model.simulate import draw_images, read_pool
 from hydrops.model.train import TrainOptions
@@ -40,6 +40,8 @@ def calibrate(
     """
     if not bundle.endolymph:
         return bundle
+    # What is measured comes out higher in real anatomy than in phantoms, and it is a patient's.
+    kind: Kind = "specimen" if specimens_folder.is_dir() else "phantom"
     ears = evaluate(
         [bundle.folder],
         specimens_folder,
@@ -47,6 +49,7 @@ def calibrate(
         options.calibration_heads,
         options.calibration_seed,
         processes,
+        kinds=(kind,),
     )
     return fit_levels(bundle, options, ears)
 
@@ -57,12 +60,9 @@ def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -
     Parameters
     ----------
     evaluated
-        Of `hydrops.model.evaluate.evaluate`; ears without a ratio are passed over, and phantoms
-        where there is real anatomy: what is measured comes out higher in it, and it is a patient's.
+        Of `hydrops.model.evaluate.evaluate`; ears without a ratio are passed over.
     """
     ears = evaluated.dropna(subset=["ratio"])
-    real = ears[ears["anatomy"] == "specimen"]
-    ears = real if len(real) else ears
     known = (ears["level"], ears["enhancement"], ears["ratio_true"])
     levels = FluidLevels.fit(*known)
     interval = {"coverage": COVERAGE, "half_width": round(half_width(*known, COVERAGE), 4)}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hydrops.cohort import write_table
-from hydrops.figures import PALETTE, draw_differences, draw_limits
+from hydrops.cohort import markdown_table, write_table
+from hydrops.figures import PALETTE, draw_box, draw_differences, draw_limits
 from hydrops.model.bundle import WEIGHTS, Bundle
 from hydrops.model.crossval import corrected_by_holm, signed_rank_p, summarise_measures
 from hydrops.model.evaluate import slice_name
@@ -37,6 +38,8 @@ NAMES = {
     "ratio_error": "error of the EH volume ratio",
     "landmark_mm": "landmark error, mm",
 }
+#: Bounds of the true EH volume ratio between which the Dice of the endolymph is shown apart.
+AMOUNTS = (0.0, 0.2, 0.4, 1.0)
 #: An ear of the evaluation.
 EAR = ["anatomy", "seed", "side"]
 #: Voxels shown around an ear.
@@ -90,28 +93,34 @@ def compare_models(ears: pd.DataFrame, reference: str) -> pd.DataFrame:
     return corrected_by_holm(pd.DataFrame(rows, columns=columns))
 
 
+def endolymph_by_amount(ears: pd.DataFrame) -> pd.DataFrame:
+    """Mean Dice of the endolymph, by model, anatomy and how much there truly is.
+
+    A thin endolymph is mostly surface, so its Dice is low whatever draws it.
+    """
+    measured = ears.dropna(subset=["els_dice"])
+    bounds = list(pairwise(AMOUNTS))
+    names = [f"true ratio {low:g} to {high:g}" for low, high in bounds]
+    amount = pd.cut(measured["ratio_true"], AMOUNTS, labels=names, include_lowest=True)
+    table = measured.assign(amount=amount).pivot_table(
+        index=["model", "anatomy"], columns="amount", values="els_dice", sort=False, observed=False
+    )
+    return table.reindex(columns=names).reset_index()
+
+
 def draw_boxes(ears: pd.DataFrame) -> Figure:
     """Each ear of each model: Dice of both fluids, error of the ratio, landmark error."""
     models = list(ears["model"].unique())
     kinds = list(ears["anatomy"].unique())
     figure = Figure(figsize=(10, 1.4 + 0.8 * len(models) * len(kinds)), layout="constrained")
-    rng = np.random.default_rng(0)
     for panel, measure in zip(figure.subplots(2, 2).ravel(), TESTED):
         for row, model in enumerate(models):
             for place, (kind, colour) in enumerate(zip(kinds, PALETTE)):
                 chosen = ears[(ears["model"] == model) & (ears["anatomy"] == kind)]
                 values = chosen[measure].dropna().to_numpy(float)
                 height = row + (place - (len(kinds) - 1) / 2) * 0.36
-                if not len(values):
-                    panel.text(0.02, height, "not measured", fontsize=8, va="center",
-                               color="#888888", transform=panel.get_yaxis_transform())  # fmt: skip
-                    continue
-                panel.boxplot(values, positions=[height], widths=0.28, orientation="horizontal",
-                              showfliers=False, medianprops={"color": "black"},
-                              manage_ticks=False)  # fmt: skip
-                spots = height + rng.uniform(-0.1, 0.1, len(values))
-                panel.plot(values, spots, "o", ms=3.2, alpha=0.6, mew=0, color=colour,
-                           label=kind if not row and measure == TESTED[0] else None)  # fmt: skip
+                label = kind if not row and measure == TESTED[0] else None
+                draw_box(panel, values, height, 0.28, colour, label)
         panel.set_yticks(range(len(models)), models)
         panel.set_ylim(len(models) - 0.5, -0.5)
         panel.set_xlabel(NAMES[measure])
@@ -235,27 +244,28 @@ no training saw; "specimen" ears have the anatomy of real labyrinths kept out of
 model does not measure is empty. `published` was measured by the paper on its own data. Models that
 were trained for different numbers of steps do not show what their networks could have learned.
 
-{_markdown(describe_models(bundles))}
+{markdown_table(describe_models(bundles))}
 
 ## Agreement
 
-{_markdown(agreement)}
+{markdown_table(agreement)}
+
+## Endolymph by how much there is
+
+Mean Dice of the endolymph. A thin one is mostly surface, and loses more by each voxel.
+
+{markdown_table(endolymph_by_amount(ears))}
 
 ## Measures
 
-{_markdown(measures)}
+{markdown_table(measures)}
 
 ## Tests against {reference}
 
 Paired Wilcoxon signed-rank tests over heads, p corrected by Holm's method over the table.
 
-{_markdown(tests)}
+{markdown_table(tests)}
 
 {chr(10).join(f"![{name}]({name}.png)" for name in PICTURES)}
 """
     write_text_atomically(folder / "README.md", text)
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    shown = table.round(4).astype(object)
-    return str(shown.where(shown.notna(), "").to_markdown(index=False))

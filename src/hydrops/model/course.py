@@ -41,6 +41,10 @@ class Phase:
     dice: float
     selected: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.steps < 3:
+            raise ValueError(f"a phase of {self.steps} steps has no cycle; give it 3 at least")
+
 
 class Plan(Protocol):
     """What a course needs to know of the options of a task."""
@@ -185,7 +189,11 @@ class _Course:
     def begin(self, phase: Phase, end: int) -> None:
         """Start the cycle of the learning rate of a phase, or go on with one that was cut off."""
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, phase.learning_rate, total_steps=phase.steps, pct_start=0.1
+            self.optimiser,
+            phase.learning_rate,
+            total_steps=phase.steps,
+            # A tenth, but never less than the two steps that the rise is made of.
+            pct_start=max(0.1, 2.0 / phase.steps),
         )
         if self.stopped is not None and self.step > end - phase.steps:
             # The optimiser after the schedule, whose making sets the rate back to its start.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Protocol
 
 import numpy as np
@@ -163,25 +164,23 @@ def summarise_measures(
     return pd.DataFrame(rows, columns=columns)
 
 
-def compare_variants(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame:
+def compare_variants(cases: pd.DataFrame, measures: Sequence[str] = ("dice",)) -> pd.DataFrame:
     """Paired Wilcoxon signed-rank tests of every two variants on the same specimens.
 
     p is corrected by Holm's method over the tests of the table.
     """
-    table = cases.assign(name=cases["model"] + " " + cases["variant"]).pivot_table(
-        index="specimen", columns="name", values=measure, sort=False
-    )
+    named = cases.assign(name=cases["model"] + " " + cases["variant"])
     rows = []
-    names = list(table.columns)
-    for first in range(len(names)):
-        for second in range(first + 1, len(names)):
-            pair = table[[names[first], names[second]]].dropna().to_numpy(float)
+    for measure in measures:
+        table = named.pivot_table(index="specimen", columns="name", values=measure, sort=False)
+        for first, second in combinations(table.columns, 2):
+            pair = table[[first, second]].dropna().to_numpy(float)
             difference = pair[:, 0] - pair[:, 1]
-            p = signed_rank_p(difference)
             rows.append(
                 {
-                    "measure": measure, "first": names[first], "second": names[second],
-                    "n": len(pair), "median_difference": float(np.median(difference)), "p": p,
+                    "measure": measure, "first": first, "second": second, "n": len(pair),
+                    "median_difference": float(np.median(difference)),
+                    "p": signed_rank_p(difference),
                 }
             )  # fmt: skip
     columns = ["measure", "first", "second", "n", "median_difference", "p"]

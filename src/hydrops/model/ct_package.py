@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from hydrops.figures import PALETTE
+from hydrops.cohort import markdown_table
+from hydrops.figures import PALETTE, draw_box
 from hydrops.labels import LANDMARKS
 from hydrops.model.bundle import CARD, Bundle, verify_weights
 from hydrops.model.cases import Case, draw_folds, load_cases, specimens_in
@@ -175,27 +177,22 @@ def draw_overlays(models: Sequence[tuple[Model, Case, float]]) -> Figure:
 
 
 def draw_boxes(cases: pd.DataFrame) -> Figure:
-    """Dice, distances and landmark errors of every case, by variant, or by part of two."""
+    """Dice, distances and landmark errors of each case, by model and variant, or by part of two."""
     shown = [m for m in ("dice", "hausdorff95_mm", "landmark_mm") if m in cases]
-    figure = Figure(figsize=(3.6 * len(shown), 3.8), layout="constrained")
     names = {"dice": "Dice", "hausdorff95_mm": "95 % Hausdorff distance, mm",
              "landmark_mm": "landmark error, mm"}  # fmt: skip
-    rng = np.random.default_rng(0)
-    by = "variant" if cases["part"].nunique() < 2 else "part"
-    for panel, measure in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
-        groups = [(str(v), p[measure].dropna()) for v, p in cases.groupby(by, sort=False)]
-        panel.boxplot(
-            [values for _, values in groups],
-            widths=0.5,
-            showfliers=False,
-            medianprops={"color": "black"},
-            tick_labels=[variant for variant, _ in groups],
-        )
-        for place, (_, values) in enumerate(groups, start=1):
-            spots = place + rng.uniform(-0.12, 0.12, len(values))
-            panel.plot(spots, values, "o", ms=4.5, alpha=0.8, mew=0, color=PALETTE[place - 1])
-        panel.set_ylabel(names[measure])
+    of_two = [column for column in ("model", "part") if cases[column].nunique() > 1]
+    by = of_two if "part" in of_two else [*of_two, "variant"]
+    groups = [(" ".join(group), part) for group, part in cases.groupby(by, sort=False)]
+    figure = Figure(figsize=(3.6 * len(shown), 1.2 + 0.6 * len(groups)), layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    for panel, measure in zip(panels, shown):
+        for (height, (_, part)), colour in zip(enumerate(groups), cycle(PALETTE)):
+            draw_box(panel, part[measure].dropna().to_numpy(float), height, 0.5, colour)
+        panel.set_xlabel(names[measure])
         panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(groups)), [name for name, _ in groups])
+    panels[0].set_ylim(len(groups) - 0.5, -0.5)
     return figure
 
 
@@ -214,8 +211,8 @@ def write_ct_card(
         What a person adds, Markdown; may be empty.
     """
     training: dict[str, Any] = bundle.metadata["training"]
-    table = summary[summary["measure"].isin(MEASURES)].drop(columns=["model", "part"]).round(4)
-    tests = "" if comparison.empty else f"\n{comparison.round(5).to_markdown(index=False)}\n"
+    table = summary[summary["measure"].isin(MEASURES)].drop(columns=["model", "part"])
+    tests = "" if comparison.empty else f"\n{markdown_table(comparison, 5)}\n"
     steps = " + ".join(str(phase["steps"]) for phase in training["phases"])
     landmarks = ", ".join(bundle.metadata["landmarks"]) or "none"
     text = f"""# {bundle.name} {bundle.version}
@@ -239,7 +236,7 @@ tested by a network that was trained without it. The shipped
 weights were trained the same way on all specimens, so there is no test of these very weights.
 `worst` is the worst specimen; `published` is the paper's own figure, measured on other data.
 
-{table.astype(object).fillna("").to_markdown(index=False)}
+{markdown_table(table)}
 {tests}
 {place_pictures(bundle, pictures, CAPTIONS)}
 {notes}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -43,6 +43,8 @@ from hydrops.statistics import bland_altman, icc_2_1
 
 LOG = logging.getLogger(__name__)
 
+#: Anatomy of a simulated head: drawn, or a real labyrinth's.
+Kind = Literal["phantom", "specimen"]
 #: Of agreement after Bland and Altman, as they are shown.
 LIMITS = ("bias", "lower", "upper")
 #: The only session of a simulated head.
@@ -59,6 +61,7 @@ def evaluate(
     seed: int,
     processes: int = 2,
     slices: Path | None = None,
+    kinds: Collection[Kind] = ("phantom", "specimen"),
 ) -> pd.DataFrame:
     """One row an ear and model: what the pipeline measured beside the truth.
 
@@ -74,11 +77,13 @@ def evaluate(
         Of anatomies that no training draws.
     slices
         Folder that gets a slice of each ear as it is drawn by `hydrops.model.compare`, or None.
+    kinds
+        Anatomies that are drawn.
     """
-    jobs: list[tuple[str, int, tuple[Specimen, Specimen] | None]] = [
-        ("phantom", seed + number, None) for number in range(heads)
+    jobs: list[tuple[Kind, int, tuple[Specimen, Specimen] | None]] = [
+        ("phantom", seed + number, None) for number in range(heads) if "phantom" in kinds
     ]
-    if specimens_folder.is_dir():
+    if "specimen" in kinds and specimens_folder.is_dir():
         known = load_specimens(specimens_folder, test_specimens)
         jobs += [
             (
@@ -88,7 +93,7 @@ def evaluate(
             )
             for number in range(heads)
         ]
-    else:
+    elif "specimen" in kinds:
         LOG.warning("%s is missing: phantoms alone are evaluated", specimens_folder)
     rows = []
     with ProcessPoolExecutor(processes) as executor:
@@ -156,7 +161,7 @@ def _icc_of_areas(measured: pd.DataFrame, organ: str) -> float:
 def _one_head(
     bundles: Sequence[Path],
     slices: Path | None,
-    job: tuple[str, int, tuple[Specimen, Specimen] | None],
+    job: tuple[Kind, int, tuple[Specimen, Specimen] | None],
 ) -> list[dict[str, object]]:
     kind, seed, specimens = job
     rng = np.random.default_rng([seed, 99])

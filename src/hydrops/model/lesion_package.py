@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from hydrops.cohort import markdown_table
 from hydrops.model.bundle import CARD, Bundle, verify_weights
 from hydrops.model.cases import split_cases
 from hydrops.model.crossval import OVERFITTING_GAP, evaluate_cases
@@ -154,9 +155,9 @@ was trained on, `test` on what it never saw; a gap of more than {OVERFITTING_GAP
 as overfitting. The shipped weights were trained the same way on all cases. `published` is the
 paper's own figure, measured on other data.
 
-{comparison.round(4).to_markdown(index=False)}
+{markdown_table(comparison)}
 
-{summary[columns].round(4).astype(object).fillna("").to_markdown(index=False)}
+{markdown_table(summary[columns])}
 
 {place_pictures(bundle, pictures, CAPTIONS)}
 {notes}"""

@@ -1,4 +1,4 @@
-"""Which model a study's `snakemake train`, `package` and `evaluate` are about."""
+"""Which models a study's `snakemake train`, `package` and `evaluate` are about."""
 
 from __future__ import annotations
 
@@ -42,16 +42,33 @@ class Training:
         return self.kind in FOLD_KINDS
 
 
-def find_training(config: Mapping[str, Any]) -> Training:
-    """The model that ``--config model=NAME`` names, else the one of ``training: model``.
+def find_trainings(config: Mapping[str, Any]) -> list[Training]:
+    """The models that ``--config model=NAME`` names, else the one of ``training: model``.
+
+    ``--config 'model=[NAME, NAME]'`` names several of CT, which are compared on the same folds.
 
     Raises
     ------
     HydropsError
-        If it has no configuration; the message lists those that there are.
+        If one has no configuration (the message lists those that there are), is named twice, or
+        is none of CT among several.
     """
+    named = config.get("model") or config["training"]["model"]
+    names = [named] if isinstance(named, str) else list(named)
+    if len(set(names)) != len(names):
+        raise HydropsError(f"--config model: {', '.join(names)}: a model is named twice")
     folder = Path(config["training"]["configurations"])
-    name = config.get("model") or config["training"]["model"]
+    trainings = [_find_training(folder, name) for name in names]
+    others = [training.name for training in trainings if not training.on_ct]
+    if len(trainings) > 1 and others:
+        raise HydropsError(
+            f"--config model: {', '.join(others)}: only models of CT are named together; name one "
+            "at a time, and compare models of MR by --config 'models=[NAME, NAME]'"
+        )
+    return trainings
+
+
+def _find_training(folder: Path, name: str) -> Training:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
