@@ -28,6 +28,7 @@ from hydrops.model.cascade import PLANES, Cascade, PlaneTask
 from hydrops.model.cases import Case
 from hydrops.model.course import run_course, save_state
 from hydrops.model.ct_task import CtOptions, Design, JointTask
+from hydrops.model.field import affine_of, field_around, is_long, without_padding
 from hydrops.model.network import landmark_positions
 from hydrops.model.pose import EarFrame, ear_frame
 from hydrops.model.surface import surface_by_signal
@@ -152,14 +153,15 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
     """Segment one image of any orientation and voxel size.
 
     The image is brought to the network's axes and voxels, once, and the result back; its surface
-    is drawn on the image's own voxels, see `hydrops.model.surface`.
+    is drawn on the image's own voxels, see `hydrops.model.surface`. In an image larger than those
+    of the training the ear is looked for first, and then seen in a field as large as theirs.
 
     Raises
     ------
     ExcludedError
         If nothing in the image is taken for a labyrinth, or not told how it lies.
     """
-    seen = _find_joint(model.pose or model, image, affine)
+    seen, near, placed = _look(model.pose or model, image, affine)
     landmarks: dict[str, list[float]] = {}
     confidences: dict[str, float] = {}
     if model.pose is None:
@@ -168,7 +170,7 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
         confidences = {n: round(float(c), 3) for n, c in zip(LANDMARKS, seen.shares)}
     else:
         grid, shape = _ear_grid(_find_frame(seen), model.design)
-        volume = onto_grid(image, affine, grid, shape)
+        volume = onto_grid(near, placed, grid, shape)
         found = model.network(volume.to(next(model.network.parameters()).device))
     probability = {}
     for name, part in found.items():
@@ -194,12 +196,26 @@ class _Seen:
     shares: npt.NDArray[np.float64]
 
 
-def _find_joint(model: CtModel, image: FloatGrid, affine: Affine) -> _Seen:
+def _look(model: CtModel, image: FloatGrid, affine: Affine) -> tuple[_Seen, FloatGrid, Affine]:
+    """What a joint network makes of the field around the ear; that field and its affine."""
+    shown, box = without_padding(image)
+    placed = affine_of(box, affine)
+    if not is_long(shown.shape, placed):
+        return _find_joint(model, shown, placed, EVERY_AXIS), shown, placed
+    centre = _inside(_find_joint(model, shown, placed, ())).mean(0)
+    field = field_around(apply_affine(np.linalg.inv(placed), centre), shown.shape, placed)
+    near, placed = shown[field], affine_of(field, placed)
+    return _find_joint(model, near, placed, EVERY_AXIS), near, placed
+
+
+def _find_joint(
+    model: CtModel, image: FloatGrid, affine: Affine, mirrored: tuple[int, ...]
+) -> _Seen:
     spacing = model.design.spacing_mm
     volume, grid = to_network(image, affine, spacing)
     volume = volume.to(next(model.network.parameters()).device)
     run = partial(_both_heads, model.network)
-    both = mirror_mean(run, volume, model.design.patch, EVERY_AXIS)
+    both = mirror_mean(run, volume, model.design.patch, mirrored)
     logits, heat = both[: -len(LANDMARKS)], both[-len(LANDMARKS) :]
     probability = torch.softmax(logits, dim=0)[1]
     positions, shares = landmark_positions(_near(probability, heat, spacing))
@@ -208,11 +224,16 @@ def _find_joint(model: CtModel, image: FloatGrid, affine: Affine) -> _Seen:
     )
 
 
-def _find_frame(seen: _Seen) -> EarFrame:
+def _inside(seen: _Seen) -> Affine:
+    """Points (n, 3) of the labyrinth that was seen, RAS mm."""
     inside = np.argwhere((largest_component(seen.probability) > 0.5).cpu().numpy())
     if not len(inside):
         raise ExcludedError(NO_EAR)
-    frame = ear_frame(seen.points, apply_affine(seen.grid, inside))
+    return np.asarray(apply_affine(seen.grid, inside))
+
+
+def _find_frame(seen: _Seen) -> EarFrame:
+    frame = ear_frame(seen.points, _inside(seen))
     if frame is None:
         raise ExcludedError("the model cannot tell how the inner ear lies in the image")
     return frame
