@@ -1,0 +1,173 @@
+"""Models of CT on images unlike those that they were trained on: coarser, noisier, larger.
+
+    python benchmarks/ct_images.py [joint_unet3d_ct autocasnet]
+
+Each specimen is changed in some way and tested by the network of its fold, which never saw it:
+`snakemake train --config model=NAME` must have left `training/NAME/<fold>/weights.pt`. Leaves
+ct_images.tsv and ct_images.png in benchmarks/results.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import ndimage
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from hydrops.cohort import write_table  # noqa: E402
+from hydrops.figures import PALETTE, draw_box  # noqa: E402
+from hydrops.images import average_onto, spacing_mm  # noqa: E402
+from hydrops.model.cases import Case, draw_folds, load_cases, specimens_in  # noqa: E402
+from hydrops.model.crossval import evaluate_cases  # noqa: E402
+from hydrops.model.ct_package import fold_model  # noqa: E402
+from hydrops.model.ct_task import CtOptions  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
+MODELS = ("joint_unet3d_ct", "autocasnet")
+MEASURES = {"dice": "Dice", "hausdorff95_mm": "95 % Hausdorff distance, mm"}
+
+
+def in_voxels(*voxel_mm: float) -> Callable[[Case], Case]:
+    """The case in larger voxels along its own axes, image and label averaged alike."""
+
+    def change(case: Case) -> Case:
+        size = np.array(voxel_mm)
+        voxel = spacing_mm(case.affine)
+        shape = tuple(int(n * v // s) for n, v, s in zip(case.image.shape, voxel, size))
+        affine = case.affine.copy()
+        affine[:3, :3] *= size / voxel
+        affine[:3, 3] += case.affine[:3, :3] @ ((size / voxel - 1) / 2)
+        image, label = (
+            average_onto(part[None].astype(np.float32), case.affine, shape, affine)[0]
+            for part in (case.image, case.label)
+        )
+        return replace(case, image=image, label=label > 0.5, affine=affine)
+
+    return change
+
+
+def with_noise(share: float) -> Callable[[Case], Case]:
+    """The case with white noise of a share of its range from the 1st to the 99th percentile."""
+
+    def change(case: Case) -> Case:
+        low, high = np.percentile(case.image, (1, 99))
+        noise = np.random.default_rng(0).normal(0.0, share * (high - low), case.image.shape)
+        return replace(case, image=(case.image + noise).astype(np.float32))
+
+    return change
+
+
+def enlarged(by_mm: float, texture: bool) -> Callable[[Case], Case]:
+    """The case in a larger volume: of one value as padding has, or of a texture as bone has."""
+
+    def change(case: Case) -> Case:
+        counts = [int(by_mm / voxel) for voxel in spacing_mm(case.affine)]
+        widths = [(n, n) for n in counts]
+        affine = case.affine.copy()
+        affine[:3, 3] -= affine[:3, :3] @ counts
+        image = np.pad(case.image, widths, constant_values=-1024.0)
+        if texture:
+            inside = np.pad(np.ones(case.image.shape, bool), widths)
+            image = np.where(inside, image, _bone(case.image, image.shape))
+        return replace(case, image=image, label=np.pad(case.label, widths), affine=affine)
+
+    return change
+
+
+def _bone(like: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    low, high = np.percentile(like, (5, 95))
+    noise = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    coarse = ndimage.gaussian_filter(noise, 6.0)
+    texture = like.mean() + 0.35 * (high - low) * coarse / coarse.std()
+    return np.clip(texture, low, high) + 0.03 * (high - low) * noise
+
+
+CHANGES: dict[str, Callable[[Case], Case]] = {
+    "as it is": lambda case: case,
+    "0.4 mm": in_voxels(0.4, 0.4, 0.4),
+    "0.6 mm": in_voxels(0.6, 0.6, 0.6),
+    "0.25 x 0.25 x 0.6 mm": in_voxels(0.25, 0.25, 0.6),
+    "5 % noise": with_noise(0.05),
+    "15 % noise": with_noise(0.15),
+    "padded by 15 mm": enlarged(15.0, texture=False),
+    "10 mm of texture around": enlarged(10.0, texture=True),
+}
+
+
+def test_model(name: str, specimens: Path) -> pd.DataFrame:
+    """Rows of `hydrops.model.crossval.evaluate_cases` of the last stage, and the change."""
+    options = CtOptions.load(ROOT / "config" / "models" / f"{name}.yaml")
+    folds = draw_folds(specimens_in(specimens), options.folds, options.seed)
+    tables = []
+    for fold, names in enumerate(folds):
+        model = fold_model(options, ROOT / "training" / name / str(fold) / "weights.pt")
+        for case in load_cases(specimens, names):
+            for change, make in CHANGES.items():
+                table = evaluate_cases(name, model, [make(case)], fold).tail(1)
+                tables.append(table.assign(change=change))
+            print(f"{name}: {case.name}", file=sys.stderr)
+    return pd.concat(tables, ignore_index=True)
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean and worst by model and change; a specimen in which nothing was found counts as 0."""
+    rows = rows.assign(dice=rows["dice"].fillna(0.0))
+    return (
+        rows.groupby(["change", "model"], sort=False)
+        .agg(
+            specimens=("dice", "size"),
+            dice=("dice", "mean"),
+            lowest_dice=("dice", "min"),
+            hausdorff95_mm=("hausdorff95_mm", "mean"),
+            landmark_mm=("landmark_mm", "mean"),
+        )
+        .reset_index()
+    )
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Each specimen by change and model."""
+    models = list(rows["model"].unique())
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    panels = figure.subplots(1, len(MEASURES), sharey=True)
+    for panel, (measure, title) in zip(panels, MEASURES.items()):
+        for height, change in enumerate(CHANGES):
+            for place, (model, colour) in enumerate(zip(models, PALETTE)):
+                chosen = rows[(rows["change"] == change) & (rows["model"] == model)]
+                middle = height + (place - (len(models) - 1) / 2) * 0.36
+                label = model if not height and panel is panels[0] else None
+                values = chosen[measure].dropna().to_numpy(float)
+                draw_box(panel, values, middle, 0.28, colour, label)
+        panel.set_xlabel(title)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(CHANGES)), list(CHANGES))
+    panels[0].set_ylim(len(CHANGES) - 0.5, -0.5)
+    figure.legend(loc="outside upper right", frameon=False, ncols=len(models))
+    return figure
+
+
+def main() -> None:
+    """Run the benchmark."""
+    import yaml
+
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    specimens = (ROOT / config["training"]["specimens"]).resolve()
+    names = sys.argv[1:] or MODELS
+    rows = pd.concat([test_model(name, specimens) for name in names], ignore_index=True)
+    summary = summarise(rows)
+    RESULTS.mkdir(exist_ok=True)
+    write_table(summary.round(4), RESULTS / "ct_images.tsv")
+    draw(rows).savefig(RESULTS / "ct_images.png", dpi=110)
+    print(summary.round(4).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
