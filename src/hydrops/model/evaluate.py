@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,7 @@ def evaluate(
     processes: int = 2,
     slices: Path | None = None,
     kinds: Collection[Kind] = ("phantom", "specimen"),
+    scan: Callable[..., Examination] = examine,
 ) -> pd.DataFrame:
     """One row an ear and model: what the pipeline measured beside the truth.
 
@@ -79,6 +80,8 @@ def evaluate(
         Folder that gets a slice of each ear as it is drawn by `hydrops.model.compare`, or None.
     kinds
         Anatomies that are drawn.
+    scan
+        Makes the images of a head of its generator and its ears, left and right.
     """
     jobs: list[tuple[Kind, int, tuple[Specimen, Specimen] | None]] = [
         ("phantom", seed + number, None) for number in range(heads) if "phantom" in kinds
@@ -97,7 +100,7 @@ def evaluate(
         LOG.warning("%s is missing: phantoms alone are evaluated", specimens_folder)
     rows = []
     with ProcessPoolExecutor(processes) as executor:
-        measured = executor.map(partial(_one_head, bundles, slices), jobs)
+        measured = executor.map(partial(_one_head, bundles, slices, scan), jobs)
         for number, found in enumerate(measured, start=1):
             rows += found
             LOG.info("evaluated %d of %d heads", number, len(jobs))
@@ -161,6 +164,7 @@ def _icc_of_areas(measured: pd.DataFrame, organ: str) -> float:
 def _one_head(
     bundles: Sequence[Path],
     slices: Path | None,
+    scan: Callable[..., Examination],
     job: tuple[Kind, int, tuple[Specimen, Specimen] | None],
 ) -> list[dict[str, object]]:
     kind, seed, specimens = job
@@ -175,7 +179,7 @@ def _one_head(
     else:
         left, right = (specimen_ear(s, rng, side) for s, side in zip(specimens, SIDES))
         names = (specimens[0].name, specimens[1].name)
-    examination = examine(rng, left, right)
+    examination = scan(rng, left, right)
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as scratch:
         paths = Paths(Path(scratch))

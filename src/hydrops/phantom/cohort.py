@@ -19,6 +19,7 @@ from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
 from hydrops.phantom.dicom import Series, Study, write_series
 from hydrops.phantom.head import (
     MATRIX,
+    NOISE,
     VOXEL_MM,
     Head,
     draw_head,
@@ -80,8 +81,19 @@ def examine(
     right: Ear | None,
     offset_mm: Sequence[float] | None = None,
     moved: bool = True,
+    noise: float = 1.0,
 ) -> Examination:
-    """Scan a head: MRC, PPI and PEI with the motion of real patients between them."""
+    """Scan a head: MRC, PPI and PEI with the motion of real patients between them.
+
+    Parameters
+    ----------
+    offset_mm
+        Of the head from the middle of the field, by lot if None.
+    moved
+        Whether it moves between the images.
+    noise
+        Times that of `hydrops.phantom.head.NOISE`.
+    """
     tilt = rng.normal(0.0, 4.0, 3)
     offset = rng.normal(0.0, 4.0, 3) if offset_mm is None else np.asarray(offset_mm)
     head = draw_head(rng, left, right, list(tilt), list(offset))
@@ -90,7 +102,15 @@ def examine(
     second = draw_motion(rng) @ first if moved else np.eye(4)
     motions = {"MRC": np.eye(4), "PPI": first, "PEI": second}
     images = {
-        sequence.name: render(head, sequence, MATRIX, affine, rng, motions[sequence.name])
+        sequence.name: render(
+            head,
+            sequence,
+            MATRIX,
+            affine,
+            rng,
+            motions[sequence.name],
+            noise * NOISE[sequence.name],
+        )
         for sequence in (MRC, PPI, PEI)
     }
     return Examination(head, affine, images, motions)
