@@ -41,10 +41,6 @@ class Phase:
     dice: float
     selected: float = 0.0
 
-    def __post_init__(self) -> None:
-        if self.steps < 3:
-            raise ValueError(f"a phase of {self.steps} steps has no cycle; give it 3 at least")
-
 
 class Plan(Protocol):
     """What a course needs to know of the options of a task."""
@@ -192,8 +188,8 @@ class _Course:
             self.optimiser,
             phase.learning_rate,
             total_steps=phase.steps,
-            # A tenth, but never less than the two steps that the rise is made of.
-            pct_start=max(0.1, 2.0 / phase.steps),
+            # A tenth, but never less than the two steps that a rise is made of; two have none.
+            pct_start=max(0.1, 2.0 / phase.steps) if phase.steps > 2 else 0.1,
         )
         if self.stopped is not None and self.step > end - phase.steps:
             # The optimiser after the schedule, whose making sets the rate back to its start.

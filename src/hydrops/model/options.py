@@ -22,7 +22,7 @@ def read_options(path: Path, make: Callable[..., Options]) -> Options:
     Raises
     ------
     HydropsError
-        If a key is missing or unknown, or a phase too short.
+        If a key is missing or unknown.
     """
     return make_options(yaml.safe_load(path.read_text(encoding="utf-8")), path, make)
 
@@ -35,5 +35,5 @@ def make_options(given: Mapping[str, Any], path: Path, make: Callable[..., Optio
         values["augmentation"] = Augmentation(**values["augmentation"])
         values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
         return make(**values)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError) as error:
         raise HydropsError(f"{path}: not a training configuration ({error})") from error
