@@ -23,6 +23,7 @@ from hydrops.cli import main
 from hydrops.cohort import read_table, write_table
 from hydrops.config import resolve
 from hydrops.errors import ExcludedError, HydropsError
+from hydrops.images import affine_of
 from hydrops.labels import LANDMARKS
 from hydrops.model.augment import Augmentation, draw_patch, prepare_case
 from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
@@ -34,7 +35,7 @@ from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_f
 from hydrops.model.ct import CtModel, find_labyrinth, train_ct
 from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
 from hydrops.model.ct_task import CtOptions
-from hydrops.model.field import affine_of, field_around, is_long, without_padding
+from hydrops.model.field import field_around, is_long, without_padding
 from hydrops.model.folds import evaluate_parts
 from hydrops.model.metrics import overlap_metrics
 from hydrops.model.network import DualHeadUNet

@@ -192,6 +192,13 @@ def box_around(mask: npt.NDArray[np.bool_], margin: Sequence[float]) -> tuple[sl
     )
 
 
+def affine_of(box: Sequence[slice], affine: Affine) -> Affine:
+    """Voxel-to-RAS-mm affine of a part of an image."""
+    moved = affine.copy()
+    moved[:3, 3] += affine[:3, :3] @ [side.start for side in box]
+    return moved
+
+
 def part_under(
     shape: Sequence[int], affine: Affine, onto_shape: Sequence[int], onto: Affine
 ) -> tuple[tuple[slice, ...], Affine]:

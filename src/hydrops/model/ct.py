@@ -20,7 +20,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import resample
+from hydrops.images import affine_of, resample
 from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import build_network
 from hydrops.model.augment import in_ear_frame, prepare_cases
@@ -28,7 +28,7 @@ from hydrops.model.cascade import PLANES, Cascade, PlaneTask
 from hydrops.model.cases import Case
 from hydrops.model.course import run_course, save_state
 from hydrops.model.ct_task import CtOptions, Design, JointTask
-from hydrops.model.field import affine_of, field_around, is_long, without_padding
+from hydrops.model.field import field_around, is_long, without_padding
 from hydrops.model.network import landmark_positions
 from hydrops.model.pose import EarFrame, ear_frame
 from hydrops.model.surface import surface_by_signal

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hydrops.cohort import read_table
-from hydrops.images import Affine, FloatGrid, average_onto, save_image, spacing_mm
+from hydrops.images import Affine, FloatGrid, affine_of, average_onto, save_image, spacing_mm
 from hydrops.labels import LABYRINTH, LANDMARKS, SIDES, endolymph_code, perilymph_code
 from hydrops.measure import (
     GRADE_THRESHOLDS,
@@ -262,8 +262,7 @@ def _compare(
     # On the voxels that the scanner made, as published figures are; their labels are majorities.
     shape = examination.images["MRC"].shape
     there, region = ear_fractions(examination.head, side, shape, examination.affine)
-    corner = examination.affine.copy()
-    corner[:3, 3] += corner[:3, :3] @ [part.start for part in region]
+    corner = affine_of(region, examination.affine)
     acquired = average_onto(fractions, affine, there.shape[1:], corner)
     truth = truth_fractions(examination.head, side, fractions.shape[1:], affine)
     areas = _area_ratios(truth, affine, unit, side, paths, model)

@@ -33,16 +33,20 @@ def without_padding(image: FloatGrid) -> tuple[FloatGrid, Box]:
     The box that holds everything else, its padding set to the mean of the rest, and where it lies
     in the image. An image without padding, or of nothing else, is returned as it is.
     """
+    everything = tuple(slice(0, n) for n in image.shape)
     value = _padding_value(image)
-    if value is None or (image == value).all():
-        return image, tuple(slice(0, n) for n in image.shape)
-    pieces, _ = ndimage.label(image == value)
+    if value is None:
+        return image, everything
+    there = image == value
+    if there.all():
+        return image, everything
+    pieces, _ = ndimage.label(there)
     corners = pieces[_CORNERS]
     padding = np.isin(pieces, corners[corners > 0])
     box = box_around(~padding, (0, 0, 0))
-    there = padding[box]
-    mean = image[box].mean(where=~there, dtype=np.float64)
-    return np.where(there, np.float32(mean), image[box]), box
+    filled = padding[box]
+    mean = image[box].mean(where=~filled, dtype=np.float64)
+    return np.where(filled, np.float32(mean), image[box]), box
 
 
 def _padding_value(image: FloatGrid) -> float | None:
@@ -64,10 +68,3 @@ def field_around(centre: npt.NDArray[np.float64], shape: Sequence[int], affine: 
     reach = FIELD_MM / 2 / spacing_mm(affine)
     low, high = np.floor(centre - reach).astype(int), np.ceil(centre + reach).astype(int) + 1
     return tuple(slice(max(0, int(a)), min(n, int(b))) for a, b, n in zip(low, high, shape))
-
-
-def affine_of(box: Box, affine: Affine) -> Affine:
-    """Voxel-to-RAS-mm affine of a part of an image."""
-    moved = affine.copy()
-    moved[:3, 3] += affine[:3, :3] @ [side.start for side in box]
-    return moved
