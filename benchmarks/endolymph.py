@@ -1,10 +1,11 @@
-"""What limits the Dice of the endolymph: motion between images, noise, the model (simulation).
+"""What limits the Dice of the endolymph and the bias of its ratio (simulation).
 
     python benchmarks/endolymph.py [--heads 8] [--model paired_unet3d]
 
 Runs simulated heads that no training drew through register, locate, segment and measure: as they
-are, without motion, without noise, and without either. The real anatomy is that of specimens which
-the training has seen, so that nothing is learned here of those kept out. Leaves endolymph.tsv in
+are, without motion, without noise, without either, with more and less noise, and scanned with other
+inversion times than the calibration's. The real anatomy is that of specimens which the training has
+seen, so that nothing is learned here of those kept out. Leaves endolymph.tsv and endolymph.png in
 benchmarks/results.
 """
 
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
@@ -26,15 +29,50 @@ from hydrops.model.bundle import find_bundle  # noqa: E402
 from hydrops.model.evaluate import evaluate  # noqa: E402
 from hydrops.model.train import TrainOptions  # noqa: E402
 from hydrops.phantom.cohort import examine  # noqa: E402
+from hydrops.phantom.signal import MRC, PEI, PPI, Sequence  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 7_100_000
+#: Noise (times that of `hydrops.phantom.head.NOISE`), whether the head moves, and how much later
+#: than usual the pair's inversion images are taken, ms.
 SCANS = {
-    "as it is": examine,
-    "no motion": partial(examine, moved=False),
-    "no noise": partial(examine, noise=0.0),
-    "neither": partial(examine, moved=False, noise=0.0),
+    "as it is": (1.0, True, 0.0),
+    "no motion": (1.0, False, 0.0),
+    "neither motion nor noise": (0.0, False, 0.0),
+    "no noise": (0.0, True, 0.0),
+    "a quarter of the noise": (0.25, True, 0.0),
+    "half the noise": (0.5, True, 0.0),
+    "1.5 times the noise": (1.5, True, 0.0),
+    "50 ms earlier": (1.0, True, -50.0),
+    "50 ms later": (1.0, True, 50.0),
 }
+COLOURS = {"phantom": "#0072b2", "specimen": "#d55e00"}
+
+
+def sequences(later_ms: float) -> tuple[Sequence, ...]:
+    """MRC and the pair, whose inversion times are so much longer."""
+    return (MRC, *(replace(s, ti_ms=(s.ti_ms or 0.0) + later_ms) for s in (PPI, PEI)))
+
+
+def draw(summary: pd.DataFrame) -> Figure:
+    """Bias and SD of the ratio, by kind of scan."""
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    panel = figure.subplots()
+    names = list(SCANS)
+    for (anatomy, colour), aside in zip(COLOURS.items(), (-0.12, 0.12)):
+        part = summary[summary["anatomy"] == anatomy]
+        panel.errorbar(
+            part["ratio_bias"], [names.index(name) + aside for name in part["images"]],
+            xerr=part["ratio_sd"], fmt="o", color=colour, capsize=3, label=anatomy,
+        )  # fmt: skip
+    panel.axvline(0.0, color="#888888", lw=1, ls="--", zorder=0)
+    panel.set(xlabel="measured minus true EH volume ratio, bias and SD")
+    panel.set_yticks(range(len(names)), names)
+    panel.invert_yaxis()
+    panel.legend(frameon=False, fontsize=8.5)
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Simulation", fontsize=10, color="#a00000")
+    return figure
 
 
 def main() -> None:
@@ -47,14 +85,14 @@ def main() -> None:
     bundle = find_bundle(ROOT / "models", chosen.model)
     options = TrainOptions.load(ROOT / "config" / "models" / f"{bundle.name}.yaml")
     tables = []
-    for name, scan in SCANS.items():
+    for name, (noise, moved, later_ms) in SCANS.items():
         ears = evaluate(
             [bundle.folder],
             (ROOT / config["training"]["specimens"]).resolve(),
             [*options.train_specimens, *options.validation_specimens],
             chosen.heads,
             SEED,
-            scan=scan,
+            scan=partial(examine, noise=noise, moved=moved, sequences=sequences(later_ms)),
         )
         tables.append(ears.assign(images=name))
         print(f"{name}: done", file=sys.stderr)
@@ -69,6 +107,7 @@ def main() -> None:
     )  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
     write_table(summary, RESULTS / "endolymph.tsv")
+    draw(summary).savefig(RESULTS / "endolymph.png", dpi=110)
     print(summary.to_string(index=False))
 
 

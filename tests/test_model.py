@@ -295,13 +295,15 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
     (shipped,) = (REPOSITORY / "models" / "paired_unet3d").iterdir()
     copy = tmp_path / "paired_unet3d" / shipped.name
     shutil.copytree(shipped, copy)
-    level, enhancement = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 24))
+    level, enhancement, noise = np.random.default_rng(0).uniform(0.0, 0.5, (3, 24))
 
-    def evaluated(*_: object, kinds: Sequence[str]) -> pd.DataFrame:
+    def evaluated(*_: object, kinds: Sequence[str], scan: object) -> pd.DataFrame:  # noqa: ARG001
         return pd.concat(
             pd.DataFrame(
                 {
-                    "anatomy": kind, "level": level, "enhancement": enhancement, "ratio": 0.3,
+                    "anatomy": kind, "level": level, "enhancement": enhancement, "noise": noise,
+                    "network": (0.6 if kind == "specimen" else 0.5) - 0.4 * level,
+                    "ratio": 0.3,
                     "ratio_true": (0.6 if kind == "specimen" else 0.5) - 0.4 * level,
                 }
             )

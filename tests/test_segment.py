@@ -175,7 +175,7 @@ def test_an_ear_that_no_gadolinium_has_reached_is_refused(segmenter: Segmenter) 
     mrc, mi2, _ = crops(head, "left")
     with pytest.raises(ExcludedError, match="hardly any gadolinium"):
         segment_ear(segmenter, mrc, mi2, "left")
-    assert segment_ear(segmenter, mrc, None, "left").level is None
+    assert segment_ear(segmenter, mrc, None, "left").signal is None
 
 
 def another_image(kind: str, head: Head) -> FloatGrid:

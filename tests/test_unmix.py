@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,11 +16,15 @@ from hydrops.images import average_onto
 from hydrops.model.unmix import (
     LEAST_SHARE,
     FluidLevels,
+    FluidSignal,
+    agreed_share,
     endolymph_by_signal,
     fluid_by_signal,
     half_width,
     hydrops_level,
+    read_signal,
     set_endolymph,
+    signal_noise,
 )
 
 
@@ -110,14 +117,16 @@ def test_what_is_far_from_the_ear_has_no_say() -> None:
 
 
 def test_bright_and_dark_fluid_is_told_apart_better_than_by_the_network_alone() -> None:
-    truth, levels = an_ear_off_the_grid(), FluidLevels(0.5, -0.5, 0.0)
+    truth, levels = an_ear_off_the_grid(), FluidLevels(0.5, -0.5, 0.0, 0.0, 0.0)
     rng = np.random.default_rng(2)
     fluid, endolymph = truth[1:].sum(0), truth[2::2].sum(0)
     share = np.divide(endolymph, fluid, out=np.zeros_like(fluid), where=fluid > 0.05)
     noise = 0.15 * rng.standard_normal(fluid.shape) / np.maximum(fluid, 0.2)
     channels = np.stack([fluid, 1.0 - 2.0 * share + noise, np.ones_like(fluid)])
     guess = fluid_by_signal(fluid, a_blurred_guess(truth))
-    found = endolymph_by_signal(np.asarray(channels, np.float32), guess, levels, 1.0)
+    channels = np.asarray(channels, np.float32)
+    signal = read_signal(channels, guess)
+    found = endolymph_by_signal(channels, guess, levels, signal)
     assert np.array_equal(found[0], guess[0])
     errors = [np.abs(f[2::2].sum(0) - endolymph).sum() for f in (guess, found)]
     assert errors[1] < 0.7 * errors[0]
@@ -125,17 +134,68 @@ def test_bright_and_dark_fluid_is_told_apart_better_than_by_the_network_alone() 
     assert found[2::2].sum() / found[1:].sum() == pytest.approx(ratio, abs=0.03)
 
 
+def test_where_the_fluids_are_others_the_network_has_the_last_word() -> None:
+    truth, levels = an_ear_off_the_grid(), FluidLevels(0.5, -0.5, 0.0, 0.0, 0.0)
+    fluid, endolymph = truth[1:].sum(0), truth[2::2].sum(0)
+    share = np.divide(endolymph, fluid, out=np.zeros_like(fluid), where=fluid > 0.05)
+    # As if endolymph and perilymph were as bright as there is no such fluid in the calibration.
+    channels = np.stack([fluid, 1.6 - 2.0 * share, np.ones_like(fluid)]).astype(np.float32)
+    guess = fluid_by_signal(fluid, a_blurred_guess(truth))
+    signal = read_signal(channels, guess)
+    found = endolymph_by_signal(channels, guess, levels, signal)
+    ratio = endolymph.sum() / fluid.sum()
+    alone = levels.offset + levels.slope * signal.level
+    assert abs(alone - ratio) > 0.25
+    assert found[2::2].sum() / found[1:].sum() == pytest.approx(ratio, abs=0.06)
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_what_is_agreed_on_lies_between_signal_and_network(signal: float, network: float) -> None:
+    agreed = float(agreed_share(signal, network))
+    assert min(signal, network) - 1e-9 <= agreed <= max(signal, network) + 1e-9
+    assert float(agreed_share(1 - signal, 1 - network)) == pytest.approx(1 - agreed, abs=1e-9)
+    if abs(signal - network) < 0.03:
+        assert agreed == pytest.approx(signal, abs=0.003)
+    if abs(signal - network) > 0.3:
+        assert agreed == pytest.approx(network, abs=0.04)
+
+
 def test_levels_are_found_again_from_ears_that_follow_them() -> None:
-    rng = np.random.default_rng(0)
-    known = FluidLevels(0.55, -0.62, 0.09)
-    levels, enhancements = rng.uniform(-0.4, 0.8, 20), rng.uniform(0.3, 1.1, 20)
-    shares = [known.share(*pair) for pair in zip(levels, enhancements)]
-    found = FluidLevels.fit(levels, enhancements, shares)
-    assert (found.offset, found.slope, found.enhancement) == pytest.approx(
-        (known.offset, known.slope, known.enhancement), abs=1e-3
-    )
-    assert known.share(-9.0, 1.0) == 1.0 - LEAST_SHARE
-    assert known.share(9.0, 1.0) == LEAST_SHARE
+    known = FluidLevels(0.55, -0.62, 0.09, -0.3, 0.8)
+    found = FluidLevels.fit(*made_up_ears(np.random.default_rng(0), known, 30, 0.0))
+    assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(known), abs=1e-3)
+    assert known.share(FluidSignal(-9.0, 1.0, 0.1, 1.0)) == 1.0 - LEAST_SHARE
+    assert known.share(FluidSignal(9.0, 1.0, 0.1, 0.0)) == LEAST_SHARE
+
+
+def test_the_share_of_the_whole_is_that_of_its_voxels() -> None:
+    levels, signal = FluidLevels(0.55, -0.62, 0.09, -0.3, 0.8), FluidSignal(0.1, 0.7, 0.12, 0.3)
+    (share,) = levels.shares(np.array([signal.level], np.float32), signal)
+    assert share == pytest.approx(levels.share(signal), abs=1e-5)
+
+
+@pytest.mark.parametrize("sd", [0.1, 0.2, 0.4])
+def test_noise_is_measured_beside_borders_and_shading(sd: float) -> None:
+    truth = an_ear_off_the_grid()
+    fluid, endolymph = truth[1:].sum(0), truth[2::2].sum(0)
+    share = 1.0 - 2.0 * np.divide(endolymph, fluid, out=np.zeros_like(fluid), where=fluid > 0.05)
+    share += np.linspace(-0.3, 0.3, share.shape[1])[:, None]
+    noise = sd * np.random.default_rng(0).standard_normal(share.shape)
+    channels = np.stack([fluid, share + noise, np.ones_like(fluid)]).astype(np.float32)
+    assert signal_noise(channels) == pytest.approx(sd, rel=0.25)
+    channels[0] = 0.0
+    assert signal_noise(channels) == 0.0
+
+
+def made_up_ears(
+    rng: np.random.Generator, levels: FluidLevels, count: int, sd: float
+) -> tuple[list[FluidSignal], npt.NDArray[np.float64]]:
+    """Ears that follow some levels but for an error, and a network that is less exact."""
+    level, enhancement, noise = rng.uniform((-0.4, 0.3, 0.03), (0.8, 1.1, 0.2), (count, 3)).T
+    slope = levels.slope + levels.noise_slope * noise
+    shares = levels.offset + slope * level + levels.enhancement * enhancement + levels.noise * noise
+    known = zip(level, enhancement, noise, shares + rng.normal(0.0, 0.03, count), strict=True)
+    return [FluidSignal(*row) for row in known], shares + rng.normal(0.0, sd, count)
 
 
 @pytest.mark.parametrize("voxel", [(0.5, 0.5, 1.0), (0.8, 0.4, 0.5), (1.0, 1.0, 2.0)])
@@ -154,12 +214,11 @@ def test_an_interval_holds_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     held = []
     for _ in range(60):
-        levels, enhancements = rng.uniform(-0.4, 0.8, 240), rng.uniform(0.3, 1.1, 240)
-        shares = 0.55 - 0.6 * levels + 0.08 * enhancements + rng.normal(0, 0.02, 240)
-        known = (levels[:40], enhancements[:40], shares[:40])
+        signals, shares = made_up_ears(rng, FluidLevels(0.55, -0.3, 0.08, -0.2, 0.0), 240, 0.02)
+        known = (signals[:40], shares[:40])
         fitted, reach = FluidLevels.fit(*known), half_width(*known, 0.9)
-        found = fitted.offset + fitted.slope * levels + fitted.enhancement * enhancements
+        found = np.array([fitted.share(signal) for signal in signals])
         held.append((np.abs(found - shares)[40:] <= reach).mean())
     assert 0.88 < np.mean(held) < 0.95
     with pytest.raises(ValueError, match="too few"):
-        half_width(levels[:8], enhancements[:8], shares[:8], 0.95)
+        half_width(signals[:8], shares[:8], 0.95)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -30,9 +30,10 @@ from hydrops.model.novelty import Novelty, ear_features
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
 from hydrops.model.unmix import (
     FluidLevels,
+    FluidSignal,
     endolymph_by_signal,
     fluid_by_signal,
-    hydrops_level,
+    read_signal,
 )
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record, whole_part
@@ -90,9 +91,8 @@ class EarSegmentation:
         (3,) or (0,): share of each heatmap at its peak, 0 to 1.
     uncertainty
         Mean entropy of the classes in the fluid as a share of its maximum; 0 is sure, 1 is not.
-    level, enhancement
-        HYDROPS over MRC of the labyrinth's fluid, see `hydrops.model.unmix`, and how bright the
-        perilymph is beside CSF; None without HYDROPS-Mi2.
+    signal
+        What the images say of the labyrinth's fluid; None without HYDROPS-Mi2.
     novelty
         Distance from what the model was trained on, see `hydrops.model.novelty`; None where the
         model does not know what that is.
@@ -102,8 +102,7 @@ class EarSegmentation:
     landmarks: FloatGrid
     confidences: FloatGrid
     uncertainty: float
-    level: float | None
-    enhancement: float | None
+    signal: FluidSignal | None
     novelty: float | None
 
 
@@ -287,26 +286,23 @@ def segment_ear(
     if images[0] is None:
         raise ValueError("an ear cannot be segmented without MRC")
     channels = prepare(images[0], images[1])
-    enhancement = None if mi2 is None else float(channels[2].max())
-    if enhancement is not None and enhancement < 1.001 * LEAST_ENHANCEMENT:
+    if mi2 is not None and float(channels[2].max()) < 1.001 * LEAST_ENHANCEMENT:
         raise ExcludedError(
             "hardly any gadolinium has reached the perilymph, so endolymph cannot be told from it"
         )
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
-    fractions, level = found.fractions, None
+    fractions, signal = found.fractions, None
     if not segmenter.sided:
         # Beside what a network knows of one side's organs alone lies other fluid, just as bright.
         fractions = fluid_by_signal(channels[0].numpy(), fractions)
-    if enhancement is None:
+    if mi2 is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     else:
-        level = hydrops_level(channels.numpy(), fractions[1:].sum(0))
+        signal = read_signal(channels.numpy(), fractions)
         if segmenter.levels is not None:
-            fractions = endolymph_by_signal(
-                channels.numpy(), fractions, segmenter.levels, enhancement
-            )
+            fractions = endolymph_by_signal(channels.numpy(), fractions, segmenter.levels, signal)
     landmarks = found.landmarks
     if flip:
         fractions = np.ascontiguousarray(fractions[:, ::-1])
@@ -316,8 +312,7 @@ def segment_ear(
         landmarks,
         found.confidences,
         _entropy_in_fluid(found.fractions),
-        level,
-        enhancement,
+        signal,
         novelty,
     )
 
@@ -429,11 +424,17 @@ def _segment_side(segmenter: Segmenter, unit: Unit, paths: Paths, side: str, out
             "uncertainty": round(found.uncertainty, 4),
             "endolymph": mi2 is not None and segmenter.bundle.endolymph,
             "organs": list(segmenter.bundle.organs),
-            "level": None if found.level is None else round(found.level, 5),
-            "enhancement": None if found.enhancement is None else round(found.enhancement, 5),
+            **_rounded(found.signal),
             "novelty": None if found.novelty is None else round(found.novelty, 3),
         }
     (output / _TOLD).write_text(json.dumps(told), encoding="utf-8")
+
+
+def _rounded(signal: FluidSignal | None) -> dict[str, float | None]:
+    """The numbers of a signal by name; None where there is none."""
+    if signal is None:
+        return dict.fromkeys(field.name for field in fields(FluidSignal))
+    return {name: round(number, 5) for name, number in asdict(signal).items()}
 
 
 def _write_ear(

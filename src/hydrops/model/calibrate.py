@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,9 @@ from hydrops.model.evaluate import Kind, evaluate
 from hydrops.model.novelty import Novelty
 from hydrops.model.simulate import draw_images, read_pool
 from hydrops.model.train import TrainOptions
-from hydrops.model.unmix import FluidLevels, half_width
+from hydrops.model.unmix import FluidLevels, FluidSignal, half_width
+from hydrops.phantom.anatomy import Ear
+from hydrops.phantom.cohort import Examination, examine
 from hydrops.records import write_text_atomically
 from hydrops.segment import load_segmenter, run_network
 
@@ -25,6 +27,8 @@ LOG = logging.getLogger(__name__)
 
 #: Coverage of the interval that is given with a ratio.
 COVERAGE = 0.95
+#: Least and most noise of a calibration's heads, times that of `hydrops.phantom.head.NOISE`.
+CALIBRATED_NOISE = (0.25, 1.6)
 #: Simulated ears that say what a model knows.
 NOVELTY_EARS = 500
 
@@ -50,8 +54,15 @@ def calibrate(
         options.calibration_seed,
         processes,
         kinds=(kind,),
+        scan=examine_at_any_noise,
     )
     return fit_levels(bundle, options, ears)
+
+
+def examine_at_any_noise(rng: np.random.Generator, left: Ear, right: Ear) -> Examination:
+    """`hydrops.phantom.cohort.examine` by a scanner of which it is not known how clean it is."""
+    low, high = np.log(CALIBRATED_NOISE)
+    return examine(rng, left, right, noise=float(np.exp(rng.uniform(low, high))))
 
 
 def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -> Bundle:
@@ -63,7 +74,9 @@ def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -
         Of `hydrops.model.evaluate.evaluate`; ears without a ratio are passed over.
     """
     ears = evaluated.dropna(subset=["ratio"])
-    known = (ears["level"], ears["enhancement"], ears["ratio_true"])
+    names = [field.name for field in fields(FluidSignal)]
+    signals = [FluidSignal(*row) for row in ears[names].to_numpy()]
+    known = (signals, ears["ratio_true"])
     levels = FluidLevels.fit(*known)
     interval = {"coverage": COVERAGE, "half_width": round(half_width(*known, COVERAGE), 4)}
     LOG.info("fluid levels from %d ears: %s, interval %s", len(ears), levels, interval)

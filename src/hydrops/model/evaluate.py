@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,7 @@ from hydrops.model.metrics import (
     volume_error_percent,
 )
 from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
+from hydrops.model.unmix import FluidSignal
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
 from hydrops.phantom.cohort import Examination, examine
@@ -247,7 +249,7 @@ def _measured(
             compared, cut = _compare(examination, ear, unit, side, paths, segmenter.bundle)
             row |= compared
             found = read_record(paths.record("segment", unit, model)).numbers[side]
-            row |= {key: found[key] for key in ("level", "enhancement")}
+            row |= {field.name: found[field.name] for field in fields(FluidSignal)}
         else:
             row["reason"] = record.reason or record.excluded_sides[side]["reason"]
         yield row, cut

@@ -210,6 +210,7 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
             "as from\nthe network (`hydrops.model.unmix`); the levels "
             f"of the pure fluids were fitted on {calibration['ears']} more simulated ears "
             f"(seed {calibration['seed']}).\n"
+            "Where signal and network are far apart, the ratio is the network's.\n"
             f"An ear's ratio is given with an interval of "
             f"+-{bundle.metadata['ratio_interval']['half_width']}, meant to hold for "
             f"{bundle.metadata['ratio_interval']['coverage']:.0%} of ears.\n"

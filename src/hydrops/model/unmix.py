@@ -7,12 +7,15 @@ adds nothing to HYDROPS or MRC. So the sum of HYDROPS over the labyrinth, divide
 gives the share of the whole whatever the size of the voxels, and no voxel has to be called one
 or the other. The levels of the two pure fluids are a model's calibration, `FluidLevels`; they are
 told from an ear's own brightest and darkest fluid, which large voxels mix, so a calibration holds
-for voxels like those it was made with (`benchmarks/resolution.py` shows how far).
+for voxels like those it was made with (`benchmarks/resolution.py` shows how far). It holds, too,
+for fluids and timings like those: where they are others, signal and network disagree, and the
+network, which has seen many, has the last word (`agreed_share`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from hydrops.images import box_around
+from hydrops.model.preprocess import FLUID
 
 FloatGrid = npt.NDArray[np.float32]
 
@@ -37,47 +41,99 @@ REACH_VOXELS = 5
 #: SD of the share of endolymph that a voxel full of fluid shows by its signal, and the variance of
 #: the network's share p as a multiple of p (1 - p); both chosen on simulated ears of development.
 SIGNAL_SD, NETWORK_VARIANCE = 0.2, 0.6
+#: Difference at which signal and network have half a say each; chosen on simulated ears of
+#: development, where theirs is 0.04 (SD) with the fluids of the calibration and 0.12 with others.
+DISAGREEMENT = 0.12
 #: The share is kept from the ends, where no voxel could differ from another.
 LEAST_SHARE = 0.005
 
 
 @dataclass(frozen=True)
-class FluidLevels:
-    """Share of endolymph = offset + slope x level + enhancement x (level of the enhancement).
+class FluidSignal:
+    """What the images of an ear say of its fluid as a whole, and what the network does.
 
-    The level is that of `hydrops_level`; pure perilymph lies where the share is zero, pure
-    endolymph where it is one. The perilymph's level is estimated from an ear's brightest fluid,
-    more too high the less gadolinium there is, which is what the third number takes back.
+    Parameters
+    ----------
+    level
+        See `hydrops_level`.
+    enhancement
+        Level of perilymph beside that of CSF, `hydrops.model.preprocess.prepare`.
+    noise
+        See `signal_noise`.
+    network
+        Share of endolymph in the fluid that the network finds.
+    """
+
+    level: float
+    enhancement: float
+    noise: float
+    network: float
+
+
+@dataclass(frozen=True)
+class FluidLevels:
+    """Share of endolymph = offset + (slope + noise_slope N) L + enhancement E + noise N.
+
+    L, E and N are those of a `FluidSignal`; its network joins in by `agreed_share`. Pure perilymph
+    lies where the share is zero, pure endolymph where it is one. The levels of perilymph and CSF
+    are estimated from an ear's brightest and darkest fluid. The brightest is more too bright the
+    less gadolinium there is, and noise takes both too far out, so that the same fluid lies nearer
+    the middle: that is what the other numbers take back.
     """
 
     offset: float
     slope: float
     enhancement: float
+    noise: float
+    noise_slope: float
 
-    def share(self, level: float, enhancement: float) -> float:
+    def share(self, signal: FluidSignal) -> float:
         """Share of endolymph in the fluid, within `LEAST_SHARE` of its ends."""
-        share = self.offset + self.slope * level + self.enhancement * enhancement
+        share = agreed_share(self._by_signal(signal), signal.network)
         return float(np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE))
 
-    def shares(self, ratio: FloatGrid, enhancement: float) -> FloatGrid:
+    def shares(self, ratio: FloatGrid, signal: FluidSignal) -> FloatGrid:
         """The same for each voxel's HYDROPS over MRC; noise takes some beyond the ends."""
-        return np.asarray(
-            self.offset + self.slope * ratio + self.enhancement * enhancement, np.float32
-        )
+        slope = self.slope + self.noise_slope * signal.noise
+        whole = agreed_share(self._by_signal(signal), signal.network)
+        return np.asarray(whole + slope * (ratio - signal.level), np.float32)
+
+    def _by_signal(self, signal: FluidSignal) -> float:
+        return float(_columns(signal) @ np.array(astuple(self)))
 
     @staticmethod
-    def fit(
-        levels: npt.ArrayLike, enhancements: npt.ArrayLike, shares: npt.ArrayLike
-    ) -> FluidLevels:
-        """Least squares over ears whose share of endolymph is known."""
-        columns = [np.ones(len(np.asarray(levels))), np.asarray(levels), np.asarray(enhancements)]
-        numbers = np.linalg.lstsq(np.stack(columns, axis=1), np.asarray(shares), rcond=None)[0]
+    def fit(signals: Sequence[FluidSignal], shares: npt.ArrayLike) -> FluidLevels:
+        """Least squares over ears whose share of endolymph is known, free of bias once agreed."""
+        columns, truth = _design(signals), np.asarray(shares, dtype=float)
+        numbers = np.linalg.lstsq(columns, truth, rcond=None)[0]
+        agreed = agreed_share(columns @ numbers, [signal.network for signal in signals])
+        numbers[0] -= (agreed - truth).mean()
         return FluidLevels(*(round(float(number), 4) for number in numbers))
 
 
-def half_width(
-    levels: npt.ArrayLike, enhancements: npt.ArrayLike, shares: npt.ArrayLike, coverage: float
-) -> float:
+def agreed_share(signal: npt.ArrayLike, network: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Share of endolymph on which signal and network agree.
+
+    The signal's, which is the more exact, where both are well within `DISAGREEMENT` of each other,
+    and the network's where they are far apart: then the levels of the fluids are not those of the
+    calibration. In between it goes over smoothly.
+    """
+    known = np.asarray(signal, float)
+    apart = np.asarray(network, float) - known
+    return np.asarray(known + apart**5 / (apart**4 + DISAGREEMENT**4))
+
+
+def _columns(signal: FluidSignal) -> npt.NDArray[np.float64]:
+    """What the numbers of `FluidLevels` are multiplied by, in their order."""
+    level, noise = signal.level, signal.noise
+    return np.array([1.0, level, signal.enhancement, noise, noise * level])
+
+
+def _design(signals: Sequence[FluidSignal]) -> npt.NDArray[np.float64]:
+    return np.stack([_columns(signal) for signal in signals])
+
+
+def half_width(signals: Sequence[FluidSignal], shares: npt.ArrayLike, coverage: float) -> float:
     """Half the width of an interval of the share that holds for `coverage` of ears like these.
 
     Conformal: the quantile of the absolute errors, each of an ear that the fit left out, with the
@@ -89,16 +145,56 @@ def half_width(
     ValueError
         If there are too few ears for such a coverage.
     """
-    columns = np.stack(
-        [np.ones(len(np.asarray(levels))), np.asarray(levels), np.asarray(enhancements)], axis=1
-    )
+    columns = _design(signals)
     hat = columns @ np.linalg.pinv(columns)
     truth = np.asarray(shares, dtype=float)
-    errors = np.sort(np.abs((truth - hat @ truth) / (1.0 - np.diag(hat))))
+    left_out = truth - (truth - hat @ truth) / (1.0 - np.diag(hat))
+    agreed = agreed_share(left_out, [signal.network for signal in signals])
+    apart = agreed - truth
+    errors = np.sort(np.abs(apart - apart.mean()))
     rank = int(np.ceil(coverage * (len(errors) + 1)))
     if rank > len(errors):
         raise ValueError(f"{len(errors)} ears are too few for an interval of {coverage:.0%}")
     return float(errors[rank - 1])
+
+
+def read_signal(channels: FloatGrid, fractions: FloatGrid) -> FluidSignal:
+    """What images and network say of an ear.
+
+    Parameters
+    ----------
+    channels
+        (3, x, y, z) as `hydrops.model.preprocess.prepare` returns them.
+    fractions
+        (7, x, y, z) volume fractions of `hydrops.labels.LABELS`.
+    """
+    fluid = fractions[1:].sum(0)
+    return FluidSignal(
+        hydrops_level(channels, fluid),
+        float(channels[2].max()),
+        signal_noise(channels),
+        float(fractions[2::2].sum() / max(float(fluid.sum()), 1e-6)),
+    )
+
+
+def signal_noise(channels: FloatGrid) -> float:
+    """SD of the noise of HYDROPS over MRC where there is nothing but fluid, in its own unit.
+
+    From second differences along the first axis, which pass over what changes evenly, by their
+    median absolute value, which passes over the borders of the compartments.
+
+    Parameters
+    ----------
+    channels
+        (3, x, y, z) as `hydrops.model.preprocess.prepare` returns them.
+    """
+    fluid, share = channels[0] > FLUID, channels[1]
+    inside = fluid[:-2] & fluid[1:-1] & fluid[2:]
+    differences = (share[:-2] - 2.0 * share[1:-1] + share[2:])[inside]
+    if not len(differences):
+        return 0.0
+    # 0.6745 SD is the median absolute value of a normal variable; 6 the sum of squared weights.
+    return float(np.median(np.abs(differences)) / 0.6745 / np.sqrt(6.0))
 
 
 def hydrops_level(channels: FloatGrid, fluid: FloatGrid) -> float:
@@ -158,7 +254,7 @@ def _filled_by_signal(mrc: FloatGrid, fractions: FloatGrid) -> FloatGrid:
 
 
 def endolymph_by_signal(
-    channels: FloatGrid, fractions: FloatGrid, levels: FluidLevels, enhancement: float
+    channels: FloatGrid, fractions: FloatGrid, levels: FluidLevels, known: FluidSignal
 ) -> FloatGrid:
     """Volume fractions whose endolymph is what network and signal say together.
 
@@ -172,11 +268,13 @@ def endolymph_by_signal(
         (3, x, y, z) as `hydrops.model.preprocess.prepare` returns them.
     fractions
         (7, x, y, z) volume fractions of `hydrops.labels.LABELS`.
+    known
+        What the images say of all their fluid, see `read_signal`.
     """
     fluid = fractions[1::2] + fractions[2::2]
     whole = fluid.sum(0)
     network = np.divide(fractions[2::2].sum(0), whole, out=np.zeros_like(whole), where=whole > 0)
-    signal = np.clip(levels.shares(channels[1], enhancement), -0.3, 1.3)
+    signal = np.clip(levels.shares(channels[1], known), -0.3, 1.3)
     signal_variance = (SIGNAL_SD / np.maximum(channels[0], LEAST_FLUID)) ** 2
     network_variance = NETWORK_VARIANCE * np.clip(network * (1.0 - network), 0.01, None)
     share = (signal / signal_variance + network / network_variance) / (
@@ -185,7 +283,7 @@ def endolymph_by_signal(
     share = np.clip(share, 0.002, 0.998)
     result = fractions.copy()
     result[1::2], result[2::2] = fluid * (1.0 - share), fluid * share
-    return set_endolymph(result, levels.share(hydrops_level(channels, whole), enhancement))
+    return set_endolymph(result, levels.share(known))
 
 
 def _nearby(image: FloatGrid, where: npt.NDArray[np.bool_]) -> FloatGrid:

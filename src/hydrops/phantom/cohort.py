@@ -82,6 +82,7 @@ def examine(
     offset_mm: Sequence[float] | None = None,
     moved: bool = True,
     noise: float = 1.0,
+    sequences: Sequence[MRSequence] = (MRC, PPI, PEI),
 ) -> Examination:
     """Scan a head: MRC, PPI and PEI with the motion of real patients between them.
 
@@ -93,6 +94,8 @@ def examine(
         Whether it moves between the images.
     noise
         Times that of `hydrops.phantom.head.NOISE`.
+    sequences
+        MRC, PPI and PEI, with other timings than the published ones if need be.
     """
     tilt = rng.normal(0.0, 4.0, 3)
     offset = rng.normal(0.0, 4.0, 3) if offset_mm is None else np.asarray(offset_mm)
@@ -111,7 +114,7 @@ def examine(
             motions[sequence.name],
             noise * NOISE[sequence.name],
         )
-        for sequence in (MRC, PPI, PEI)
+        for sequence in sequences
     }
     return Examination(head, affine, images, motions)
 
