@@ -238,7 +238,7 @@ def render(
     for side in head.ears:
         _paint_ear(image, head, side, placed, sequence, levels, affine)
     image = ndimage.gaussian_filter(image, (0.35, 0.35, 0.25), truncate=2.0)
-    image *= _shading(rng, shape)
+    image *= _shading(rng, shape, affine)
     spread = NOISE[sequence.name] if noise is None else noise
     image += spread * rng.standard_normal(image.shape, dtype=np.float32)
     if sequence.real:
@@ -457,9 +457,16 @@ def _about_centre(matrix: Affine, centre: npt.NDArray[np.float64]) -> Affine:
     return np.asarray(np.linalg.inv(shift) @ matrix @ shift)
 
 
-def _shading(rng: np.random.Generator, shape: Sequence[int]) -> FloatGrid:
-    """Sensitivity of the coil: smooth, within about 20 %."""
-    axes = [np.linspace(-1.0, 1.0, n, dtype=np.float32) for n in shape]
+def _shading(
+    rng: np.random.Generator, shape: Sequence[int], affine: npt.NDArray[np.float64]
+) -> FloatGrid:
+    """Sensitivity of the coil: smooth, within about 20 % over the field of a head."""
+    field = (np.array(MATRIX) - 1) * VOXEL_MM
+    # Of each axis, the one of R, A and S that it lies nearest to.
+    nearest = np.abs(affine[:3, :3]).argmax(0)
+    extent = (np.array(shape) - 1) * np.linalg.norm(affine[:3, :3], axis=0)
+    reach = extent / field[nearest]
+    axes = [np.linspace(-r, r, n, dtype=np.float32) for r, n in zip(reach, shape)]
     weights = rng.normal(0.0, 0.06, (3, 2)).astype(np.float32)
     x, y, z = (np.exp(a * w[0] + a * a * w[1]) for a, w in zip(axes, weights))
     return np.asarray(x[:, None, None] * y[None, :, None] * z[None, None, :], np.float32)
