@@ -1,6 +1,6 @@
 """What limits the Dice of the endolymph and the bias of its ratio (simulation).
 
-    python benchmarks/endolymph.py [--heads 8] [--model paired_unet3d]
+    python benchmarks/endolymph.py [--heads 4] [--model paired_unet3d]
 
 Runs simulated heads that no training drew through register, locate, segment and measure: as they
 are, without motion, without noise, without either, with more and less noise, and scanned with other
@@ -68,7 +68,11 @@ def draw(summary: pd.DataFrame) -> Figure:
     panel.axvline(0.0, color="#888888", lw=1, ls="--", zorder=0)
     panel.set(xlabel="measured minus true EH volume ratio, bias and SD")
     panel.set_yticks(range(len(names)), names)
-    panel.invert_yaxis()
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    for name, ears in summary.groupby("images")["ears"].sum().items():
+        if not ears:
+            panel.text(0.0, names.index(str(name)), "all refused", ha="center", va="center",
+                       backgroundcolor="white", fontsize=8.5)  # fmt: skip
     panel.legend(frameon=False, fontsize=8.5)
     panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle("Simulation", fontsize=10, color="#a00000")
@@ -78,7 +82,7 @@ def draw(summary: pd.DataFrame) -> Figure:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--model", default="paired_unet3d")
     chosen = parser.parse_args()
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
