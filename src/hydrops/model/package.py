@@ -216,7 +216,7 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
             f"{bundle.metadata['ratio_interval']['coverage']:.0%} of ears.\n"
         )
     limits = (
-        " Ratios are calibrated\nfor voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.8 mm "
+        " Ratios are calibrated\nfor voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.6 mm "
         "and more they come out too low\n(`benchmarks/results/resolution.tsv`)."
         if bundle.endolymph
         else ""
