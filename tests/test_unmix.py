@@ -138,7 +138,7 @@ def test_where_the_fluids_are_others_the_network_has_the_last_word() -> None:
     truth, levels = an_ear_off_the_grid(), FluidLevels(0.5, -0.5, 0.0, 0.0, 0.0)
     fluid, endolymph = truth[1:].sum(0), truth[2::2].sum(0)
     share = np.divide(endolymph, fluid, out=np.zeros_like(fluid), where=fluid > 0.05)
-    # As if endolymph and perilymph were as bright as there is no such fluid in the calibration.
+    # Endolymph and perilymph are both brighter than those of the calibration.
     channels = np.stack([fluid, 1.6 - 2.0 * share, np.ones_like(fluid)]).astype(np.float32)
     guess = fluid_by_signal(fluid, a_blurred_guess(truth))
     signal = read_signal(channels, guess)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -29,6 +29,7 @@ from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.novelty import Novelty, ear_features
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
 from hydrops.model.unmix import (
+    SIGNAL_NAMES,
     FluidLevels,
     FluidSignal,
     endolymph_by_signal,
@@ -92,7 +93,7 @@ class EarSegmentation:
     uncertainty
         Mean entropy of the classes in the fluid as a share of its maximum; 0 is sure, 1 is not.
     signal
-        What the images say of the labyrinth's fluid; None without HYDROPS-Mi2.
+        What images and network say of the labyrinth's fluid; None without HYDROPS-Mi2.
     novelty
         Distance from what the model was trained on, see `hydrops.model.novelty`; None where the
         model does not know what that is.
@@ -433,7 +434,7 @@ def _segment_side(segmenter: Segmenter, unit: Unit, paths: Paths, side: str, out
 def _rounded(signal: FluidSignal | None) -> dict[str, float | None]:
     """The numbers of a signal by name; None where there is none."""
     if signal is None:
-        return dict.fromkeys(field.name for field in fields(FluidSignal))
+        return dict.fromkeys(SIGNAL_NAMES)
     return {name: round(number, 5) for name, number in asdict(signal).items()}
 
 

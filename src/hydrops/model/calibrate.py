@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from hydrops.model.evaluate import Kind, evaluate
 from hydrops.model.novelty import Novelty
 from hydrops.model.simulate import draw_images, read_pool
 from hydrops.model.train import TrainOptions
-from hydrops.model.unmix import FluidLevels, FluidSignal, half_width
+from hydrops.model.unmix import SIGNAL_NAMES, FluidLevels, FluidSignal, half_width
 from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.cohort import Examination, examine
 from hydrops.records import write_text_atomically
@@ -74,8 +74,7 @@ def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -
         Of `hydrops.model.evaluate.evaluate`; ears without a ratio are passed over.
     """
     ears = evaluated.dropna(subset=["ratio"])
-    names = [field.name for field in fields(FluidSignal)]
-    signals = [FluidSignal(*row) for row in ears[names].to_numpy()]
+    signals = [FluidSignal(*row) for row in ears[list(SIGNAL_NAMES)].to_numpy()]
     known = (signals, ears["ratio_true"])
     levels = FluidLevels.fit(*known)
     interval = {"coverage": COVERAGE, "half_width": round(half_width(*known, COVERAGE), 4)}

@@ -7,7 +7,6 @@ import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +34,7 @@ from hydrops.model.metrics import (
     volume_error_percent,
 )
 from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
-from hydrops.model.unmix import FluidSignal
+from hydrops.model.unmix import SIGNAL_NAMES
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
 from hydrops.phantom.cohort import Examination, examine
@@ -249,7 +248,7 @@ def _measured(
             compared, cut = _compare(examination, ear, unit, side, paths, segmenter.bundle)
             row |= compared
             found = read_record(paths.record("segment", unit, model)).numbers[side]
-            row |= {field.name: found[field.name] for field in fields(FluidSignal)}
+            row |= {name: found[name] for name in SIGNAL_NAMES}
         else:
             row["reason"] = record.reason or record.excluded_sides[side]["reason"]
         yield row, cut

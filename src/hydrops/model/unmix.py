@@ -15,7 +15,7 @@ network, which has seen many, has the last word (`agreed_share`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,10 @@ class FluidSignal:
     network: float
 
 
+#: What a `FluidSignal` consists of, as records and tables name it.
+SIGNAL_NAMES = tuple(field.name for field in fields(FluidSignal))
+
+
 @dataclass(frozen=True)
 class FluidLevels:
     """Share of endolymph = offset + (slope + noise_slope N) L + enhancement E + noise N.
@@ -89,17 +93,16 @@ class FluidLevels:
 
     def share(self, signal: FluidSignal) -> float:
         """Share of endolymph in the fluid, within `LEAST_SHARE` of its ends."""
-        share = agreed_share(self._by_signal(signal), signal.network)
-        return float(np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE))
+        return float(np.clip(self._agreed(signal), LEAST_SHARE, 1.0 - LEAST_SHARE))
 
     def shares(self, ratio: FloatGrid, signal: FluidSignal) -> FloatGrid:
         """The same for each voxel's HYDROPS over MRC; noise takes some beyond the ends."""
         slope = self.slope + self.noise_slope * signal.noise
-        whole = agreed_share(self._by_signal(signal), signal.network)
-        return np.asarray(whole + slope * (ratio - signal.level), np.float32)
+        return np.asarray(self._agreed(signal) + slope * (ratio - signal.level), np.float32)
 
-    def _by_signal(self, signal: FluidSignal) -> float:
-        return float(_columns(signal) @ np.array(astuple(self)))
+    def _agreed(self, signal: FluidSignal) -> float:
+        by_signal = float(_columns(signal) @ np.array(astuple(self)))
+        return float(agreed_share(by_signal, signal.network))
 
     @staticmethod
     def fit(signals: Sequence[FluidSignal], shares: npt.ArrayLike) -> FluidLevels:
@@ -260,7 +263,7 @@ def endolymph_by_signal(
 
     In each voxel the network's share and that of the signal are averaged, each weighted by its
     precision: the network is sure near nothing and near all, the signal where there is much fluid.
-    How much endolymph there is in all is the signal's alone (`hydrops_level`).
+    How much endolymph there is in all is what both agree on (`FluidLevels.share`).
 
     Parameters
     ----------
@@ -269,7 +272,7 @@ def endolymph_by_signal(
     fractions
         (7, x, y, z) volume fractions of `hydrops.labels.LABELS`.
     known
-        What the images say of all their fluid, see `read_signal`.
+        What images and network say of the ear as a whole, see `read_signal`.
     """
     fluid = fractions[1::2] + fractions[2::2]
     whole = fluid.sum(0)
