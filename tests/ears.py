@@ -91,7 +91,9 @@ def write_session(paths: Paths, sides: tuple[str, ...], with_mi2: bool = True) -
     path = paths.measures(UNIT, MODEL)
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(path, sep="\t", index=False, na_rep="n/a")
-    numbers = {side: {"uncertainty": 0.04, "endolymph": with_mi2} for side in sides}
+    numbers = {
+        side: {"uncertainty": 0.04, "endolymph": with_mi2, "half_width": None} for side in sides
+    }
     record = Record("segment", UNIT.participant, UNIT.session, "done", numbers=numbers)
     write_record(paths.record("segment", UNIT, MODEL), record)
 

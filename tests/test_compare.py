@@ -37,6 +37,7 @@ def evaluation(heads: int = 8, seed: int = 0) -> pd.DataFrame:
                     "model": model, "anatomy": "phantom", "seed": head, "side": side,
                     "ratio_true": true, "ratio": np.nan if areal else true + error,
                     "ratio_error": np.nan if areal else abs(error),
+                    "half_width": np.nan if areal else 0.01,
                     "tfs_dice": best - loss, "els_dice": np.nan if areal else best - 0.05 - loss,
                     "landmark_mm": np.nan if model != "paired_unet3d-1.0" else 0.2,
                     "landmark_max_mm": np.nan if model != "paired_unet3d-1.0" else 0.3,
@@ -127,7 +128,11 @@ def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) ->
         np.savez(slices / slice_name(row), allow_pickle=False, **cut)
     folder = tmp_path / "evaluation"
     bundles = [a_bundle(tmp_path, *model.rsplit("-", 1)) for model in MODELS]
-    write_comparison(bundles, ears, slices, summarise(ears, {}), folder)
+    summary = summarise(ears).set_index("model")
+    held = (ears["ratio_error"] <= 0.01)[ears["model"] == "paired_unet3d-1.0"].mean()
+    assert summary.loc["paired_unet3d-1.0", "interval held"] == f"{held:.1%}"
+    assert summary.loc["inhearit-1.0", "interval held"] == "n/a"
+    write_comparison(bundles, ears, slices, summary.reset_index(), folder)
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert "**Simulation.** Every model was given the same 16 ears" in page
     assert "nan" not in page

@@ -337,7 +337,7 @@ def test_an_evaluation_of_areas_says_nothing_of_volumes(tmp_path: Path) -> None:
     for organ in ("cochlea", "vestibule"):
         ears[f"{organ}_area_true"] = np.linspace(0.1, 0.6, 8)
         ears[f"{organ}_area"] = ears[f"{organ}_area_true"] + rng.normal(0, 0.005, 8)
-    summary = summarise(ears, {})
+    summary = summarise(ears)
     given = set(summary.columns[summary.notna().all()])
     assert {"area ICC(2,1), cochlea", "area ICC(2,1), vestibule", "TFS Dice"} <= given
     assert not {"ICC(2,1)", "bias", "ELS Dice", "limits of agreement"} & given

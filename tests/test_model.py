@@ -318,3 +318,4 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
     assert fitted.metadata["fluid_levels"]["offset"] == pytest.approx(offset, abs=1e-3)
     assert fitted.metadata["ratio_interval"]["half_width"] == pytest.approx(0.0, abs=1e-3)
     assert fitted.metadata["calibration"]["ears"] == 24
+    assert fitted.most_noise == pytest.approx(1.25 * noise.max(), abs=1e-4)

@@ -29,7 +29,7 @@ from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
 from hydrops.phantom.cohort import Examination, examine
-from hydrops.phantom.head import draw_head, render, scanner_affine
+from hydrops.phantom.head import draw_head, ear_fractions, render, scanner_affine
 from hydrops.phantom.motion import ROTATION_DEG, TRANSLATION_MM, draw_motion
 from hydrops.phantom.signal import MRC
 from hydrops.register import (
@@ -38,6 +38,7 @@ from hydrops.register import (
     mutual_information,
     register_rigid,
     register_session,
+    sharpness,
 )
 
 UNIT = Unit("01", "1")
@@ -93,6 +94,33 @@ def test_noise_is_refused_with_a_reason(examination: Examination, tmp_path: Path
         save_image(paths.image(UNIT, role), image, examination.affine)
     with pytest.raises(ExcludedError, match=r"PPI (does not match|would have to)"):
         register_session(UNIT, paths, RegisterOptions(), tmp_path)
+
+
+def test_a_faint_image_is_known_by_how_sharply_it_matches(examination: Examination) -> None:
+    mrc, affine = examination.images["MRC"], examination.affine
+    noise = np.random.default_rng(7).standard_normal(mrc.shape, dtype=np.float32)
+    # What the MRC shows, in noise as strong as fluid is bright.
+    faint = mrc + float(np.percentile(mrc, 99.9)) * noise
+    assert mutual_information(mrc, faint) < RegisterOptions().min_similarity
+    assert sharpness(mrc, faint, affine) > RegisterOptions().min_sharpness
+    assert sharpness(mrc, noise, affine) < RegisterOptions().min_sharpness
+
+
+def test_an_mrc_in_place_of_the_pei_leaves_perilymph_positive_and_endolymph_negative(
+    examination: Examination, tmp_path: Path
+) -> None:
+    paths, affine = Paths(tmp_path), examination.affine
+    for role, gain in (("MRC", 5000.0), ("PPI", 800.0)):
+        save_image(paths.image(UNIT, role), gain * examination.images[role], affine)
+    output = paths.registered(UNIT, "HYDROPS").parent
+    output.mkdir(parents=True)
+    register_session(UNIT, paths, RegisterOptions(combination="MRC-PPI"), output)
+    hydrops, _ = load_image(paths.registered(UNIT, "HYDROPS"))
+    for side in examination.head.ears:
+        there, region = ear_fractions(examination.head, side, hydrops.shape, affine)
+        perilymph, endolymph = (there[first::2].sum(0) > 0.98 for first in (1, 2))
+        assert (hydrops[region][perilymph] > 0).mean() > 0.9
+        assert (hydrops[region][endolymph] < 0).mean() > 0.9
 
 
 def test_mutual_information_ignores_scale_and_prefers_itself(examination: Examination) -> None:

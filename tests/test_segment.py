@@ -18,10 +18,11 @@ from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
 from hydrops.measure import organ_volumes
 from hydrops.model.bundle import METADATA, WEIGHTS, find_bundle
 from hydrops.model.cases import load_cases
+from hydrops.model.contrast import USUAL_PAIR, InversionPair
 from hydrops.model.geometry import CROP_SHAPE, WINDOW_SHAPE
 from hydrops.model.pictures import segment_real_ear
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
-from hydrops.phantom.head import Head, draw_head, render, truth_fractions
+from hydrops.phantom.head import NOISE, Head, draw_head, render, truth_fractions
 from hydrops.phantom.signal import MRC, PEI, PPI, Sequence
 from hydrops.segment import (
     Segmenter,
@@ -47,11 +48,16 @@ def a_head(tilt: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Head:
     return draw_head(rng, ears["left"], ears["right"], tilt)
 
 
-def crops(head: Head, side: str) -> tuple[FloatGrid, FloatGrid, Affine]:
+def crops(
+    head: Head, side: str, pair: InversionPair = USUAL_PAIR, noise: float = 1.0
+) -> tuple[FloatGrid, FloatGrid, Affine]:
     """MRC and HYDROPS-Mi2 of one ear, acquired on the crop's own grid."""
     grid = crop_affine(head.to_scanner(head.places[side]).tolist())
     rng = np.random.default_rng(5)
-    mrc, ppi, pei = (render(head, s, CROP_SHAPE, grid, rng) for s in (MRC, PPI, PEI))
+    mrc, ppi, pei = (
+        render(head, s, CROP_SHAPE, grid, rng, noise=noise * NOISE[s.name])
+        for s in (MRC, pair.ppi, pair.pei)
+    )
     return mrc, np.asarray((ppi - pei) * mrc, np.float32), grid
 
 
@@ -168,6 +174,28 @@ def test_noise_is_no_ear(segmenter: Segmenter) -> None:
     noise = np.abs(rng.standard_normal(CROP_SHAPE)).astype(np.float32)
     with pytest.raises(ExcludedError, match="no inner ear"):
         segment_ear(segmenter, noise, None, "left")
+
+
+@pytest.mark.parametrize("later_ms", [-50.0, -25.0, 25.0, 50.0])
+def test_other_inversion_times_give_the_same_ratio(
+    segmenter: Segmenter, left: tuple[FloatGrid, FloatGrid, Affine], later_ms: float
+) -> None:
+    pair = InversionPair(
+        *(dataclasses.replace(s, ti_ms=(s.ti_ms or 0.0) + later_ms) for s in (PPI, PEI))
+    )
+    mrc, mi2, affine = crops(a_head(), "left", pair)
+    found = segment_ear(segmenter, mrc, mi2, "left", pair)
+    total, endolymph = organ_volumes(found.fractions, affine)[LABYRINTH]
+    usual = ratio_of(segmenter, *left[:2], "left")
+    assert endolymph / total == pytest.approx(usual, abs=0.04)
+    assert found.half_width is not None
+    assert found.half_width >= (segmenter.bundle.ratio_half_width or 1.0)
+
+
+def test_too_much_noise_is_refused(segmenter: Segmenter) -> None:
+    mrc, mi2, _ = crops(a_head(), "left", noise=4.0)
+    with pytest.raises(ExcludedError, match="too noisy"):
+        segment_ear(segmenter, mrc, mi2, "left")
 
 
 def test_an_ear_that_no_gadolinium_has_reached_is_refused(segmenter: Segmenter) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hydrops.labels import LABYRINTH, SIDES
+from hydrops.labels import SIDES
 from hydrops.measure import EAR_COLUMNS, LANDMARK_COLUMNS
 from hydrops.paths import Paths, Unit
 from hydrops.records import read_record, write_text_atomically
@@ -58,22 +58,15 @@ def build_tables(units: Sequence[Unit], paths: Paths, model: str) -> CohortTable
     )
 
 
-def ratio_intervals(ears: pd.DataFrame, half_width: float | None) -> pd.DataFrame:
-    """Interval of each labyrinth's EH volume ratio; no row without a ratio or a half width.
+def ratio_intervals(ears: pd.DataFrame) -> pd.DataFrame:
+    """Interval of each labyrinth's EH volume ratio, where there is one.
 
     Parameters
     ----------
     ears
         As `read_table` reads them.
-    half_width
-        See `hydrops.model.unmix.half_width`; None where the model has none.
     """
-    whole = ears[(ears["organ"] == LABYRINTH) & ears["eh_volume_ratio"].notna()]
-    if half_width is None:
-        whole = whole.iloc[:0]
-    ratio, reach = whole["eh_volume_ratio"], half_width or 0.0
-    bounds = {"ci_low": (ratio - reach).clip(0, 1), "ci_high": (ratio + reach).clip(0, 1)}
-    return whole.assign(**bounds)[list(INTERVAL_COLUMNS)].round(4)
+    return ears.dropna(subset=["ci_low"])[list(INTERVAL_COLUMNS)]
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -346,9 +346,9 @@ def _store(content: bytes, sidecar: Mapping[str, Any], unit: Unit, role: str, ou
         # NIfTI-1: data_type, db_name; descrip, aux_file; intent_name.
         for start, stop in ((4, 32), (148, 252), (328, 344)):
             raw[start:stop] = bytes(stop - start)
-    target = output / "anat" / Paths(output).image(unit, role).name
-    write_gzip(target, bytes(raw))
+    paths, folder = Paths(output), output / "anat"
+    write_gzip(folder / paths.image(unit, role).name, bytes(raw))
     kept = {key: sidecar[key] for key in SIDECAR_KEYS if key in sidecar}
-    target.with_name(target.name.replace(".nii.gz", ".json")).write_text(
+    (folder / paths.sidecar(unit, role).name).write_text(
         json.dumps({**kept, "Role": role}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )

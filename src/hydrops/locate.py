@@ -32,8 +32,8 @@ from hydrops.images import (
 from hydrops.labels import SIDES
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
-from hydrops.records import StageResult
-from hydrops.register import MOVING_ROLES, combine
+from hydrops.records import StageResult, read_record
+from hydrops.register import MOVING_ROLES, MRC_WEIGHT, combine
 
 #: Voxel of the search, mm, and radius of the ball that is correlated, mm.
 STEP_MM = 1.25
@@ -100,12 +100,15 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
     for role in MOVING_ROLES[options.combination]:
         image, image_affine = load_image(paths.image(unit, role))
         roles[role] = (image, image_affine, read_itk_transform(paths.transform(unit, role)))
+    weight = None
+    if options.combination == "MRC-PPI":
+        weight = read_record(paths.record("register", unit)).numbers[MRC_WEIGHT]
     for side in kept:
         grid = crop_affine(found.centres[side].tolist(), affine)
         crop = crop_image(mrc, affine, grid)
         save_image(output / paths.crop(unit, side, "MRC").name, crop, grid)
         moved = {role: crop_image(i, a, grid, t) for role, (i, a, t) in roles.items()}
-        hydrops = combine(options.combination, crop, moved)
+        hydrops = combine(options.combination, crop, moved, weight)
         if hydrops is not None:
             mi2 = np.asarray(hydrops * crop, np.float32)
             save_image(output / paths.crop(unit, side, "HYDROPSMi2").name, mi2, grid)

@@ -21,7 +21,7 @@ from hydrops.records import StageResult, read_record
 
 EAR_COLUMNS = (
     "participant_id", "session_id", "side", "organ", "tfs_mm3", "els_mm3", "eh_volume_ratio",
-    "eh_area_ratio", "representative_slice", "grade", "model",
+    "ci_low", "ci_high", "eh_area_ratio", "representative_slice", "grade", "model",
 )  # fmt: skip
 LANDMARK_COLUMNS = (
     "participant_id", "session_id", "side", "landmark", "x_ras_mm", "y_ras_mm", "z_ras_mm",
@@ -78,6 +78,7 @@ def measure_session(
             result.excluded_sides[side] = f"{side} ear: {reason}"
             continue
         with_endolymph = bool(segmented.numbers[side]["endolymph"])
+        half_width = segmented.numbers[side]["half_width"]
         slices = on_acquired_slices(fractions, affine, mrc_image, unit, paths)
         identity = {
             "participant_id": unit.participant,
@@ -85,7 +86,7 @@ def measure_session(
             "side": side,
             "model": model,
         }
-        rows = ear_rows(fractions, affine, with_endolymph, slices, known)
+        rows = ear_rows(fractions, affine, with_endolymph, slices, known, half_width)
         ears += [identity | row for row in rows]
         landmarks = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
         marks += [
@@ -186,6 +187,7 @@ def ear_rows(
     with_endolymph: bool,
     slices: AcquiredSlices,
     known: Collection[str] = ORGANS,
+    half_width: float | None = None,
 ) -> list[dict[str, Any]]:
     """One row for each organ and one for the labyrinth; what is undefined is None.
 
@@ -198,6 +200,8 @@ def ear_rows(
         Whether the fractions tell endolymph from perilymph.
     known
         Organs that the model finds; the labyrinth is known where all are.
+    half_width
+        Of the interval of the labyrinth's EH volume ratio, None where there is none.
     """
     rows = []
     for organ, (tfs, els) in organ_volumes(fractions, affine).items():
@@ -206,12 +210,17 @@ def ear_rows(
         if organ in GRADE_THRESHOLDS and found:
             number, area = _area_ratio(organ, slices)
         ratio = els / tfs if with_endolymph and tfs > 0 else None
+        interval: tuple[float | None, float | None] = (None, None)
+        if organ == LABYRINTH and ratio is not None and half_width is not None:
+            interval = (max(0.0, ratio - half_width), min(1.0, ratio + half_width))
         rows.append(
             {
                 "organ": organ,
                 "tfs_mm3": tfs if found else None,
                 "els_mm3": els if with_endolymph else None,
                 "eh_volume_ratio": ratio,
+                "ci_low": interval[0],
+                "ci_high": interval[1],
                 "eh_area_ratio": area,
                 "representative_slice": number,
                 "grade": grade(organ, area),

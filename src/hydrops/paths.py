@@ -48,6 +48,11 @@ class Paths:
         name = f"{unit.name}_acq-{role}_{BIDS_SUFFIX[role]}.nii.gz"
         return self.unit("ingest", unit) / "anat" / name
 
+    def sidecar(self, unit: Unit, role: str) -> Path:
+        """What is known of an ingested image, JSON."""
+        image = self.image(unit, role)
+        return image.with_name(image.name.replace(".nii.gz", ".json"))
+
     def registered(self, unit: Unit, kind: str) -> Path:
         """HYDROPS or HYDROPSMi2 on the grid of the MRC."""
         return self.unit("register", unit) / f"{unit.name}_space-MRC_{kind}.nii.gz"

@@ -33,6 +33,10 @@ MOVING_ROLES = {
     "MRC-PPI": ("PPI",),
     "none": (),
 }
+#: How far images are moved apart to see whether they match, mm.
+APART_MM = 4.0
+#: What a record calls the weight of an MRC that takes the place of the PEI.
+MRC_WEIGHT = "mrc_weight"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class RegisterOptions:
     min_similarity
         Least normalised mutual information (Studholme et al., Pattern Recognit 1999;32:71) of
         the registered pair.
+    min_sharpness
+        See `sharpness`; a pair that has this, moved by at most half of what is allowed, is good
+        with less similarity. An inversion image that nulls the CSF, too, shows little beside noise,
+        but that in its place.
     """
 
     combination: str = "PPI-PEI"
@@ -58,6 +66,7 @@ class RegisterOptions:
     max_rotation_deg: float = 8.0
     max_translation_mm: float = 8.0
     min_similarity: float = 1.03
+    min_sharpness: float = 1.5
 
 
 def register_session(
@@ -92,28 +101,57 @@ def register_session(
                 f"{role} would have to be turned by {angle:.1f} degrees and moved by "
                 f"{length:.1f} mm to match the MRC: another patient, or a failed registration"
             )
-        if similarity < options.min_similarity:
+        near = angle <= options.max_rotation_deg / 2 and length <= options.max_translation_mm / 2
+        if similarity < options.min_similarity and not (
+            near and sharpness(mrc, moved[role], affine) >= options.min_sharpness
+        ):
             raise ExcludedError(
                 f"{role} does not match the MRC (similarity {similarity:.3f}, at least "
                 f"{options.min_similarity} is needed): motion, noise or another patient"
             )
         write_itk_transform(output / paths.transform(unit, role).name, transform)
-    hydrops = combine(options.combination, mrc, moved)
+    weight = None
+    if options.combination == "MRC-PPI":
+        weight = round(mrc_weight(mrc, moved["PPI"]), 5)
+        result.numbers[MRC_WEIGHT] = weight
+    hydrops = combine(options.combination, mrc, moved, weight)
     if hydrops is not None:
         for kind, image in (("HYDROPS", hydrops), ("HYDROPSMi2", hydrops * mrc)):
             save_image(output / paths.registered(unit, kind).name, image, affine)
     return result
 
 
-def combine(combination: str, mrc: FloatGrid, roles: Mapping[str, FloatGrid]) -> FloatGrid | None:
-    """HYDROPS from images on one grid; None where the protocol has no inversion image."""
+def combine(
+    combination: str, mrc: FloatGrid, roles: Mapping[str, FloatGrid], weight: float | None = None
+) -> FloatGrid | None:
+    """HYDROPS from images on one grid; None where the protocol has no inversion image.
+
+    Parameters
+    ----------
+    weight
+        Of the MRC where it takes the place of the PEI (HYDROPS2: Naganawa et al., Magn Reson Med
+        Sci 2022;21:401), see `mrc_weight`.
+    """
     if combination == "PPI-PEI":
         return roles["PPI"] - roles["PEI"]
     if combination == "HYDROPS":
         return roles["HYDROPS"]
-    if combination == "MRC-PPI":
-        return mrc - roles["PPI"]
+    if combination == "MRC-PPI" and weight is not None:
+        return roles["PPI"] - np.float32(weight) * mrc
     return None
+
+
+def mrc_weight(mrc: FloatGrid, ppi: FloatGrid) -> float:
+    """What the MRC is multiplied by so that PPI minus MRC tells perilymph from other fluid.
+
+    The gains of the two images are not the same, and perilymph that gadolinium has reached is the
+    brightest of the fluids in the PPI: half of its brightness beside the MRC lies in the middle
+    between it and what the PPI nulls.
+    """
+    fluid = mrc > 0.5 * np.percentile(mrc, 99.9)
+    if not fluid.any():
+        return 0.0
+    return float(0.5 * np.percentile(ppi[fluid] / mrc[fluid], 99.5))
 
 
 def register_rigid(
@@ -177,6 +215,21 @@ def mutual_information(first: FloatGrid, second: FloatGrid, bins: int = 32) -> f
     a, b = (_binned(image[middle], bins) for image in (first, second))
     joint = np.bincount(a * bins + b, minlength=bins * bins).reshape(bins, bins) / a.size
     return (_entropy(joint.sum(0)) + _entropy(joint.sum(1))) / max(_entropy(joint.ravel()), 1e-9)
+
+
+def sharpness(first: FloatGrid, second: FloatGrid, affine: Affine) -> float:
+    """How much of the mutual information of two images is lost where they are `APART_MM` apart.
+
+    What two images of one grid share (`mutual_information` less one) in their places, as a multiple
+    of the most that they share once the second is moved along an axis, either way.
+    """
+    steps = np.maximum(1, np.round(APART_MM / spacing_mm(affine))).astype(int)
+    moved = [
+        mutual_information(first, np.roll(second, sign * int(step), axis))
+        for axis, step in enumerate(steps)
+        for sign in (1, -1)
+    ]
+    return (mutual_information(first, second) - 1.0) / max(max(moved) - 1.0, 1e-9)
 
 
 def grid_centre(shape: Sequence[int], affine: Affine) -> npt.NDArray[np.float64]:

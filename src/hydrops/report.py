@@ -69,7 +69,8 @@ QUALITY_DIGITS = {
     "shift (mm)": 2,
 }  # fmt: skip
 EAR_DIGITS = {
-    "tfs_mm3": 1, "els_mm3": 1, RATIO: 3, "eh_area_ratio": 3, "representative_slice": 0,
+    "tfs_mm3": 1, "els_mm3": 1, RATIO: 3, "ci_low": 3, "ci_high": 3, "eh_area_ratio": 3,
+    "representative_slice": 0,
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from hydrops.images import save_image
 from hydrops.labels import LABELS, LANDMARKS, SIDES, endolymph_code, perilymph_code
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.bundle import Bundle, read_bundle, verify_weights
+from hydrops.model.contrast import USUAL_PAIR, InversionPair, UsualContrast, read_timing
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
 from hydrops.model.inhearit import SLICE_ORGANS, fractions_of_side
 from hydrops.model.network import NetworkOptions, landmark_positions
@@ -94,6 +95,9 @@ class EarSegmentation:
         Mean entropy of the classes in the fluid as a share of its maximum; 0 is sure, 1 is not.
     signal
         What images and network say of the labyrinth's fluid; None without HYDROPS-Mi2.
+    half_width
+        Of the interval of the labyrinth's EH volume ratio, see `hydrops.model.unmix.half_width`;
+        None where the model gives none.
     novelty
         Distance from what the model was trained on, see `hydrops.model.novelty`; None where the
         model does not know what that is.
@@ -104,6 +108,7 @@ class EarSegmentation:
     confidences: FloatGrid
     uncertainty: float
     signal: FluidSignal | None
+    half_width: float | None
     novelty: float | None
 
 
@@ -266,7 +271,11 @@ def _mean_of_cuts(found: torch.Tensor, cuts: Sequence[tuple[int, ...]]) -> torch
 
 
 def segment_ear(
-    segmenter: Segmenter, mrc: FloatGrid, mi2: FloatGrid | None, side: str
+    segmenter: Segmenter,
+    mrc: FloatGrid,
+    mi2: FloatGrid | None,
+    side: str,
+    pair: InversionPair = USUAL_PAIR,
 ) -> EarSegmentation:
     """Segment one ear on the crop grid (axes near R, A, S; `hydrops.model.geometry`).
 
@@ -276,11 +285,17 @@ def segment_ear(
     endolymph there is, that of the signal (`hydrops.model.unmix`). Without HYDROPS-Mi2 nothing sets
     endolymph apart: its fractions are zero and all fluid counts as perilymph.
 
+    Parameters
+    ----------
+    pair
+        Timing of the images that HYDROPS-Mi2 was made of.
+
     Raises
     ------
     ExcludedError
         If there is nothing in the crop that the network takes for an ear, the ear is too unlike
-        those of the training, or HYDROPS-Mi2 shows no perilymph that gadolinium has reached.
+        those of the training, or HYDROPS-Mi2 shows no perilymph that gadolinium has reached or
+        too much noise.
     """
     flip = side == "left" and not segmenter.sided
     images = [None if i is None else torch.from_numpy(_turned(i, flip)) for i in (mrc, mi2)]
@@ -291,19 +306,29 @@ def segment_ear(
         raise ExcludedError(
             "hardly any gadolinium has reached the perilymph, so endolymph cannot be told from it"
         )
+    contrast = None if mi2 is None else UsualContrast.of(channels, pair)
+    if contrast is not None:
+        channels = contrast.stretched(channels)
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
-    fractions, signal = found.fractions, None
+    fractions, signal, half_width = found.fractions, None, None
     if not segmenter.sided:
         # Beside what a network knows of one side's organs alone lies other fluid, just as bright.
         fractions = fluid_by_signal(channels[0].numpy(), fractions)
-    if mi2 is None:
+    if contrast is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     else:
-        signal = read_signal(channels.numpy(), fractions)
+        seen = contrast.straightened(channels.numpy(), fractions)
+        signal = read_signal(seen, fractions)
+        if signal.noise > segmenter.bundle.most_noise:
+            raise ExcludedError(
+                f"HYDROPS is too noisy in the labyrinth (noise {signal.noise:.2f} of the distance "
+                f"between its fluids' levels, at most {segmenter.bundle.most_noise:.2f})"
+            )
         if segmenter.levels is not None:
-            fractions = endolymph_by_signal(channels.numpy(), fractions, segmenter.levels, signal)
+            fractions = endolymph_by_signal(seen, fractions, segmenter.levels, signal)
+            half_width = _half_width(segmenter.bundle, segmenter.levels, signal)
     landmarks = found.landmarks
     if flip:
         fractions = np.ascontiguousarray(fractions[:, ::-1])
@@ -314,8 +339,15 @@ def segment_ear(
         found.confidences,
         _entropy_in_fluid(found.fractions),
         signal,
+        half_width,
         novelty,
     )
+
+
+def _half_width(bundle: Bundle, levels: FluidLevels, signal: FluidSignal) -> float | None:
+    """Half the width of an ear's interval: the model's, and what the network has changed."""
+    usual = bundle.ratio_half_width
+    return None if usual is None else usual + levels.correction(signal)
 
 
 def _check_known(novelty: Novelty, features: npt.NDArray[np.float64]) -> float:
@@ -414,9 +446,13 @@ def _segment_side(segmenter: Segmenter, unit: Unit, paths: Paths, side: str, out
         raise HydropsError(f"{mrc_path}: missing, though ears were located; locate again")
     mi2_path = paths.crop(unit, side, "HYDROPSMi2")
     image = nib.load(mrc_path)
-    mi2 = np.asarray(nib.load(mi2_path).dataobj, np.float32) if mi2_path.is_file() else None
+    pair = inversion_pair(unit, paths)
+    known = pair is not None and mi2_path.is_file()
+    mi2 = np.asarray(nib.load(mi2_path).dataobj, np.float32) if known else None
     try:
-        found = segment_ear(segmenter, np.asarray(image.dataobj, np.float32), mi2, side)
+        found = segment_ear(
+            segmenter, np.asarray(image.dataobj, np.float32), mi2, side, pair or USUAL_PAIR
+        )
     except ExcludedError as exclusion:
         told: dict[str, Any] = {"excluded": exclusion.reason}
     else:
@@ -426,9 +462,26 @@ def _segment_side(segmenter: Segmenter, unit: Unit, paths: Paths, side: str, out
             "endolymph": mi2 is not None and segmenter.bundle.endolymph,
             "organs": list(segmenter.bundle.organs),
             **_rounded(found.signal),
+            "half_width": None if found.half_width is None else round(found.half_width, 4),
             "novelty": None if found.novelty is None else round(found.novelty, 3),
         }
     (output / _TOLD).write_text(json.dumps(told), encoding="utf-8")
+
+
+def inversion_pair(unit: Unit, paths: Paths) -> InversionPair | None:
+    """Timing of a session's inversion images; None where there is a PPI alone.
+
+    It is taken for the usual one where the sidecars do not tell it, or tell one of which physics
+    does not foretell that it shows hydrops: that was chosen for another way of making images.
+    A PPI alone tells endolymph from perilymph, but not how bright the pure fluids would be.
+    """
+    if paths.image(unit, "PPI").is_file() and not paths.image(unit, "PEI").is_file():
+        return None
+    ppi, pei = (read_timing(paths.sidecar(unit, role)) for role in ("PPI", "PEI"))
+    if ppi is None or pei is None:
+        return USUAL_PAIR
+    pair = InversionPair(ppi, pei)
+    return pair if pair.foretold else USUAL_PAIR
 
 
 def _rounded(signal: FluidSignal | None) -> dict[str, float | None]:

@@ -23,7 +23,6 @@ rule tabulate_cohort:
         runtime=for_cohort(10, 5),
     params:
         root=lambda wc: str(PATHS.root),
-        half_width=lambda wc: STUDY.bundles[wc.model].ratio_half_width,
         code=stage_digest("cohort", "statistics"),
     script:
         "../scripts/cohort.py"

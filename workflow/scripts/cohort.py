@@ -17,8 +17,7 @@ with logged(snakemake.log[0]):
     for name in ("ears", "exclusions", "landmarks"):
         write_table(getattr(tables, name), Path(snakemake.output[name]))
     ears = read_table(Path(snakemake.output.ears))
-    intervals = ratio_intervals(ears, snakemake.params.half_width)
-    write_table(intervals, Path(snakemake.output.intervals))
+    write_table(ratio_intervals(ears), Path(snakemake.output.intervals))
     statistics = cohort_statistics(
         ears,
         participants,

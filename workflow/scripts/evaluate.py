@@ -7,15 +7,13 @@ from hydrops.jobs import logged
 
 with logged(snakemake.log[0]):
     from hydrops.cohort import write_table
-    from hydrops.model.bundle import read_bundle
     from hydrops.model.evaluate import evaluate, summarise
 
-    bundles = [read_bundle(Path(folder)) for folder in snakemake.params.bundles]
     training = json.loads(snakemake.params.training)
     slices = Path(snakemake.output.slices)
     slices.mkdir(parents=True)
     ears = evaluate(
-        [bundle.folder for bundle in bundles],
+        [Path(folder) for folder in snakemake.params.bundles],
         Path(training["specimens"]),
         training["test_specimens"],
         training["test_heads"],
@@ -24,5 +22,4 @@ with logged(snakemake.log[0]):
         slices,
     )
     write_table(ears, Path(snakemake.output.ears))
-    half_widths = {bundle.identifier: bundle.ratio_half_width for bundle in bundles}
-    write_table(summarise(ears, half_widths), Path(snakemake.output.summary))
+    write_table(summarise(ears), Path(snakemake.output.summary))

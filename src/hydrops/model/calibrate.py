@@ -29,6 +29,8 @@ LOG = logging.getLogger(__name__)
 COVERAGE = 0.95
 #: Least and most noise of a calibration's heads, times that of `hydrops.phantom.head.NOISE`.
 CALIBRATED_NOISE = (0.25, 1.6)
+#: Most noise that a ratio is given for, times that of the noisiest ear of a calibration.
+NOISE_MARGIN = 1.25
 #: Simulated ears that say what a model knows.
 NOVELTY_EARS = 500
 
@@ -82,6 +84,7 @@ def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -
     metadata = bundle.metadata | {
         "fluid_levels": asdict(levels),
         "ratio_interval": interval,
+        "most_noise": round(NOISE_MARGIN * max(signal.noise for signal in signals), 4),
         "calibration": {"ears": len(ears), "seed": options.calibration_seed},
     }
     write_text_atomically(bundle.folder / METADATA, json.dumps(metadata, indent=2) + "\n")

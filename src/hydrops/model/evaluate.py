@@ -27,6 +27,7 @@ from hydrops.measure import (
     organ_volumes,
 )
 from hydrops.model.bundle import Bundle, read_bundle
+from hydrops.model.contrast import write_timing
 from hydrops.model.metrics import (
     Mask,
     overlap_metrics,
@@ -108,20 +109,14 @@ def evaluate(
     return pd.DataFrame(rows)
 
 
-def summarise(ears: pd.DataFrame, half_widths: Mapping[str, float | None]) -> pd.DataFrame:
+def summarise(ears: pd.DataFrame) -> pd.DataFrame:
     """Agreement of the labyrinth's EH volume ratio, Dice and landmark error, by model and anatomy.
 
     What a model does not measure is NaN.
-
-    Parameters
-    ----------
-    half_widths
-        By model, of its interval of a ratio, whose coverage is then given.
     """
     rows = []
     for (model, kind), part in ears.groupby(["model", "anatomy"], sort=False):
         measured = part.dropna(subset=["tfs_dice"])
-        half_width = half_widths.get(str(model))
         with_ratio = measured.dropna(subset=["ratio"])
         ours, truth = (with_ratio[c].to_numpy(float) for c in ("ratio", "ratio_true"))
         errors = (with_ratio["ratio"] - with_ratio["ratio_true"]).abs()
@@ -144,8 +139,8 @@ def summarise(ears: pd.DataFrame, half_widths: Mapping[str, float | None]) -> pd
                 if few
                 else f"{limits['lower']:+.3f} to {limits['upper']:+.3f}",
                 "interval held": "n/a"
-                if half_width is None or few
-                else f"{(errors <= half_width).mean():.1%}",
+                if few or with_ratio["half_width"].isna().all()
+                else f"{(errors <= with_ratio['half_width']).mean():.1%}",
                 "TFS Dice": round(float(measured["tfs_dice"].mean()), 4),
                 "ELS Dice": round(float(measured["els_dice"].mean()), 4),
                 "landmark error, mm": round(float(measured["landmark_mm"].mean()), 3),
@@ -211,6 +206,7 @@ def _locate(examination: Examination, paths: Paths) -> None:
         # Stored as a scanner stores it: whole numbers.
         stored = np.round(image * (5000 if role == "MRC" else 10000)).astype(np.int16)
         save_image(paths.image(unit, role), stored, examination.affine)
+        write_timing(examination.sequences[role], paths.sidecar(unit, role))
     run_stage(
         paths.record("register", unit), "register", unit, [],
         lambda out: register_session(unit, paths, RegisterOptions(), out),
@@ -248,7 +244,7 @@ def _measured(
             compared, cut = _compare(examination, ear, unit, side, paths, segmenter.bundle)
             row |= compared
             found = read_record(paths.record("segment", unit, model)).numbers[side]
-            row |= {name: found[name] for name in SIGNAL_NAMES}
+            row |= {name: found[name] for name in (*SIGNAL_NAMES, "half_width")}
         else:
             row["reason"] = record.reason or record.excluded_sides[side]["reason"]
         yield row, cut

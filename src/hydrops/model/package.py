@@ -213,11 +213,17 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
             "Where signal and network are far apart, the ratio is the network's.\n"
             f"An ear's ratio is given with an interval of "
             f"+-{bundle.metadata['ratio_interval']['half_width']}, meant to hold for "
-            f"{bundle.metadata['ratio_interval']['coverage']:.0%} of ears.\n"
+            f"{bundle.metadata['ratio_interval']['coverage']:.0%} of ears, and of as much more as "
+            "the network changes\nthe ratio of the signal. Inversion times other than the "
+            "published ones are allowed for by physics\n(`hydrops.model.contrast`; "
+            "`benchmarks/results/endolymph.tsv` shows how well).\n"
         )
     limits = (
         " Ratios are calibrated\nfor voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.6 mm "
-        "and more they come out too low\n(`benchmarks/results/resolution.tsv`)."
+        "and more they come out too low\n(`benchmarks/results/resolution.tsv`). The interval knows "
+        "of noise, motion, dose and anatomy, but not that\na patient's fluids might have another "
+        "T1 (`benchmarks/results/endolymph.tsv`). The area ratio of the\nvestibule hangs on how "
+        "the head lies, even with true regions (`benchmarks/results/repeatability.tsv`)."
         if bundle.endolymph
         else ""
     )

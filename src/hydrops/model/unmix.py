@@ -100,14 +100,21 @@ class FluidLevels:
         slope = self.slope + self.noise_slope * signal.noise
         return np.asarray(self._agreed(signal) + slope * (ratio - signal.level), np.float32)
 
+    def correction(self, signal: FluidSignal) -> float:
+        """By how much the network changes the share of the signal."""
+        return abs(self._agreed(signal) - self._by_signal(signal))
+
     def _agreed(self, signal: FluidSignal) -> float:
-        by_signal = float(_columns(signal) @ np.array(astuple(self)))
-        return float(agreed_share(by_signal, signal.network))
+        return float(agreed_share(self._by_signal(signal), signal.network))
+
+    def _by_signal(self, signal: FluidSignal) -> float:
+        return float(_columns(signal) @ np.array(astuple(self)))
 
     @staticmethod
     def fit(signals: Sequence[FluidSignal], shares: npt.ArrayLike) -> FluidLevels:
         """Least squares over ears whose share of endolymph is known, free of bias once agreed."""
-        columns, truth = _design(signals), np.asarray(shares, dtype=float)
+        columns = np.stack([_columns(signal) for signal in signals])
+        truth = np.asarray(shares, dtype=float)
         numbers = np.linalg.lstsq(columns, truth, rcond=None)[0]
         agreed = agreed_share(columns @ numbers, [signal.network for signal in signals])
         numbers[0] -= (agreed - truth).mean()
@@ -132,33 +139,29 @@ def _columns(signal: FluidSignal) -> npt.NDArray[np.float64]:
     return np.array([1.0, level, signal.enhancement, noise, noise * level])
 
 
-def _design(signals: Sequence[FluidSignal]) -> npt.NDArray[np.float64]:
-    return np.stack([_columns(signal) for signal in signals])
-
-
 def half_width(signals: Sequence[FluidSignal], shares: npt.ArrayLike, coverage: float) -> float:
     """Half the width of an interval of the share that holds for `coverage` of ears like these.
 
-    Conformal: the quantile of the absolute errors, each of an ear that the fit left out, with the
-    correction for their number (Lei et al., J Am Stat Assoc 2018;113:1094, section 2). One width
-    for all, because neither the share nor the enhancement foretells the error.
+    It is that of an ear whose network has nothing to change in the share of the signal; a
+    correction (`FluidLevels.correction`) is added to it. Conformal: the quantile of how far the
+    absolute errors go beyond the correction, each of an ear that the fit left out, with the
+    correction for their number (Lei et al., J Am Stat Assoc 2018;113:1094, section 2). Neither the
+    share nor the enhancement foretells the error.
 
     Raises
     ------
     ValueError
         If there are too few ears for such a coverage.
     """
-    columns = _design(signals)
-    hat = columns @ np.linalg.pinv(columns)
-    truth = np.asarray(shares, dtype=float)
-    left_out = truth - (truth - hat @ truth) / (1.0 - np.diag(hat))
-    agreed = agreed_share(left_out, [signal.network for signal in signals])
-    apart = agreed - truth
-    errors = np.sort(np.abs(apart - apart.mean()))
-    rank = int(np.ceil(coverage * (len(errors) + 1)))
-    if rank > len(errors):
-        raise ValueError(f"{len(errors)} ears are too few for an interval of {coverage:.0%}")
-    return float(errors[rank - 1])
+    beyond = []
+    for number, (signal, truth) in enumerate(zip(signals, np.asarray(shares, dtype=float))):
+        others = [*signals[:number], *signals[number + 1 :]]
+        levels = FluidLevels.fit(others, np.delete(shares, number))
+        beyond.append(abs(levels.share(signal) - truth) - levels.correction(signal))
+    rank = int(np.ceil(coverage * (len(beyond) + 1)))
+    if rank > len(beyond):
+        raise ValueError(f"{len(beyond)} ears are too few for an interval of {coverage:.0%}")
+    return max(0.0, float(sorted(beyond)[rank - 1]))
 
 
 def read_signal(channels: FloatGrid, fractions: FloatGrid) -> FluidSignal:

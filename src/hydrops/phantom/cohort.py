@@ -67,12 +67,15 @@ class Examination:
         Role to image, axes of `affine`, water's proton density being 1.
     motions
         Role to 4 x 4 RAS motion since the MRC, about the head's centre.
+    sequences
+        Role to timing.
     """
 
     head: Head
     affine: np.ndarray[Any, np.dtype[np.float64]]
     images: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
     motions: dict[str, np.ndarray[Any, np.dtype[np.float64]]]
+    sequences: dict[str, MRSequence]
 
 
 def examine(
@@ -116,7 +119,7 @@ def examine(
         )
         for sequence in sequences
     }
-    return Examination(head, affine, images, motions)
+    return Examination(head, affine, images, motions, {s.name: s for s in sequences})
 
 
 def write_participant(spec: ParticipantSpec, dicom_dir: Path, truth_dir: Path) -> None:
