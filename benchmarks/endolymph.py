@@ -124,9 +124,9 @@ def main() -> None:
         rows.assign(
             error=rows["ratio"] - rows["ratio_true"],
             # An ear that was refused neither holds nor fails.
-            held=((rows["ratio"] - rows["ratio_true"]).abs() <= rows["half_width"]).where(
-                rows["ratio"].notna()
-            ),
+            held=((rows["ratio"] - rows["ratio_true"]).abs() <= rows["half_width"])
+            .astype(float)
+            .where(rows["ratio"].notna()),
         )
         .groupby(["anatomy", "images"], sort=False)
         .agg(ears=("els_dice", "count"), tfs_dice=("tfs_dice", "mean"),
