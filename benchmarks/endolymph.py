@@ -5,9 +5,8 @@
 Runs simulated heads that no training drew through register, locate, segment and measure: as they
 are, without motion, without noise, without either, with more and less noise, scanned with other
 inversion times than the calibration's, which the sidecars tell, and with fluids of other T1, which
-nothing tells. The real anatomy is that of
-specimens which the training has seen, so that nothing is learned here of those kept out. Leaves
-endolymph.tsv and endolymph.png in benchmarks/results.
+nothing tells. The real anatomy is that of specimens which the training has seen, so that nothing is
+learned here of those kept out. Leaves endolymph.tsv and endolymph.png in benchmarks/results.
 """
 
 from __future__ import annotations

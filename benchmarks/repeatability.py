@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from hydrops.cohort import write_table  # noqa: E402
+from hydrops.images import majority_labels  # noqa: E402
 from hydrops.labels import ORGANS, SIDES, endolymph_code, perilymph_code  # noqa: E402
 from hydrops.measure import representative_slice  # noqa: E402
 from hydrops.model.simulate import load_specimens, specimen_ear  # noqa: E402
@@ -49,8 +50,7 @@ ORGAN_COLOURS = {"cochlea": "#0072b2", "vestibule": "#d55e00"}
 
 def ratios(fractions: npt.NDArray[np.float32], organ: str) -> dict[str, float]:
     """An organ's ratios by the true fractions (7, x, y, z), the lowest slice first."""
-    organs = np.stack([fractions[i] + fractions[i + 1] for i in (1, 3, 5)])
-    labels = np.where(organs.sum(0) > 0.5, organs.argmax(0) + 1, 0).astype(np.uint8)
+    labels = majority_labels(fractions[1::2] + fractions[2::2])
     perilymph, endolymph = fractions[perilymph_code(organ)], fractions[endolymph_code(organ)]
     inside = labels == ORGANS.index(organ) + 1
     # HYDROPS is negative where more than half of the fluid is endolymph.

@@ -250,6 +250,11 @@ def average_onto(
     return np.asarray(total / counts.prod(), np.float32)
 
 
+def majority_labels(fractions: FloatGrid) -> npt.NDArray[np.uint8]:
+    """Likeliest of classes (n, x, y, z), from one, where they fill more than half; 0 elsewhere."""
+    return np.where(fractions.sum(0) > 0.5, fractions.argmax(0) + 1, 0).astype(np.uint8)
+
+
 def lps_to_ras(matrix: Affine) -> Affine:
     """Turn a 4 x 4 transform between LPS worlds into one between RAS worlds, or back."""
     flip = np.diag([-1.0, -1.0, 1.0, 1.0])

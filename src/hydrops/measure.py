@@ -14,7 +14,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from hydrops.errors import ExcludedError
-from hydrops.images import Affine, FloatGrid, average_onto, load_image, part_under
+from hydrops.images import (
+    Affine,
+    FloatGrid,
+    average_onto,
+    load_image,
+    majority_labels,
+    part_under,
+)
 from hydrops.labels import LABYRINTH, ORGANS, SIDES, endolymph_code, perilymph_code
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
@@ -307,11 +314,10 @@ def on_acquired_slices(
     mrc
         The session's MRC; HYDROPS-Mi2 is read from where `register` left it.
     """
-    organs = np.stack([fractions[0], *(fractions[i] + fractions[i + 1] for i in (1, 3, 5))])
+    organs = fractions[1::2] + fractions[2::2]
     region, part = part_under(fractions.shape[1:], affine, mrc.shape[:3], mrc.affine)
     shape = tuple(r.stop - r.start for r in region)
-    sampled = average_onto(organs[1:], affine, shape, part)
-    labels = np.where(sampled.sum(0) > 0.5, sampled.argmax(0) + 1, 0).astype(np.uint8)
+    labels = majority_labels(average_onto(organs, affine, shape, part))
     axis = _slice_axis(mrc.affine)
     path = paths.registered(unit, "HYDROPSMi2")
     mi2 = load_image(path)[0][region] if path.is_file() else None

@@ -416,9 +416,10 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
     """
     located = read_record(paths.record("locate", unit))
     sides = [side for side in SIDES if side not in located.excluded_sides]
+    pair = inversion_pair(unit, paths)
     # An ear that is whole is kept if the job is killed before its session is done.
     parts = {
-        side: whole_part(output, side, partial(_segment_side, segmenter, unit, paths, side))
+        side: whole_part(output, side, partial(_segment_side, segmenter, unit, paths, pair, side))
         for side in sides
     }
     result = StageResult()
@@ -439,14 +440,20 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
     return result
 
 
-def _segment_side(segmenter: Segmenter, unit: Unit, paths: Paths, side: str, output: Path) -> None:
+def _segment_side(
+    segmenter: Segmenter,
+    unit: Unit,
+    paths: Paths,
+    pair: InversionPair | None,
+    side: str,
+    output: Path,
+) -> None:
     """Segment an ear; write its files and `_TOLD`: its numbers, or why it is excluded."""
     mrc_path = paths.crop(unit, side, "MRC")
     if not mrc_path.is_file():
         raise HydropsError(f"{mrc_path}: missing, though ears were located; locate again")
     mi2_path = paths.crop(unit, side, "HYDROPSMi2")
     image = nib.load(mrc_path)
-    pair = inversion_pair(unit, paths)
     known = pair is not None and mi2_path.is_file()
     mi2 = np.asarray(nib.load(mi2_path).dataobj, np.float32) if known else None
     try:

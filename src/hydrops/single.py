@@ -21,6 +21,7 @@ from hydrops.images import (
     crop_affine,
     crop_image,
     load_image,
+    majority_labels,
     part_under,
     save_image,
 )
@@ -164,5 +165,5 @@ def _paint(
     covered, part = part_under(CROP_SHAPE, grid, labels.shape, affine)
     region = labels[covered]
     inside = average_onto(fractions[1:], grid, region.shape, part)
-    found = np.where(inside.sum(0) > 0.5, inside.argmax(0) + 1, 0)
+    found = majority_labels(inside)
     region[found > 0] = found[found > 0]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hydrops.images import majority_labels
 from hydrops.labels import ORGANS, SIDES
 from hydrops.measure import representative_slice
 from hydrops.model.architectures import build_network, fast_layout
@@ -68,7 +69,7 @@ def selected_slices(fractions: npt.NDArray[np.float32]) -> list[int]:
         (10, x, y, z) volume fractions of a `hydrops.model.simulate.Pool`, on the crop grid.
     """
     fluid = fractions[:6:2] + fractions[1:6:2]
-    organs = np.where(fluid.sum(0) > 0.5, fluid.argmax(0) + 1, 0).astype(np.uint8)
+    organs = majority_labels(fluid)
     found = [representative_slice(organ, organs) for organ in SLICE_ORGANS]
     return [z for z in found if z is not None]
 
