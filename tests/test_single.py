@@ -13,6 +13,7 @@ from hydrops.cli import main
 from hydrops.errors import HydropsError
 from hydrops.images import FloatGrid, save_image
 from hydrops.model.bundle import find_bundle
+from hydrops.model.contrast import write_timing
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import Head, draw_head, render, scanner_affine
 from hydrops.phantom.signal import MRC, PEI, PPI
@@ -70,6 +71,30 @@ def test_both_ears_are_labelled_in_the_images_own_grid(images: list[Path], tmp_p
     assert points["controlPoints"][0]["label"] == "left helicotrema"
 
 
+def test_ppi_and_pei_stand_for_hydrops_though_the_head_has_moved(
+    images: list[Path], tmp_path: Path
+) -> None:
+    head, rng = a_head(), np.random.default_rng(4)
+    affine = nib.load(images[0]).affine
+    motion = np.eye(4)
+    motion[:3, 3] = (0.6, -0.4, 0.5)
+    given = [images[0]]
+    for sequence in (PPI, PEI):
+        given.append(tmp_path / f"{sequence.name}.nii.gz")
+        save_image(given[-1], render(head, sequence, SHAPE, affine, rng, motion), affine)
+        write_timing(sequence, tmp_path / f"{sequence.name}.json")
+    labels, product = (
+        np.asarray(nib.load(segment_files(chosen, PAIRED, tmp_path / name)[0]).dataobj)
+        for chosen, name in ((given, "pair"), (images, "product"))
+    )
+    endolymph, known = (np.isin(codes, (2, 4, 6)) for codes in (labels, product))
+    assert 2 * (endolymph & known).sum() > 0.85 * (endolymph.sum() + known.sum())
+    strangers = [*given[:2], tmp_path / "other.nii.gz"]
+    save_image(strangers[2], rng.normal(0.1, 0.01, SHAPE).astype(np.float32), affine)
+    with pytest.raises(HydropsError, match=r"other\.nii\.gz"):
+        segment_files(strangers, PAIRED, tmp_path / "strangers")
+
+
 def test_the_mrc_alone_gives_no_endolymph(
     images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,7 +107,7 @@ def test_the_mrc_alone_gives_no_endolymph(
 def test_mistakes_are_told_and_nothing_is_written(images: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(HydropsError, match="takes MRC"):
-        segment_files([*images, images[0]], PAIRED, output)
+        segment_files([*images, *images], PAIRED, output)
     noise = tmp_path / "noise.nii.gz"
     values = np.random.default_rng(0).normal(100, 5, (60, 60, 30)).astype(np.float32)
     save_image(noise, values, np.diag([0.6, 0.6, 1.0, 1.0]))

@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     phantom.add_argument("folder", type=Path, help="gets dicom/, truth/ and participants.tsv")
     phantom.set_defaults(run=_phantom)
     segment = commands.add_parser("segment", help="segment one case, MR or CT, without a cohort")
-    segment.add_argument("images", type=Path, nargs="+", help="MRC [HYDROPS-Mi2], or a CT; NIfTI")
+    segment.add_argument(
+        "images", type=Path, nargs="+", help="MRC, MRC HYDROPS-Mi2, MRC PPI PEI, or a CT; NIfTI"
+    )
     segment.add_argument("--model", default="paired_unet3d", help="a name of `hydrops models`")
     segment.add_argument("--output", type=Path, default=Path(), help="folder for the results")
     segment.add_argument("--device", default="cpu", help="cpu or cuda")

@@ -87,28 +87,9 @@ def register_session(
     moved: dict[str, FloatGrid] = {}
     for role in MOVING_ROLES[options.combination]:
         image, image_affine = load_image(paths.image(unit, role))
-        transform = register_rigid(mrc, affine, image, image_affine, options.box_mm)
-        moved[role] = resample(image, image_affine, mrc.shape, affine, transform)
-        angle, length = motion_size(transform, grid_centre(mrc.shape, affine))
-        similarity = mutual_information(mrc, moved[role])
-        result.numbers[role] = {
-            "rotation_deg": round(angle, 4),
-            "translation_mm": round(length, 4),
-            "similarity": round(similarity, 4),
-        }
-        if angle > options.max_rotation_deg or length > options.max_translation_mm:
-            raise ExcludedError(
-                f"{role} would have to be turned by {angle:.1f} degrees and moved by "
-                f"{length:.1f} mm to match the MRC: another patient, or a failed registration"
-            )
-        near = angle <= options.max_rotation_deg / 2 and length <= options.max_translation_mm / 2
-        if similarity < options.min_similarity and not (
-            near and sharpness(mrc, moved[role], affine) >= options.min_sharpness
-        ):
-            raise ExcludedError(
-                f"{role} does not match the MRC (similarity {similarity:.3f}, at least "
-                f"{options.min_similarity} is needed): motion, noise or another patient"
-            )
+        transform, moved[role], result.numbers[role] = match(
+            role, mrc, affine, image, image_affine, options
+        )
         write_itk_transform(output / paths.transform(unit, role).name, transform)
     weight = None
     if options.combination == "MRC-PPI":
@@ -119,6 +100,46 @@ def register_session(
         for kind, image in (("HYDROPS", hydrops), ("HYDROPSMi2", hydrops * mrc)):
             save_image(output / paths.registered(unit, kind).name, image, affine)
     return result
+
+
+def match(
+    role: str,
+    mrc: FloatGrid,
+    affine: Affine,
+    image: FloatGrid,
+    image_affine: Affine,
+    options: RegisterOptions,
+) -> tuple[Affine, FloatGrid, dict[str, float]]:
+    """Register an image to the MRC: the transform, the image on its grid, and how well it fits.
+
+    Raises
+    ------
+    ExcludedError
+        If it moved further than a patient can, or does not match the MRC.
+    """
+    transform = register_rigid(mrc, affine, image, image_affine, options.box_mm)
+    moved = resample(image, image_affine, mrc.shape, affine, transform)
+    angle, length = motion_size(transform, grid_centre(mrc.shape, affine))
+    similarity = mutual_information(mrc, moved)
+    if angle > options.max_rotation_deg or length > options.max_translation_mm:
+        raise ExcludedError(
+            f"{role} would have to be turned by {angle:.1f} degrees and moved by "
+            f"{length:.1f} mm to match the MRC: another patient, or a failed registration"
+        )
+    near = angle <= options.max_rotation_deg / 2 and length <= options.max_translation_mm / 2
+    if similarity < options.min_similarity and not (
+        near and sharpness(mrc, moved, affine) >= options.min_sharpness
+    ):
+        raise ExcludedError(
+            f"{role} does not match the MRC (similarity {similarity:.3f}, at least "
+            f"{options.min_similarity} is needed): motion, noise or another patient"
+        )
+    numbers = {
+        "rotation_deg": round(angle, 4),
+        "translation_mm": round(length, 4),
+        "similarity": round(similarity, 4),
+    }
+    return transform, moved, numbers
 
 
 def combine(

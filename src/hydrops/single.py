@@ -28,13 +28,17 @@ from hydrops.images import (
 from hydrops.labels import SIDES
 from hydrops.locate import LocateOptions, find_ears
 from hydrops.model.bundle import Bundle
+from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
 from hydrops.records import write_text_atomically
+from hydrops.register import RegisterOptions, match
 from hydrops.segment import choose_device, load_segmenter, named_landmarks, segment_ear
 
 #: Landmarks of an ear: RAS mm and confidence, by name.
 Landmarks = dict[str, dict[str, Any]]
+#: Roles of a bundle that takes an examination of hydrops.
+MR_ROLES = ["MRC", "HYDROPSMi2"]
 #: Slicer's format for points (3D Slicer 5, Markups module).
 MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
@@ -51,6 +55,8 @@ def segment_files(
     ----------
     images
         One file for each of the bundle's roles, in their order; optional roles may be left out.
+        With MR, PPI and PEI may stand for HYDROPS-Mi2: they are registered to the MRC, and their
+        sidecars, if there are any beside them, tell their inversion times.
     output
         Folder, made if it is not there.
 
@@ -66,11 +72,13 @@ def segment_files(
     """
     roles = bundle.metadata["roles"]
     needed = [role for role in roles if role not in bundle.metadata["optional_roles"]]
-    if not len(needed) <= len(images) <= len(roles):
-        optional = " [" + " ".join(r for r in roles if r not in needed) + "]"
+    ways = [roles[:count] for count in range(len(needed), len(roles) + 1)]
+    if roles == MR_ROLES:
+        ways.append(["MRC", "PPI", "PEI"])
+    if len(images) not in map(len, ways):
         raise HydropsError(
-            f"{bundle.identifier} takes {' '.join(needed)}"
-            f"{optional if len(needed) < len(roles) else ''}, but {len(images)} images were given"
+            f"{bundle.identifier} takes {', or '.join(map(' '.join, ways))}, "
+            f"but {len(images)} images were given"
         )
     try:
         if bundle.metadata.get("kind") in FOLD_KINDS:
@@ -139,11 +147,11 @@ def _segment_mr(
     paths: Sequence[Path], bundle: Bundle, device: str
 ) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
     mrc, affine = load_image(paths[0])
-    second = load_image(paths[1]) if len(paths) > 1 else None
     segmenter = load_segmenter(bundle.folder, device)
     located = find_ears(mrc, affine, LocateOptions())
     if not located.centres:
         raise ExcludedError("no inner ear can be recognised in it")
+    pair, others = _other_images(mrc, affine, paths[1:])
     labels = np.zeros(mrc.shape, np.uint8)
     ears: dict[str, Landmarks] = {}
     for side in SIDES:
@@ -151,11 +159,34 @@ def _segment_mr(
             continue
         grid = crop_affine(located.centres[side].tolist(), affine)
         crop = crop_image(mrc, affine, grid)
-        mi2 = None if second is None else crop_image(*second, grid)
-        found = segment_ear(segmenter, crop, mi2, side)
+        moved = [crop_image(image, own, grid, transform) for image, own, transform in others]
+        inversions = (moved[0], moved[1]) if len(moved) == 2 else None
+        mi2 = moved[0] if len(moved) == 1 else None
+        if inversions is not None:
+            mi2 = (moved[0] - moved[1]) * crop
+        found = segment_ear(segmenter, crop, mi2, side, pair, inversions)
         _paint(labels, affine, found.fractions, grid)
         ears[side] = named_landmarks(found, grid)
     return labels, affine, ears
+
+
+def _other_images(
+    mrc: FloatGrid, affine: Affine, paths: Sequence[Path]
+) -> tuple[InversionPair, list[tuple[FloatGrid, Affine, Affine]]]:
+    """HYDROPS-Mi2 as it is, or PPI and PEI registered; each with its affine and its transform."""
+    images = [load_image(path) for path in paths]
+    if len(images) < 2:
+        return USUAL_PAIR, [(image, own, np.eye(4)) for image, own in images]
+    others = []
+    for path, (image, own) in zip(paths, images):
+        transform, _, _ = match(path.name, mrc, affine, image, own, RegisterOptions())
+        others.append((image, own, transform))
+    return read_pair(*map(_sidecar, paths)), others
+
+
+def _sidecar(image: Path) -> Path:
+    """Where dcm2niix and BIDS leave what is known of an image."""
+    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
 def _paint(

@@ -16,6 +16,7 @@ from hydrops.model.course import Phase
 from hydrops.model.ct_task import CtOptions, Patches
 from hydrops.model.losses import soft_dice_loss
 from hydrops.model.network import DualHeadUNet, NetworkOptions, unet
+from hydrops.model.precision import mixed_precision
 from hydrops.model.whole import largest_component
 
 #: Planes of the cascade in their order (Hussain et al. 2021, section 2.3), and the axis of the ear
@@ -122,7 +123,7 @@ class PlaneTask:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Binary cross entropy over all slices of the patches, and Dice."""
         images, labels, _ = batch
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with mixed_precision(images.device):
             logits = torch.stack(
                 [_by_plane(network, image, self._context(image), self.plane) for image in images]
             )

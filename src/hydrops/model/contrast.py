@@ -39,6 +39,9 @@ DOSES_MMOL = np.geomspace(0.1, 3.0, 100) * PERILYMPH_MMOL
 LEAST_ENHANCEMENT, LEAST_FALL = 0.3, 1.0
 #: Largest difference from the usual repetition time at which its physics is taken to hold, ms.
 MOST_TR_CHANGE_MS = 1000.0
+#: Largest difference of an inversion time from the usual one at which PPI and PEI, each by itself,
+#: are still what a network was trained on, ms; beyond it HYDROPS alone is brought to the usual.
+MOST_TI_CHANGE_MS = 15.0
 #: Timing of a sequence as sidecars name it, in seconds, in the order of `Sequence`.
 SIDECAR_TIMES = ("RepetitionTime", "EchoTime", "InversionTime")
 
@@ -60,6 +63,12 @@ def write_timing(sequence: Sequence, sidecar: Path) -> None:
     times = zip(SIDECAR_TIMES, (sequence.tr_ms, sequence.te_ms, sequence.ti_ms))
     told = {key: ms / 1000.0 for key, ms in times if ms is not None}
     sidecar.write_text(json.dumps(told) + "\n", encoding="utf-8")
+
+
+def read_pair(ppi: Path, pei: Path) -> InversionPair:
+    """Timing of a pair of inversion images by their sidecars, or the usual where one is silent."""
+    told = [read_timing(sidecar) for sidecar in (ppi, pei)]
+    return USUAL_PAIR if told[0] is None or told[1] is None else InversionPair(told[0], told[1])
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,15 @@ class InversionPair:
         typical = self.enhancement(PERILYMPH_MMOL)
         return typical >= LEAST_ENHANCEMENT and self.fall(typical) >= LEAST_FALL
 
+    @property
+    def usual(self) -> bool:
+        """Whether its times are nearly those of the usual pair."""
+        both = ((self.ppi, USUAL_PAIR.ppi), (self.pei, USUAL_PAIR.pei))
+        return self.foretold and all(
+            abs((own.ti_ms or 0.0) - (usual.ti_ms or 0.0)) <= MOST_TI_CHANGE_MS
+            for own, usual in both
+        )
+
     def _hydrops(self, fluid: Tissue) -> float:
         return abs(signal(fluid, self.ppi)) - abs(signal(fluid, self.pei))
 
@@ -144,7 +162,10 @@ class UsualContrast:
     Parameters
     ----------
     pair
-        Its own.
+        Its own, or the usual one where physics does not foretell that its own shows hydrops: that
+        was chosen for another way of making images.
+    alone
+        Whether PPI and PEI, each by itself, are what they are with the usual pair.
     dose
         Gadolinium in its perilymph, mmol/l.
     enhancement
@@ -154,6 +175,7 @@ class UsualContrast:
     """
 
     pair: InversionPair
+    alone: bool
     dose: float
     enhancement: float
     stretch: float
@@ -161,18 +183,28 @@ class UsualContrast:
     @staticmethod
     def of(channels: torch.Tensor, pair: InversionPair) -> UsualContrast:
         """That of an ear's channels, `hydrops.model.preprocess.prepare`."""
+        own = pair if pair.foretold else USUAL_PAIR
         level = float(channels[2].max())
-        dose = pair.dose(level)
-        usual = level + USUAL_PAIR.enhancement(dose) - pair.enhancement(dose)
-        return UsualContrast(pair, dose, usual, USUAL_PAIR.fall(usual) / pair.fall(level))
+        dose = own.dose(level)
+        usual = level + USUAL_PAIR.enhancement(dose) - own.enhancement(dose)
+        stretch = USUAL_PAIR.fall(usual) / own.fall(level)
+        return UsualContrast(own, pair.usual, dose, usual, stretch)
 
     def stretched(self, channels: torch.Tensor) -> torch.Tensor:
-        """Channels (3, x, y, z) whose pure fluids lie at the levels of the usual pair."""
-        share = 1.0 - (1.0 - channels[1]) * self.stretch
-        return torch.stack([channels[0], share, torch.full_like(channels[2], self.enhancement)])
+        """Channels (5, x, y, z) in whose HYDROPS pure fluids lie at the levels of the usual pair.
+
+        PPI and PEI by themselves cannot be changed so, as a magnitude has no sign: where they are
+        not usual, they are left out.
+        """
+        changed = channels.clone()
+        changed[1] = 1.0 - (1.0 - channels[1]) * self.stretch
+        changed[2] = self.enhancement
+        if not self.alone:
+            changed[3:] = 0.0
+        return changed
 
     def straightened(self, channels: FloatGrid, fractions: FloatGrid) -> FloatGrid:
-        """Channels, stretched, in which mixed voxels too lie as with the usual pair.
+        """First three channels, stretched, in which mixed voxels too lie as with the usual pair.
 
         Parameters
         ----------

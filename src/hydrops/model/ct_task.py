@@ -23,6 +23,7 @@ from hydrops.model.losses import (
 )
 from hydrops.model.network import NetworkOptions
 from hydrops.model.options import make_options
+from hydrops.model.precision import mixed_precision
 from hydrops.model.tasks import CT_KINDS
 
 Kind = Literal["joint", "cascade"]
@@ -165,7 +166,7 @@ class JointTask:
         """Cross entropy, Dice and error of the landmarks."""
         image, label, points = batch
         image = image.to(memory_format=torch.channels_last_3d)
-        with torch.autocast(image.device.type, torch.bfloat16):
+        with mixed_precision(image.device):
             logits, heat = network(image)
         logits = logits.float()
         target = torch.cat([1.0 - label, label], dim=1)

@@ -27,6 +27,7 @@ from hydrops.model.inhearit import (
 )
 from hydrops.model.losses import soft_cross_entropy, soft_dice_loss
 from hydrops.model.metrics import overlap_metrics
+from hydrops.model.precision import mixed_precision
 from hydrops.model.simulate import Pool, draw_images, onto_crop
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class SliceTask:
         """Cross entropy and Dice of the middle slices."""
         slices, target = batch
         assert isinstance(network, Inhearit)
-        with torch.autocast(slices.device.type, torch.bfloat16):
+        with mixed_precision(slices.device):
             logits = network.by_slice(slices)
         logits = logits.float()
         parts = {
@@ -141,7 +142,7 @@ class SliceTask:
             mrc = draw_images(fractions, rng, 1.0, phase.spread)[:1]
             fractions, _ = onto_crop(fractions, self.validation.landmarks[index])
             mrc = mrc.flip(1) if side == "left" else mrc
-            with torch.autocast(where.type, torch.bfloat16):
+            with mixed_precision(where):
                 logits, _ = network(mrc[None].to(where))
             found = (logits[0].argmax(0) - 1).cpu().numpy()
             truth = class_fractions(fractions, side).numpy() > 0.5

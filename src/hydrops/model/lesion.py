@@ -25,6 +25,7 @@ from hydrops.model.lesions import draw_cases
 from hydrops.model.losses import soft_cross_entropy, soft_dice_loss
 from hydrops.model.network import NetworkOptions, unet
 from hydrops.model.options import read_options
+from hydrops.model.precision import mixed_precision
 from hydrops.model.whole import mirror_mean, to_network
 
 #: Share of patches around a voxel of the lesion; the others lie anywhere in the image.
@@ -132,7 +133,7 @@ class LesionTask:
         """Cross entropy and Dice."""
         image, label = batch
         image = image.to(memory_format=torch.channels_last_3d)
-        with torch.autocast(image.device.type, torch.bfloat16):
+        with mixed_precision(image.device):
             logits = network(image)
         logits = logits.float()
         target = torch.cat([1.0 - label, label], dim=1)

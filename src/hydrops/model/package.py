@@ -20,7 +20,7 @@ from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.inhearit import SLICE_CLASSES
 from hydrops.model.network import NetworkOptions
 from hydrops.model.pictures import CAPTIONS
-from hydrops.model.preprocess import CHANNELS
+from hydrops.model.preprocess import CHANNELS, MOST_ALONE
 from hydrops.model.train import TrainOptions
 from hydrops.records import sha256_of_file
 
@@ -70,6 +70,8 @@ def place_bundle(
 def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
     """The bundle's metadata after MONAI's schema, with what this project adds."""
     patch = list(CROP_SHAPE)
+    seen = CHANNELS[: options.network.inputs]
+    most = MOST_ALONE if "PPI" in seen else 2.0
     able = find_architecture(options.network)
     classes = ("background", *map(" ".join, SLICE_CLASSES)) if able.sided else LABELS
     return common_metadata(
@@ -91,7 +93,7 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
         "endolymph": able.endolymph,
         "landmarks": list(LANDMARKS) if able.landmarks else [],
         "spacing_mm": list(CROP_SPACING_MM),
-        "network_data_format": data_format("MR", CHANNELS, classes, patch, (-2.0, 2.0)),
+        "network_data_format": data_format("MR", seen, classes, patch, (-most, most)),
     }
 
 

@@ -26,6 +26,7 @@ from hydrops.model.losses import (
     soft_dice_loss,
 )
 from hydrops.model.network import NetworkOptions, landmark_positions
+from hydrops.model.precision import mixed_precision
 from hydrops.model.simulate import (
     Pool,
     Specimen,
@@ -169,7 +170,8 @@ class _Samples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.
             for n, size, mm in zip(CROP_SHAPE, self.options.patch, CROP_SPACING_MM)
         ]
         patch = (slice(None), *(slice(s, s + n) for s, n in zip(start, self.options.patch)))
-        return images[patch], target[patch], torch.from_numpy(points - np.array(start, np.float32))
+        seen = images[: self.options.network.inputs]
+        return seen[patch], target[patch], torch.from_numpy(points - np.array(start, np.float32))
 
 
 class PairedTask:
@@ -192,7 +194,7 @@ class PairedTask:
         images, target, points = batch
         target = target if self.endolymph else without_endolymph(target)
         images = images.to(memory_format=torch.channels_last_3d)
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with mixed_precision(images.device):
             logits, heat = network(images)
         logits = logits.float()
         probabilities = torch.softmax(logits, dim=1)
@@ -215,7 +217,8 @@ class PairedTask:
     def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
         """Scores on whole crops of ears that are not trained on."""
         where = next(network.parameters()).device
-        scores = validate(network, self.validation, where, phase.spread)
+        seen = self.options.network.inputs
+        scores = validate(network, self.validation, where, phase.spread, seen)
         told = {key: score for key, score in scores.items() if not key.startswith(OF_ENDOLYMPH)}
         return scores if self.endolymph else told
 
@@ -242,7 +245,7 @@ def train(
 
 
 def validate(
-    network: torch.nn.Module, pool: Pool, where: torch.device, spread: float
+    network: torch.nn.Module, pool: Pool, where: torch.device, spread: float, inputs: int
 ) -> dict[str, float]:
     """Scores on whole crops: Dice of majority labels, ratio error and bias, landmark error."""
     network.eval()
@@ -250,7 +253,8 @@ def validate(
     for index in range(len(pool)):
         fractions = torch.from_numpy(pool.fractions[index]).float() / 255.0
         images = draw_images(fractions, np.random.default_rng([11, index]), 0.0, spread)
-        with torch.autocast(where.type, torch.bfloat16):
+        images = images[:inputs]
+        with mixed_precision(where):
             logits, heat = network(images[None].to(where))
         probabilities = torch.softmax(logits[0].float().cpu(), dim=0)
         target, marks = onto_crop(fractions[:6], pool.landmarks[index])
