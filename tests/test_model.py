@@ -97,27 +97,9 @@ def test_scanner_gain_does_not_matter(a: float, b: float) -> None:
     generator = torch.Generator().manual_seed(0)
     mrc = torch.rand((12, 12, 12), generator=generator)
     hydrops = torch.randn((12, 12, 12), generator=generator)
-    pei = torch.rand((12, 12, 12), generator=generator)
-    plain = prepare(mrc, hydrops * mrc, (hydrops + pei, pei))
-    scaled = prepare(a * mrc, (b * hydrops) * (a * mrc), (b * (hydrops + pei), b * pei))
+    plain = prepare(mrc, hydrops * mrc)
+    scaled = prepare(a * mrc, (b * hydrops) * (a * mrc))
     torch.testing.assert_close(plain, scaled, rtol=1e-3, atol=1e-3)
-
-
-def test_ppi_less_pei_is_hydrops_in_its_own_unit(geometry: simulate.Geometry) -> None:
-    fractions = torch.from_numpy(geometry.fractions).float() / 255
-    channels = simulate.draw_images(fractions, np.random.default_rng(5), missing=0.0)
-    # Where neither is cut off, and beside what lies in the middle between the two fluids.
-    whole = (channels[1].abs() < 1.5) & (channels[3:].abs().amax(0) < 3.0) & (channels[0] > 0.5)
-    apart = (channels[3] - channels[4] - channels[1])[whole]
-    assert whole.sum() > 100
-    assert float(apart.std()) < 1e-3
-
-
-def test_what_is_not_given_is_zero(geometry: simulate.Geometry) -> None:
-    fractions = torch.from_numpy(geometry.fractions).float() / 255
-    mrc_alone = simulate.draw_images(fractions, np.random.default_rng(5), missing=1.0)
-    assert mrc_alone[0].any()
-    assert not mrc_alone[1:].any()
 
 
 @settings(max_examples=20, deadline=None)
@@ -178,6 +160,9 @@ def test_a_killed_training_goes_on_where_it_was(
 
     nowhere = tmp_path / "no specimens"
     straight = torch.load(train(tiny, nowhere, tmp_path / "a", threads=1), weights_only=True)
+
+    # The same geometries: drawing them again is not what this is about.
+    shutil.copytree(tmp_path / "a" / "pool", tmp_path / "b" / "pool")
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -319,7 +304,8 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
         return pd.concat(
             pd.DataFrame(
                 {
-                    "anatomy": kind, "level": level, "enhancement": enhancement, "noise": noise,
+                    "anatomy": kind, "seed": range(24),
+                    "level": level, "enhancement": enhancement, "noise": noise,
                     "network": (0.6 if kind == "specimen" else 0.5) - 0.4 * level,
                     "ratio": 0.3,
                     "ratio_true": (0.6 if kind == "specimen" else 0.5) - 0.4 * level,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from hydrops.phantom.signal import (
     TISSUES,
     Sequence,
     Tissue,
+    as_if_longer_t1,
     gadolinium,
     null_t1_ms,
     signal,
@@ -24,6 +27,17 @@ dose = st.floats(0.02, 0.12)
 
 def hydrops_signal(tissue: Tissue) -> float:
     return abs(signal(tissue, PPI)) - abs(signal(tissue, PEI))
+
+
+@given(st.sampled_from(sorted(TISSUES)), st.sampled_from([MRC, PPI, PEI]), st.floats(-0.1, 0.1))
+def test_shorter_times_show_what_longer_t1_would(
+    name: str, sequence: Sequence, longer: float
+) -> None:
+    tissue = TISSUES[name]
+    slow = replace(tissue, t1_ms=tissue.t1_ms * (1.0 + longer))
+    assert signal(tissue, as_if_longer_t1(sequence, longer)) == pytest.approx(
+        signal(slow, sequence), abs=1e-12
+    )
 
 
 def test_ppi_nulls_endolymph() -> None:

@@ -216,10 +216,20 @@ def test_an_interval_holds_as_often_as_it_says() -> None:
     for _ in range(60):
         signals, shares = made_up_ears(rng, FluidLevels(0.55, -0.3, 0.08, -0.2, 0.0), 240, 0.02)
         known = (signals[:40], shares[:40])
-        fitted, reach = FluidLevels.fit(*known), half_width(*known, 0.9)
+        fitted, reach = FluidLevels.fit(*known), half_width(*known, np.arange(40), 0.9)
         found = np.array([fitted.share(signal) for signal in signals])
         reaches = reach + np.array([fitted.correction(signal) for signal in signals])
         held.append((np.abs(found - shares) <= reaches)[40:].mean())
     assert 0.88 < np.mean(held) < 0.95
     with pytest.raises(ValueError, match="too few"):
-        half_width(signals[:8], shares[:8], 0.95)
+        half_width(signals[:8], shares[:8], np.arange(8), 0.95)
+
+
+def test_an_interval_allows_for_what_both_ears_of_a_head_share() -> None:
+    """Errors that come by head: the fit of the other ear of a head must not take them away."""
+    rng = np.random.default_rng(2)
+    signals, shares = made_up_ears(rng, FluidLevels(0.55, -0.3, 0.08, -0.2, 0.0), 12, 0.03)
+    heads = np.repeat(np.arange(12), 2)
+    signals, shares = [signals[head] for head in heads], shares[heads]
+    by_head, by_ear = (half_width(signals, shares, h, 0.9) for h in (heads, np.arange(24)))
+    assert by_head > by_ear

@@ -108,8 +108,6 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         crop = crop_image(mrc, affine, grid)
         save_image(output / paths.crop(unit, side, "MRC").name, crop, grid)
         moved = {role: crop_image(i, a, grid, t) for role, (i, a, t) in roles.items()}
-        for role, image in moved.items():
-            save_image(output / paths.crop(unit, side, role).name, image, grid)
         hydrops = combine(options.combination, crop, moved, weight)
         if hydrops is not None:
             mi2 = np.asarray(hydrops * crop, np.float32)

@@ -59,11 +59,12 @@ def methods_section(bundle: Bundle) -> str:
         "its share of fluid; its share of endolymph is the mean of the network's and of that which "
         "its HYDROPS over MRC shows, weighted by their precision. How much of the labyrinth's "
         "fluid is endolymph in all follows from its summed HYDROPS over its summed MRC, with "
-        "levels of the pure fluids fitted on simulated ears of different noise, and, where the "
-        "network's share lies far from it, from the network; the odds of endolymph were multiplied "
-        "in each ear so that its fractions agree. An ear's ratio has an interval, conformal on "
-        "those simulated ears, that is wider by what the network changes. Inversion times other "
-        "than 2250 and 2050 ms are allowed for by the recovery of the fluids' magnetisation."
+        "levels of the pure fluids fitted on simulated ears of different noise and T1, and, where "
+        "the network's share lies far from it, from the network; the odds of endolymph were "
+        "multiplied in each ear so that its fractions agree. An ear's ratio has an interval, "
+        "conformal on those simulated ears, that is wider by what the network changes. Inversion "
+        "times other than 2250 and 2050 ms are allowed for by the recovery of the fluids' "
+        "magnetisation."
         if "fluid_levels" in bundle.metadata
         else ""
     )

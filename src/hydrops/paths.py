@@ -62,7 +62,7 @@ class Paths:
         return self.unit("register", unit) / f"{unit.name}_from-{role}_to-MRC_xfm.txt"
 
     def crop(self, unit: Unit, side: str, kind: str) -> Path:
-        """Crop of one ear: `kind` is HYDROPSMi2, or a role."""
+        """Crop of one ear: `kind` is MRC or HYDROPSMi2."""
         return self.unit("locate", unit) / f"{unit.name}_hemi-{HEMI[side]}_{kind}.nii.gz"
 
     def segmentation(self, unit: Unit, side: str, kind: str, model: str) -> Path:

@@ -65,7 +65,7 @@ class Segmenter:
     `levels` calibrates how much of the fluid is endolymph; without it the network's word stands.
     `novelty` says what the model knows; without it nothing is refused for being unlike it. `half`
     is whether its convolutions are computed in bfloat16, as they were in training; `fold` is that
-    and `inputs` the number of channels of `hydrops.model.network.NetworkOptions`.
+    of `hydrops.model.network.NetworkOptions`.
     `sided` as in `hydrops.model.architectures.Architecture`.
     """
 
@@ -77,7 +77,6 @@ class Segmenter:
     half: bool
     fold: tuple[int, ...] = (1, 1, 1)
     sided: bool = False
-    inputs: int = 3
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,6 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
         computes_in_half(where),
         options.fold,
         find_architecture(options).sided,
-        options.inputs,
     )
 
 
@@ -202,7 +200,7 @@ def _check_crop(bundle: Bundle) -> None:
 def run_network(
     segmenter: Segmenter, channels: torch.Tensor, side: str = "right"
 ) -> NetworkFinding:
-    """Segment an ear's channels (5, x, y, z), see `hydrops.model.preprocess.prepare`.
+    """Segment an ear's channels (3, x, y, z), see `hydrops.model.preprocess.prepare`.
 
     The ear is a right one, mirrored if need be, unless the network has classes for either side.
     It is looked for in the middle of the crop, as the network was trained, and in all of it where
@@ -228,7 +226,7 @@ def _find_in(part: Part, segmenter: Segmenter, channels: torch.Tensor, side: str
     A network that folds voxels into blocks gives the mean of blocks that are cut in different
     places: half-way between those of one cut lie those of the other.
     """
-    seen = channels[: segmenter.inputs, *part]
+    seen = channels[:, *part]
     cuts = [tuple(n % fold for fold in segmenter.fold) for n in range(max(segmenter.fold))]
     batch = torch.stack([seen.roll(cut, (1, 2, 3)) for cut in cuts])
     batch = batch.to(segmenter.device, memory_format=torch.channels_last_3d)
@@ -271,7 +269,6 @@ def segment_ear(
     mi2: FloatGrid | None,
     side: str,
     pair: InversionPair = USUAL_PAIR,
-    inversions: tuple[FloatGrid, FloatGrid] | None = None,
 ) -> EarSegmentation:
     """Segment one ear on the crop grid (axes near R, A, S; `hydrops.model.geometry`).
 
@@ -285,8 +282,6 @@ def segment_ear(
     ----------
     pair
         Timing of the images that HYDROPS-Mi2 was made of.
-    inversions
-        These images, PPI and PEI, on the grid of the crop; None where HYDROPS came as one image.
 
     Raises
     ------
@@ -296,15 +291,10 @@ def segment_ear(
         too much noise.
     """
     flip = side == "left" and not segmenter.sided
-
-    def tensor(image: FloatGrid) -> torch.Tensor:
-        return torch.from_numpy(_turned(image, flip))
-
-    channels = prepare(
-        tensor(mrc),
-        None if mi2 is None else tensor(mi2),
-        None if inversions is None else (tensor(inversions[0]), tensor(inversions[1])),
-    )
+    images = [None if i is None else torch.from_numpy(_turned(i, flip)) for i in (mrc, mi2)]
+    if images[0] is None:
+        raise ValueError("an ear cannot be segmented without MRC")
+    channels = prepare(images[0], images[1])
     if mi2 is not None and float(channels[2].max()) < 1.001 * LEAST_ENHANCEMENT:
         raise ExcludedError(
             "hardly any gadolinium has reached the perilymph, so endolymph cannot be told from it"
@@ -455,21 +445,13 @@ def _segment_side(
     mrc_path = paths.crop(unit, side, "MRC")
     if not mrc_path.is_file():
         raise HydropsError(f"{mrc_path}: missing, though ears were located; locate again")
+    mi2_path = paths.crop(unit, side, "HYDROPSMi2")
     image = nib.load(mrc_path)
-    mi2, ppi, pei = (
-        _crop_if_there(paths.crop(unit, side, kind)) for kind in ("HYDROPSMi2", "PPI", "PEI")
-    )
-    if pair is None:
-        mi2 = None
-    inversions = None if ppi is None or pei is None else (ppi, pei)
+    known = pair is not None and mi2_path.is_file()
+    mi2 = np.asarray(nib.load(mi2_path).dataobj, np.float32) if known else None
     try:
         found = segment_ear(
-            segmenter,
-            np.asarray(image.dataobj, np.float32),
-            mi2,
-            side,
-            pair or USUAL_PAIR,
-            inversions,
+            segmenter, np.asarray(image.dataobj, np.float32), mi2, side, pair or USUAL_PAIR
         )
     except ExcludedError as exclusion:
         told: dict[str, Any] = {"excluded": exclusion.reason}
@@ -484,10 +466,6 @@ def _segment_side(
             "novelty": None if found.novelty is None else round(found.novelty, 3),
         }
     (output / _TOLD).write_text(json.dumps(told), encoding="utf-8")
-
-
-def _crop_if_there(path: Path) -> FloatGrid | None:
-    return np.asarray(nib.load(path).dataobj, np.float32) if path.is_file() else None
 
 
 def inversion_pair(unit: Unit, paths: Paths) -> InversionPair | None:

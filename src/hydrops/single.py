@@ -160,11 +160,8 @@ def _segment_mr(
         grid = crop_affine(located.centres[side].tolist(), affine)
         crop = crop_image(mrc, affine, grid)
         moved = [crop_image(image, own, grid, transform) for image, own, transform in others]
-        inversions = (moved[0], moved[1]) if len(moved) == 2 else None
-        mi2 = moved[0] if len(moved) == 1 else None
-        if inversions is not None:
-            mi2 = (moved[0] - moved[1]) * crop
-        found = segment_ear(segmenter, crop, mi2, side, pair, inversions)
+        mi2 = (moved[0] - moved[1]) * crop if len(moved) == 2 else next(iter(moved), None)
+        found = segment_ear(segmenter, crop, mi2, side, pair)
         _paint(labels, affine, found.fractions, grid)
         ears[side] = named_landmarks(found, grid)
     return labels, affine, ears

@@ -19,7 +19,7 @@ from hydrops.model.simulate import draw_images, read_pool
 from hydrops.model.train import TrainOptions
 from hydrops.model.unmix import SIGNAL_NAMES, FluidLevels, FluidSignal, half_width
 from hydrops.phantom.anatomy import Ear
-from hydrops.phantom.cohort import Examination, examine
+from hydrops.phantom.cohort import Examination, examine_other_fluids
 from hydrops.records import write_text_atomically
 from hydrops.segment import load_segmenter, run_network
 
@@ -29,6 +29,9 @@ LOG = logging.getLogger(__name__)
 COVERAGE = 0.95
 #: Least and most noise of a calibration's heads, times that of `hydrops.phantom.head.NOISE`.
 CALIBRATED_NOISE = (0.25, 1.6)
+#: SD of how much longer or shorter than usual the T1 of a calibration's fluids are, as a share. An
+#: assumption: no measurement of it between people is known to us that is fine enough.
+T1_SD = 0.01
 #: Most noise that a ratio is given for, times that of the noisiest ear of a calibration.
 NOISE_MARGIN = 1.25
 #: Simulated ears that say what a model knows.
@@ -56,15 +59,16 @@ def calibrate(
         options.calibration_seed,
         processes,
         kinds=(kind,),
-        scan=examine_at_any_noise,
+        scan=examine_as_people_differ,
     )
     return fit_levels(bundle, options, ears)
 
 
-def examine_at_any_noise(rng: np.random.Generator, left: Ear, right: Ear) -> Examination:
-    """`hydrops.phantom.cohort.examine` by a scanner of which it is not known how clean it is."""
+def examine_as_people_differ(rng: np.random.Generator, left: Ear, right: Ear) -> Examination:
+    """A head of fluids that recover a little faster or slower, by a scanner of any noise."""
     low, high = np.log(CALIBRATED_NOISE)
-    return examine(rng, left, right, noise=float(np.exp(rng.uniform(low, high))))
+    noise = float(np.exp(rng.uniform(low, high)))
+    return examine_other_fluids(rng, left, right, float(rng.normal(0.0, T1_SD)), noise)
 
 
 def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -> Bundle:
@@ -77,15 +81,19 @@ def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -
     """
     ears = evaluated.dropna(subset=["ratio"])
     signals = [FluidSignal(*row) for row in ears[list(SIGNAL_NAMES)].to_numpy()]
-    known = (signals, ears["ratio_true"])
-    levels = FluidLevels.fit(*known)
-    interval = {"coverage": COVERAGE, "half_width": round(half_width(*known, COVERAGE), 4)}
+    levels = FluidLevels.fit(signals, ears["ratio_true"])
+    reach = half_width(signals, ears["ratio_true"], ears["seed"], COVERAGE)
+    interval = {"coverage": COVERAGE, "half_width": round(reach, 4)}
     LOG.info("fluid levels from %d ears: %s, interval %s", len(ears), levels, interval)
     metadata = bundle.metadata | {
         "fluid_levels": asdict(levels),
         "ratio_interval": interval,
         "most_noise": round(NOISE_MARGIN * max(signal.noise for signal in signals), 4),
-        "calibration": {"ears": len(ears), "seed": options.calibration_seed},
+        "calibration": {
+            "ears": len(ears),
+            "seed": options.calibration_seed,
+            "t1_sd": T1_SD,
+        },
     }
     write_text_atomically(bundle.folder / METADATA, json.dumps(metadata, indent=2) + "\n")
     return read_bundle(bundle.folder)

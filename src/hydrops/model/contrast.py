@@ -39,9 +39,6 @@ DOSES_MMOL = np.geomspace(0.1, 3.0, 100) * PERILYMPH_MMOL
 LEAST_ENHANCEMENT, LEAST_FALL = 0.3, 1.0
 #: Largest difference from the usual repetition time at which its physics is taken to hold, ms.
 MOST_TR_CHANGE_MS = 1000.0
-#: Largest difference of an inversion time from the usual one at which PPI and PEI, each by itself,
-#: are still what a network was trained on, ms; beyond it HYDROPS alone is brought to the usual.
-MOST_TI_CHANGE_MS = 15.0
 #: Timing of a sequence as sidecars name it, in seconds, in the order of `Sequence`.
 SIDECAR_TIMES = ("RepetitionTime", "EchoTime", "InversionTime")
 
@@ -66,9 +63,16 @@ def write_timing(sequence: Sequence, sidecar: Path) -> None:
 
 
 def read_pair(ppi: Path, pei: Path) -> InversionPair:
-    """Timing of a pair of inversion images by their sidecars, or the usual where one is silent."""
+    """Timing of a pair of inversion images by their sidecars.
+
+    It is taken for the usual one where a sidecar does not tell it, or tells one of which physics
+    does not foretell that it shows hydrops: that was chosen for another way of making images.
+    """
     told = [read_timing(sidecar) for sidecar in (ppi, pei)]
-    return USUAL_PAIR if told[0] is None or told[1] is None else InversionPair(told[0], told[1])
+    if told[0] is None or told[1] is None:
+        return USUAL_PAIR
+    pair = InversionPair(told[0], told[1])
+    return pair if pair.foretold else USUAL_PAIR
 
 
 @dataclass(frozen=True)
@@ -138,15 +142,6 @@ class InversionPair:
         typical = self.enhancement(PERILYMPH_MMOL)
         return typical >= LEAST_ENHANCEMENT and self.fall(typical) >= LEAST_FALL
 
-    @property
-    def usual(self) -> bool:
-        """Whether its times are nearly those of the usual pair."""
-        both = ((self.ppi, USUAL_PAIR.ppi), (self.pei, USUAL_PAIR.pei))
-        return self.foretold and all(
-            abs((own.ti_ms or 0.0) - (usual.ti_ms or 0.0)) <= MOST_TI_CHANGE_MS
-            for own, usual in both
-        )
-
     def _hydrops(self, fluid: Tissue) -> float:
         return abs(signal(fluid, self.ppi)) - abs(signal(fluid, self.pei))
 
@@ -162,10 +157,7 @@ class UsualContrast:
     Parameters
     ----------
     pair
-        Its own, or the usual one where physics does not foretell that its own shows hydrops: that
-        was chosen for another way of making images.
-    alone
-        Whether PPI and PEI, each by itself, are what they are with the usual pair.
+        Its own.
     dose
         Gadolinium in its perilymph, mmol/l.
     enhancement
@@ -175,7 +167,6 @@ class UsualContrast:
     """
 
     pair: InversionPair
-    alone: bool
     dose: float
     enhancement: float
     stretch: float
@@ -183,28 +174,18 @@ class UsualContrast:
     @staticmethod
     def of(channels: torch.Tensor, pair: InversionPair) -> UsualContrast:
         """That of an ear's channels, `hydrops.model.preprocess.prepare`."""
-        own = pair if pair.foretold else USUAL_PAIR
         level = float(channels[2].max())
-        dose = own.dose(level)
-        usual = level + USUAL_PAIR.enhancement(dose) - own.enhancement(dose)
-        stretch = USUAL_PAIR.fall(usual) / own.fall(level)
-        return UsualContrast(own, pair.usual, dose, usual, stretch)
+        dose = pair.dose(level)
+        usual = level + USUAL_PAIR.enhancement(dose) - pair.enhancement(dose)
+        return UsualContrast(pair, dose, usual, USUAL_PAIR.fall(usual) / pair.fall(level))
 
     def stretched(self, channels: torch.Tensor) -> torch.Tensor:
-        """Channels (5, x, y, z) in whose HYDROPS pure fluids lie at the levels of the usual pair.
-
-        PPI and PEI by themselves cannot be changed so, as a magnitude has no sign: where they are
-        not usual, they are left out.
-        """
-        changed = channels.clone()
-        changed[1] = 1.0 - (1.0 - channels[1]) * self.stretch
-        changed[2] = self.enhancement
-        if not self.alone:
-            changed[3:] = 0.0
-        return changed
+        """Channels (3, x, y, z) whose pure fluids lie at the levels of the usual pair."""
+        share = 1.0 - (1.0 - channels[1]) * self.stretch
+        return torch.stack([channels[0], share, torch.full_like(channels[2], self.enhancement)])
 
     def straightened(self, channels: FloatGrid, fractions: FloatGrid) -> FloatGrid:
-        """First three channels, stretched, in which mixed voxels too lie as with the usual pair.
+        """Channels, stretched, in which mixed voxels too lie as with the usual pair.
 
         Parameters
         ----------

@@ -12,6 +12,7 @@ from monai.networks.blocks.squeeze_and_excitation import ChannelSELayer
 from monai.networks.nets import UNet
 
 from hydrops.labels import LABELS, LANDMARKS
+from hydrops.model.preprocess import CHANNELS
 
 #: A normalisation by MONAI's name for it, and its options.
 Norm = tuple[str, dict[str, Any]]
@@ -31,7 +32,7 @@ class NetworkOptions:
 
     channels: tuple[int, ...] = (16, 32, 64, 128)
     residual_units: int = 2
-    inputs: int = 3
+    inputs: int = len(CHANNELS)
     labels: int = len(LABELS)
     normalised: bool = False
     excited: bool = False

@@ -20,7 +20,7 @@ from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.inhearit import SLICE_CLASSES
 from hydrops.model.network import NetworkOptions
 from hydrops.model.pictures import CAPTIONS
-from hydrops.model.preprocess import CHANNELS, MOST_ALONE
+from hydrops.model.preprocess import CHANNELS
 from hydrops.model.train import TrainOptions
 from hydrops.records import sha256_of_file
 
@@ -70,8 +70,6 @@ def place_bundle(
 def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
     """The bundle's metadata after MONAI's schema, with what this project adds."""
     patch = list(CROP_SHAPE)
-    seen = CHANNELS[: options.network.inputs]
-    most = MOST_ALONE if "PPI" in seen else 2.0
     able = find_architecture(options.network)
     classes = ("background", *map(" ".join, SLICE_CLASSES)) if able.sided else LABELS
     return common_metadata(
@@ -93,7 +91,7 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
         "endolymph": able.endolymph,
         "landmarks": list(LANDMARKS) if able.landmarks else [],
         "spacing_mm": list(CROP_SPACING_MM),
-        "network_data_format": data_format("MR", seen, classes, patch, (-most, most)),
+        "network_data_format": data_format("MR", CHANNELS, classes, patch, (-2.0, 2.0)),
     }
 
 
@@ -204,31 +202,6 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
         f"{phase['steps']} steps (spread {phase['spread']}, Dice loss {phase['dice']})"
         for phase in training["phases"]
     )
-    calibration = bundle.metadata.get("calibration")
-    calibrated = ""
-    if calibration is not None:
-        calibrated = (
-            "How full a voxel is and how much of that is endolymph comes from the signal as well "
-            "as from\nthe network (`hydrops.model.unmix`); the levels "
-            f"of the pure fluids were fitted on {calibration['ears']} more simulated ears "
-            f"(seed {calibration['seed']}).\n"
-            "Where signal and network are far apart, the ratio is the network's.\n"
-            f"An ear's ratio is given with an interval of "
-            f"+-{bundle.metadata['ratio_interval']['half_width']}, meant to hold for "
-            f"{bundle.metadata['ratio_interval']['coverage']:.0%} of ears, and of as much more as "
-            "the network changes\nthe ratio of the signal. Inversion times other than the "
-            "published ones are allowed for by physics\n(`hydrops.model.contrast`; "
-            "`benchmarks/results/endolymph.tsv` shows how well).\n"
-        )
-    limits = (
-        " Ratios are calibrated\nfor voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.6 mm "
-        "and more they come out too low\n(`benchmarks/results/resolution.tsv`). The interval knows "
-        "of noise, motion, dose and anatomy, but not that\na patient's fluids might have another "
-        "T1 (`benchmarks/results/endolymph.tsv`). The area ratio of the\nvestibule hangs on how "
-        "the head lies, even with true regions (`benchmarks/results/repeatability.tsv`)."
-        if bundle.endolymph
-        else ""
-    )
     given = f"volume fractions of {', '.join(LABELS[1:])}"
     if not bundle.endolymph:
         given = f"{', '.join(bundle.organs)}, for the EH area ratio; no endolymph, no volume ratio"
@@ -251,7 +224,7 @@ Research only; not a medical device.
 (validation: {", ".join(training["validation_specimens"])}), with endolymph grown inside; the
 contrast is drawn anew at every step (seed {training["seed"]}): {phases}
 (a spread of 1 is any contrast that is thinkable, 0 the one that the phantom has on average).
-{calibrated}Sources: {bundle.metadata["data_source"]}
+{_how_calibrated(bundle)}Sources: {bundle.metadata["data_source"]}
 
 ## How it did
 
@@ -270,11 +243,42 @@ the voxels that the scanner made (0.5 x 0.5 x 1.0 mm).
 
 Never tried on a patient's hydrops MRI. Malformed, operated or obliterated labyrinths were not
 simulated. Endolymph is told by its signal, so a failed registration makes it wrong: look at the
-overlay of each ear. An ear that hardly any gadolinium has reached is refused.{limits}
+overlay of each ear. An ear that hardly any gadolinium has reached is refused.{_limits(bundle)}
 """
     path = bundle.folder / CARD
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _how_calibrated(bundle: Bundle) -> str:
+    """What a card says of a calibration; nothing where there was none."""
+    calibration = bundle.metadata.get("calibration")
+    if calibration is None:
+        return ""
+    interval = bundle.metadata["ratio_interval"]
+    return f"""How full a voxel is and how much of that is endolymph comes from the signal as well
+as from the network (`hydrops.model.unmix`); the levels of the pure fluids were fitted on
+{calibration["ears"]} more simulated ears (seed {calibration["seed"]}), with any noise, and T1 that
+differ between heads, in all fluids alike, by an SD of {calibration["t1_sd"]:.0%}.
+Where signal and network are far apart, the ratio is the network's.
+An ear's ratio is given with an interval of +-{interval["half_width"]}, meant to hold for
+{interval["coverage"]:.0%} of ears, and of as much more as the network changes the ratio of the
+signal. Inversion times other than the published ones are allowed for by physics
+(`hydrops.model.contrast`; `benchmarks/results/endolymph.tsv` shows how well).
+"""
+
+
+def _limits(bundle: Bundle) -> str:
+    """What a card says of the limits of a volume ratio; nothing where there is none."""
+    if bundle.metadata.get("calibration") is None:
+        return ""
+    return """ Ratios are calibrated
+for voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.6 mm and more they come out too low
+(`benchmarks/results/resolution.tsv`). The interval allows for other noise, motion, dose, anatomy
+and T1; how much T1 differ between people is an assumption, as no measurement of it is known to us,
+and in heads whose T1 lie 1 % and more from the usual it holds less often than it says
+(`benchmarks/results/endolymph.tsv`). The area ratio of the vestibule hangs on how the head lies, even with true regions
+(`benchmarks/results/repeatability.tsv`)."""
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -11,18 +11,13 @@ FLUID = 0.65
 #: Least distance of the perilymph's level from zero, as a share of that of the dark fluids; an
 #: ear that took up no gadolinium has no brighter one.
 LEAST_ENHANCEMENT = 0.2
-#: Most of PPI and PEI each by itself that a network sees; HYDROPS, their difference, lies within 2.
-MOST_ALONE = 4.0
-#: Channels of a network's input; a network of fewer inputs is given the first of them.
-CHANNELS = ("MRC", "HYDROPS-Mi2", "enhancement", "PPI", "PEI")
 
 
-def prepare(
-    mrc: torch.Tensor,
-    mi2: torch.Tensor | None,
-    inversions: tuple[torch.Tensor, torch.Tensor] | None = None,
-    gain: float = 1.0,
-) -> torch.Tensor:
+#: Channels of a network's input.
+CHANNELS = ("MRC", "HYDROPS-Mi2", "enhancement")
+
+
+def prepare(mrc: torch.Tensor, mi2: torch.Tensor | None, gain: float = 1.0) -> torch.Tensor:
     """Scale the images of an ear to what the networks are trained on.
 
     MRC is divided by its 99.5th percentile, which is the brightness of fluid. HYDROPS-Mi2, the
@@ -31,39 +26,30 @@ def prepare(
     voxel's value falls with its share of endolymph. Its scale is set by the two fluids that every
     ear shows, so that no gain matters: one is the level of perilymph and minus one that of CSF,
     see `fluid_levels`. How evenly it falls depends on how much gadolinium there is, so the ratio
-    of the two levels is given along, a channel that is the same everywhere. PPI and PEI, of which
-    HYDROPS is the difference, are scaled as it is: together they tell fluids apart that recover
-    otherwise than usual, and voxels in which fluids of either sign cancel each other. What is not
-    given is zero.
+    of the two levels is given along, a channel that is the same everywhere. Without HYDROPS-Mi2
+    both channels are zero.
 
     Parameters
     ----------
     mrc, mi2
         (x, y, z).
-    inversions
-        PPI and PEI, (x, y, z) each, in the unit of HYDROPS; without HYDROPS-Mi2 they say nothing.
     gain
         Factor on the result, for augmentation.
 
     Returns
     -------
-    (5, x, y, z), `CHANNELS`
+    (3, x, y, z)
     """
     first = mrc / _quantile(mrc.flatten(), 0.995).clamp_min(1e-6)
-    channels = torch.zeros(len(CHANNELS), *mrc.shape)
-    channels[0] = first.clamp(-2.0, 2.0) * gain
     if mi2 is None:
-        return channels
-    damped = first.square() + NO_FLUID**2
-    share = mi2 / damped
-    bright, dark = fluid_levels(share, first > FLUID)
-    unit = 0.5 * (bright - dark).clamp_min(1e-6)
-    channels[1] = ((share - 0.5 * (bright + dark)) / unit).clamp(-2.0, 2.0) * gain
-    channels[2] = (bright / -dark).clamp(0.0, 2.0)
-    if inversions is not None:
-        alone = torch.stack(inversions) * mrc / damped / unit
-        channels[3:] = alone.clamp(-MOST_ALONE, MOST_ALONE) * gain
-    return channels
+        second = enhancement = torch.zeros_like(mrc)
+    else:
+        share = mi2 / (first.square() + NO_FLUID**2)
+        bright, dark = fluid_levels(share, first > FLUID)
+        second = (2.0 * share - bright - dark) / (bright - dark).clamp_min(1e-6)
+        enhancement = torch.ones_like(mrc) * (bright / -dark)
+    scaled = torch.stack([first, second]).clamp(-2.0, 2.0) * gain
+    return torch.cat([scaled, enhancement.clamp(0.0, 2.0)[None]])
 
 
 def fluid_levels(share: torch.Tensor, fluid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -323,14 +323,14 @@ def draw_images(
     fractions
         (10, x, y, z) in 0 to 1, on the fine grid.
     missing
-        How often the second image is left out, and how often PPI and PEI are.
+        How often the second image is left out.
     spread
         How far contrast and motion are drawn from what is expected, 1 for the widest.
 
     Returns
     -------
-    (5, x, y, z) on the crop grid: what `hydrops.model.preprocess.prepare` makes of MRC,
-    HYDROPS-Mi2, PPI and PEI.
+    (3, x, y, z) on the crop grid: what `hydrops.model.preprocess.prepare` makes of MRC and
+    HYDROPS-Mi2.
     """
     signals = _draw_signals(rng, spread)
     perilymph = fractions[0:6:2].sum(0)
@@ -355,9 +355,7 @@ def draw_images(
         made[name] = _acquire(ideal, grids, residue, level, rng)
     hydrops = made["PPI"] - made["PEI"]
     mi2 = hydrops * made["MRC"] if rng.random() >= missing else None
-    gain = 1.0 + spread * float(rng.uniform(-0.15, 0.2))
-    inversions = (made["PPI"], made["PEI"]) if rng.random() >= missing else None
-    return prepare(made["MRC"], mi2, inversions, gain)
+    return prepare(made["MRC"], mi2, gain=1.0 + spread * float(rng.uniform(-0.15, 0.2)))
 
 
 def _draw_signals(rng: np.random.Generator, spread: float) -> dict[str, list[float]]:

@@ -170,8 +170,7 @@ class _Samples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.
             for n, size, mm in zip(CROP_SHAPE, self.options.patch, CROP_SPACING_MM)
         ]
         patch = (slice(None), *(slice(s, s + n) for s, n in zip(start, self.options.patch)))
-        seen = images[: self.options.network.inputs]
-        return seen[patch], target[patch], torch.from_numpy(points - np.array(start, np.float32))
+        return images[patch], target[patch], torch.from_numpy(points - np.array(start, np.float32))
 
 
 class PairedTask:
@@ -217,8 +216,7 @@ class PairedTask:
     def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
         """Scores on whole crops of ears that are not trained on."""
         where = next(network.parameters()).device
-        seen = self.options.network.inputs
-        scores = validate(network, self.validation, where, phase.spread, seen)
+        scores = validate(network, self.validation, where, phase.spread)
         told = {key: score for key, score in scores.items() if not key.startswith(OF_ENDOLYMPH)}
         return scores if self.endolymph else told
 
@@ -245,7 +243,7 @@ def train(
 
 
 def validate(
-    network: torch.nn.Module, pool: Pool, where: torch.device, spread: float, inputs: int
+    network: torch.nn.Module, pool: Pool, where: torch.device, spread: float
 ) -> dict[str, float]:
     """Scores on whole crops: Dice of majority labels, ratio error and bias, landmark error."""
     network.eval()
@@ -253,7 +251,6 @@ def validate(
     for index in range(len(pool)):
         fractions = torch.from_numpy(pool.fractions[index]).float() / 255.0
         images = draw_images(fractions, np.random.default_rng([11, index]), 0.0, spread)
-        images = images[:inputs]
         with mixed_precision(where):
             logits, heat = network(images[None].to(where))
         probabilities = torch.softmax(logits[0].float().cpu(), dim=0)

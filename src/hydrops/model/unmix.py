@@ -139,14 +139,21 @@ def _columns(signal: FluidSignal) -> npt.NDArray[np.float64]:
     return np.array([1.0, level, signal.enhancement, noise, noise * level])
 
 
-def half_width(signals: Sequence[FluidSignal], shares: npt.ArrayLike, coverage: float) -> float:
+def half_width(
+    signals: Sequence[FluidSignal], shares: npt.ArrayLike, heads: npt.ArrayLike, coverage: float
+) -> float:
     """Half the width of an interval of the share that holds for `coverage` of ears like these.
 
     It is that of an ear whose network has nothing to change in the share of the signal; a
     correction (`FluidLevels.correction`) is added to it. Conformal: the quantile of how far the
-    absolute errors go beyond the correction, each of an ear that the fit left out, with the
+    absolute errors go beyond the correction, each of an ear whose head the fit left out, with the
     correction for their number (Lei et al., J Am Stat Assoc 2018;113:1094, section 2). Neither the
     share nor the enhancement foretells the error.
+
+    Parameters
+    ----------
+    heads
+        Whose each ear is: fluids and noise are the same in both ears of a head.
 
     Raises
     ------
@@ -154,10 +161,13 @@ def half_width(signals: Sequence[FluidSignal], shares: npt.ArrayLike, coverage: 
         If there are too few ears for such a coverage.
     """
     beyond = []
-    for number, (signal, truth) in enumerate(zip(signals, np.asarray(shares, dtype=float))):
-        others = [*signals[:number], *signals[number + 1 :]]
-        levels = FluidLevels.fit(others, np.delete(shares, number))
-        beyond.append(abs(levels.share(signal) - truth) - levels.correction(signal))
+    truth, owners = np.asarray(shares, dtype=float), np.asarray(heads)
+    for head in np.unique(owners):
+        others = np.flatnonzero(owners != head).tolist()
+        levels = FluidLevels.fit([signals[ear] for ear in others], truth[others])
+        for ear in np.flatnonzero(owners == head).tolist():
+            error = abs(levels.share(signals[ear]) - truth[ear])
+            beyond.append(error - levels.correction(signals[ear]))
     rank = int(np.ceil(coverage * (len(beyond) + 1)))
     if rank > len(beyond):
         raise ValueError(f"{len(beyond)} ears are too few for an interval of {coverage:.0%}")

@@ -28,7 +28,7 @@ from hydrops.phantom.head import (
     truth_fractions,
 )
 from hydrops.phantom.motion import draw_motion
-from hydrops.phantom.signal import MRC, PEI, PPI
+from hydrops.phantom.signal import MRC, PEI, PPI, as_if_longer_t1
 from hydrops.phantom.signal import Sequence as MRSequence
 from hydrops.phantom.specs import ParticipantSpec
 
@@ -120,6 +120,26 @@ def examine(
         for sequence in sequences
     }
     return Examination(head, affine, images, motions, {s.name: s for s in sequences})
+
+
+def examine_other_fluids(
+    rng: np.random.Generator,
+    left: Ear | None,
+    right: Ear | None,
+    longer: float,
+    noise: float = 1.0,
+) -> Examination:
+    """`examine` where all T1 are longer than usual, which nobody is told.
+
+    Parameters
+    ----------
+    longer
+        By how much, as a share of the usual T1; negative if shorter.
+    """
+    told = (MRC, PPI, PEI)
+    seen = [as_if_longer_t1(sequence, longer) for sequence in told]
+    examination = examine(rng, left, right, noise=noise, sequences=seen)
+    return replace(examination, sequences={sequence.name: sequence for sequence in told})
 
 
 def write_participant(spec: ParticipantSpec, dicom_dir: Path, truth_dir: Path) -> None:

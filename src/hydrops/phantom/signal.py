@@ -102,6 +102,15 @@ def signal(tissue: Tissue, sequence: Sequence) -> float:
     return float(tissue.density * longitudinal * np.exp(-sequence.te_ms / tissue.t2_ms))
 
 
+def as_if_longer_t1(sequence: Sequence, longer: float) -> Sequence:
+    """The sequence that shows every tissue as this one would if its T1 were longer by a share.
+
+    A signal hangs on repetition and inversion time as multiples of T1 alone.
+    """
+    ti_ms = None if sequence.ti_ms is None else sequence.ti_ms / (1.0 + longer)
+    return replace(sequence, tr_ms=sequence.tr_ms / (1.0 + longer), ti_ms=ti_ms)
+
+
 def null_t1_ms(sequence: Sequence) -> float:
     """T1 whose longitudinal magnetisation an inversion-recovery sequence nulls, ms.
 
