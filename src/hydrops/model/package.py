@@ -277,8 +277,8 @@ for voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.6 mm and more they 
 (`benchmarks/results/resolution.tsv`). The interval allows for other noise, motion, dose, anatomy
 and T1; how much T1 differ between people is an assumption, as no measurement of it is known to us,
 and in heads whose T1 lie 1 % and more from the usual it holds less often than it says
-(`benchmarks/results/endolymph.tsv`). The area ratio of the vestibule hangs on how the head lies, even with true regions
-(`benchmarks/results/repeatability.tsv`)."""
+(`benchmarks/results/endolymph.tsv`). The area ratio of the vestibule hangs on how the head lies,
+even with true regions (`benchmarks/results/repeatability.tsv`)."""
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
