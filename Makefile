@@ -9,9 +9,9 @@ TORCH := $(shell cat envs/torch.txt)
 demo: setup
 	$(BIN)/snakemake --cores 2
 
-# Two tests at a time, each on one thread.
+# Two files at a time, each on one thread; what a file's tests share is made once.
 test: setup-test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # Installs and starts SLURM: as root on a Debian that can be thrown away.
 test-slurm: setup-test

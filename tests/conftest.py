@@ -17,16 +17,6 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("quick")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where tests run side by side, those that share a fixture that takes long.
-
-    That is a file's, and the finished cohort of all that run the workflow.
-    """
-    for item in items:
-        runs = item.path.parent.name == "workflow"
-        item.add_marker(pytest.mark.xdist_group("workflow" if runs else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real data, beside the repository; tests that need it skip where it is absent."""
