@@ -93,6 +93,9 @@ def test_ppi_and_pei_stand_for_hydrops_though_the_head_has_moved(
     save_image(strangers[2], rng.normal(0.1, 0.01, SHAPE).astype(np.float32), affine)
     with pytest.raises(HydropsError, match=r"other\.nii\.gz"):
         segment_files(strangers, PAIRED, tmp_path / "strangers")
+    (tmp_path / "PEI.json").write_text("[2.05", encoding="utf-8")
+    with pytest.raises(HydropsError, match=r"PEI\.json: not a readable sidecar"):
+        segment_files(given, PAIRED, tmp_path / "cut")
 
 
 def test_the_mrc_alone_gives_no_endolymph(

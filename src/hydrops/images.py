@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -248,6 +250,32 @@ def average_onto(
             [resample(part, affine, shape, moved, transform, order) for part in volumes]
         )
     return np.asarray(total / counts.prod(), np.float32)
+
+
+def image_stem(path: Path) -> str:
+    """Name of a NIfTI file without its ends."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where dcm2niix and BIDS leave what is known of an image."""
+    return path.with_name(f"{image_stem(path)}.json")
+
+
+def read_sidecar(sidecar: Path) -> dict[str, Any]:
+    """What a sidecar says; nothing where there is none.
+
+    Raises
+    ------
+    ExcludedError
+        If it cannot be read.
+    """
+    if not sidecar.is_file():
+        return {}
+    try:
+        return dict(json.loads(sidecar.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ExcludedError(f"{sidecar.name}: not a readable sidecar") from error
 
 
 def majority_labels(fractions: FloatGrid) -> npt.NDArray[np.uint8]:

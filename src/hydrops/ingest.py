@@ -17,7 +17,14 @@ import numpy as np
 
 from hydrops.dicom import SeriesHeader, files_below, find_series
 from hydrops.errors import ExcludedError
-from hydrops.images import Affine, load_image, spacing_mm, write_gzip
+from hydrops.images import (
+    Affine,
+    load_image,
+    read_sidecar,
+    sidecar_of,
+    spacing_mm,
+    write_gzip,
+)
 from hydrops.paths import Paths, Unit
 from hydrops.protocol import Protocol, Rule
 from hydrops.records import StageResult, digest
@@ -223,7 +230,7 @@ def _check_geometry(image: nib.Nifti1Image, header: SeriesHeader) -> None:
 def _ingest_nifti(
     files: Sequence[Path], unit: Unit, protocol: Protocol, output: Path
 ) -> dict[str, Any]:
-    sidecars = [_sidecar_of(path) for path in files]
+    sidecars = [read_sidecar(sidecar_of(path)) for path in files]
     candidates = [_nifti_candidate(p, s, protocol) for p, s in zip(files, sidecars)]
     by_physics = [n for n, s in enumerate(sidecars) if s.get("EchoTime") is not None]
     if by_physics:
@@ -254,16 +261,6 @@ def _ingest_nifti(
             "ti_ms": candidates[n].ti_ms,
         }
     return numbers
-
-
-def _sidecar_of(path: Path) -> dict[str, Any]:
-    sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-    if not sidecar.is_file():
-        return {}
-    try:
-        return dict(json.loads(sidecar.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, ValueError) as error:
-        raise ExcludedError(f"{sidecar.name}: not a readable sidecar") from error
 
 
 def _nifti_candidate(path: Path, sidecar: Mapping[str, Any], protocol: Protocol) -> Candidate:

@@ -64,7 +64,7 @@ class Segmenter:
 
     `levels` calibrates how much of the fluid is endolymph; without it the network's word stands.
     `novelty` says what the model knows; without it nothing is refused for being unlike it. `half`
-    is whether its convolutions are computed in bfloat16, as they were in training; `fold` is that
+    is whether its convolutions are computed in bfloat16 (`hydrops.model.precision`); `fold` is that
     of `hydrops.model.network.NetworkOptions`.
     `sided` as in `hydrops.model.architectures.Architecture`.
     """

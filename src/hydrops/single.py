@@ -20,10 +20,12 @@ from hydrops.images import (
     average_onto,
     crop_affine,
     crop_image,
+    image_stem,
     load_image,
     majority_labels,
     part_under,
     save_image,
+    sidecar_of,
 )
 from hydrops.labels import SIDES
 from hydrops.locate import LocateOptions, find_ears
@@ -87,7 +89,7 @@ def segment_files(
             labels, affine, ears = _segment_mr(images, bundle, device)
     except ExcludedError as exclusion:
         raise HydropsError(f"{images[0]}: {exclusion.reason}") from exclusion
-    stem = images[0].name.removesuffix(".gz").removesuffix(".nii")
+    stem = image_stem(images[0])
     output.mkdir(parents=True, exist_ok=True)
     written = [output / f"{stem}_dseg.nii.gz"]
     save_image(written[0], labels, affine)
@@ -178,12 +180,7 @@ def _other_images(
     for path, (image, own) in zip(paths, images):
         transform, _, _ = match(path.name, mrc, affine, image, own, RegisterOptions())
         others.append((image, own, transform))
-    return read_pair(*map(_sidecar, paths)), others
-
-
-def _sidecar(image: Path) -> Path:
-    """Where dcm2niix and BIDS leave what is known of an image."""
-    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    return read_pair(*map(sidecar_of, paths)), others
 
 
 def _paint(

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hydrops.images import read_sidecar
 from hydrops.phantom.signal import (
     PEI,
     PERILYMPH_MMOL,
@@ -45,10 +46,8 @@ SIDECAR_TIMES = ("RepetitionTime", "EchoTime", "InversionTime")
 
 def read_timing(sidecar: Path) -> Sequence | None:
     """Timing of an inversion image; None where its sidecar does not tell it."""
-    if not sidecar.is_file():
-        return None
-    told = json.loads(sidecar.read_text(encoding="utf-8"))
-    seconds = [told.get(key) for key in SIDECAR_TIMES]
+    told = read_sidecar(sidecar)
+    seconds = [told.get(key) or 0.0 for key in SIDECAR_TIMES]
     if not all(seconds):
         return None
     tr_ms, te_ms, ti_ms = (1000.0 * float(value) for value in seconds)
