@@ -45,7 +45,11 @@ $(VENV)/.test: $(VENV)/.run envs/requirements-test.lock
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r envs/requirements-test.lock
 	touch $@
 
-# Written with `uv`; torch is left out because its build is the site's choice.
+# Written with `uv`; torch is left out because its build is the site's choice. Its CPU build is
+# resolved, for those for CUDA bring packages of their own: PyTorch's, or one in UV_FIND_LINKS.
+ifndef UV_FIND_LINKS
+lock: export UV_TORCH_BACKEND ?= cpu
+endif
 lock:
 	cd envs && uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-package torch --no-emit-find-links requirements-test.in -o requirements-test.lock

@@ -217,6 +217,16 @@ def test_nifti_without_sidecars_goes_by_name(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("time", [[0.5, 0.6], "long", True, float("nan")])
+def test_a_time_that_is_not_a_number_is_told(tmp_path: Path, time: object) -> None:
+    source = write_nifti(tmp_path / "nifti")
+    path = source / "acq-PEI_x.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"EchoTime": time}))
+    told = reason(source, tmp_path / "out")
+    assert "acq-PEI_x.json: its EchoTime is" in told
+    assert "not a number of seconds" in told
+
+
 def test_swapped_names_against_sidecars_are_refused(tmp_path: Path) -> None:
     source = write_nifti(tmp_path / "nifti")
     a, b = source / "acq-PPI_x.json", source / "acq-PEI_x.json"

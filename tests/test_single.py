@@ -96,6 +96,9 @@ def test_ppi_and_pei_stand_for_hydrops_though_the_head_has_moved(
     (tmp_path / "PEI.json").write_text("[2.05", encoding="utf-8")
     with pytest.raises(HydropsError, match=r"PEI\.json: not a readable sidecar"):
         segment_files(given, PAIRED, tmp_path / "cut")
+    (tmp_path / "PEI.json").write_text('{"InversionTime": [2.05]}', encoding="utf-8")
+    with pytest.raises(HydropsError, match=r"its InversionTime is \[2\.05\]"):
+        segment_files(given, PAIRED, tmp_path / "list")
 
 
 def test_the_mrc_alone_gives_no_endolymph(

@@ -20,6 +20,8 @@ from hydrops.errors import ExcludedError
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE
 
 Affine = npt.NDArray[np.float64]
+#: Timing of a sequence as sidecars tell it, in seconds.
+SIDECAR_TIMES = ("RepetitionTime", "EchoTime", "InversionTime")
 FloatGrid = npt.NDArray[np.float32]
 
 
@@ -268,14 +270,19 @@ def read_sidecar(sidecar: Path) -> dict[str, Any]:
     Raises
     ------
     ExcludedError
-        If it cannot be read.
+        If it cannot be read, or a time in it is not a number.
     """
     if not sidecar.is_file():
         return {}
     try:
-        return dict(json.loads(sidecar.read_text(encoding="utf-8")))
+        told = dict(json.loads(sidecar.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ExcludedError(f"{sidecar.name}: not a readable sidecar") from error
+    for key in SIDECAR_TIMES:
+        value = told.get(key)
+        if value is not None and (type(value) not in (int, float) or not np.isfinite(value)):
+            raise ExcludedError(f"{sidecar.name}: its {key} is {value!r}, not a number of seconds")
+    return told
 
 
 def majority_labels(fractions: FloatGrid) -> npt.NDArray[np.uint8]:

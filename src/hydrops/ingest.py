@@ -231,7 +231,7 @@ def _ingest_nifti(
     files: Sequence[Path], unit: Unit, protocol: Protocol, output: Path
 ) -> dict[str, Any]:
     sidecars = [read_sidecar(sidecar_of(path)) for path in files]
-    candidates = [_nifti_candidate(p, s, protocol) for p, s in zip(files, sidecars)]
+    candidates = [_nifti_candidate(p, s) for p, s in zip(files, sidecars)]
     by_physics = [n for n, s in enumerate(sidecars) if s.get("EchoTime") is not None]
     if by_physics:
         chosen = {
@@ -263,20 +263,19 @@ def _ingest_nifti(
     return numbers
 
 
-def _nifti_candidate(path: Path, sidecar: Mapping[str, Any], protocol: Protocol) -> Candidate:
+def _nifti_candidate(path: Path, sidecar: Mapping[str, Any]) -> Candidate:
     def milliseconds(key: str) -> float | None:
         value = sidecar.get(key)
         return None if value is None else round(1000.0 * float(value), 3)
 
-    ti = milliseconds("InversionTime")
-    del protocol
+    ti, kind = milliseconds("InversionTime"), sidecar.get("ImageType")
     return Candidate(
         path.name,
         milliseconds("RepetitionTime"),
         milliseconds("EchoTime"),
         ti or None,
         bool(ti),
-        tuple(sidecar.get("ImageType", ())),
+        tuple(kind) if isinstance(kind, list) else (),
     )
 
 

@@ -128,7 +128,7 @@ def match(
         )
     near = angle <= options.max_rotation_deg / 2 and length <= options.max_translation_mm / 2
     if similarity < options.min_similarity and not (
-        near and sharpness(mrc, moved, affine) >= options.min_sharpness
+        near and sharpness(mrc, moved, affine, similarity) >= options.min_sharpness
     ):
         raise ExcludedError(
             f"{role} does not match the MRC (similarity {similarity:.3f}, at least "
@@ -238,11 +238,16 @@ def mutual_information(first: FloatGrid, second: FloatGrid, bins: int = 32) -> f
     return (_entropy(joint.sum(0)) + _entropy(joint.sum(1))) / max(_entropy(joint.ravel()), 1e-9)
 
 
-def sharpness(first: FloatGrid, second: FloatGrid, affine: Affine) -> float:
+def sharpness(first: FloatGrid, second: FloatGrid, affine: Affine, in_place: float) -> float:
     """How much of the mutual information of two images is lost where they are `APART_MM` apart.
 
     What two images of one grid share (`mutual_information` less one) in their places, as a multiple
     of the most that they share once the second is moved along an axis, either way.
+
+    Parameters
+    ----------
+    in_place
+        Their `mutual_information`.
     """
     steps = np.maximum(1, np.round(APART_MM / spacing_mm(affine))).astype(int)
     moved = [
@@ -250,7 +255,7 @@ def sharpness(first: FloatGrid, second: FloatGrid, affine: Affine) -> float:
         for axis, step in enumerate(steps)
         for sign in (1, -1)
     ]
-    return (mutual_information(first, second) - 1.0) / max(max(moved) - 1.0, 1e-9)
+    return (in_place - 1.0) / max(max(moved) - 1.0, 1e-9)
 
 
 def grid_centre(shape: Sequence[int], affine: Affine) -> npt.NDArray[np.float64]:

@@ -75,7 +75,7 @@ def segment_files(
     roles = bundle.metadata["roles"]
     needed = [role for role in roles if role not in bundle.metadata["optional_roles"]]
     ways = [roles[:count] for count in range(len(needed), len(roles) + 1)]
-    if roles == MR_ROLES:
+    if roles == MR_ROLES and bundle.endolymph:
         ways.append(["MRC", "PPI", "PEI"])
     if len(images) not in map(len, ways):
         raise HydropsError(

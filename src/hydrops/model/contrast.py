@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hydrops.images import read_sidecar
+from hydrops.images import SIDECAR_TIMES, read_sidecar
 from hydrops.phantom.signal import (
     PEI,
     PERILYMPH_MMOL,
@@ -40,8 +40,6 @@ DOSES_MMOL = np.geomspace(0.1, 3.0, 100) * PERILYMPH_MMOL
 LEAST_ENHANCEMENT, LEAST_FALL = 0.3, 1.0
 #: Largest difference from the usual repetition time at which its physics is taken to hold, ms.
 MOST_TR_CHANGE_MS = 1000.0
-#: Timing of a sequence as sidecars name it, in seconds, in the order of `Sequence`.
-SIDECAR_TIMES = ("RepetitionTime", "EchoTime", "InversionTime")
 
 
 def read_timing(sidecar: Path) -> Sequence | None:
