@@ -31,6 +31,7 @@ from hydrops.phantom.signal import (
     gadolinium,
     signal,
 )
+from hydrops.records import CSF_RATIO, Record, write_record
 from hydrops.segment import inversion_pair
 
 UNIT = Unit("01", "1")
@@ -125,15 +126,25 @@ def test_times_whose_images_are_foretold(
 
 
 def test_a_session_tells_its_times_by_its_sidecars(tmp_path: Path) -> None:
-    paths, pair = Paths(tmp_path), later(30.0)
+    paths, pair = Paths(tmp_path), later(-30.0)
+    located = Record("locate", UNIT.participant, UNIT.session, "done")
+    write_record(paths.record("locate", UNIT), located)
     assert inversion_pair(UNIT, paths) == USUAL_PAIR
     for role, sequence in (("PPI", pair.ppi), ("PEI", pair.pei)):
         save_image(paths.image(UNIT, role), np.zeros((2, 2, 2), np.float32), np.eye(4))
         write_timing(sequence, paths.sidecar(UNIT, role))
     found = inversion_pair(UNIT, paths)
     assert found is not None
-    assert [s.ti_ms for s in (found.ppi, found.pei)] == [2280.0, 2080.0]
+    assert [s.ti_ms for s in (found.ppi, found.pei)] == [2220.0, 2020.0]
     assert found.csf == pytest.approx(pair.csf)
+    # A warmer patient: the fluids see shorter times.
+    warmer = pair.of_longer_t1(0.01)
+    told = {CSF_RATIO: csf_ratio_of(warmer)}
+    write_record(paths.record("locate", UNIT), replace(located, numbers=told))
+    found = inversion_pair(UNIT, paths)
+    assert found is not None
+    assert found.csf == pytest.approx(warmer.csf, rel=1e-3)
+    write_record(paths.record("locate", UNIT), located)
     # What physics has no hydrops for was made in another way.
     write_timing(replace(PPI, ti_ms=1500.0), paths.sidecar(UNIT, "PPI"))
     assert inversion_pair(UNIT, paths) == USUAL_PAIR
@@ -141,6 +152,25 @@ def test_a_session_tells_its_times_by_its_sidecars(tmp_path: Path) -> None:
     assert inversion_pair(UNIT, paths) == USUAL_PAIR
     paths.image(UNIT, "PEI").unlink()
     assert inversion_pair(UNIT, paths) is None
+
+
+def csf_ratio_of(pair: InversionPair) -> float:
+    return abs(signal(TISSUES["csf"], pair.ppi)) / abs(signal(TISSUES["csf"], pair.pei))
+
+
+@given(st.floats(-0.039, 0.039), st.floats(-60.0, 10.0))
+def test_csf_tells_how_long_the_t1_of_fluids_are(longer: float, by_ms: float) -> None:
+    pair = later(by_ms)
+    ratio = csf_ratio_of(pair.of_longer_t1(longer))
+    assert pair.longer_t1(ratio) == pytest.approx(longer, abs=5e-4)
+
+
+def test_what_no_t1_explains_changes_nothing() -> None:
+    beyond = [csf_ratio_of(USUAL_PAIR.of_longer_t1(longer)) for longer in (-0.05, 0.05)]
+    assert [USUAL_PAIR.longer_t1(ratio) for ratio in (*beyond, 1.0)] == [0.0] * 3
+    # A PPI that nulls CSF: a magnitude does not tell on which side of the null it lies.
+    nulling = later(130.0)
+    assert nulling.longer_t1(csf_ratio_of(nulling.of_longer_t1(0.01))) == 0.0
 
 
 def test_a_timing_comes_back_from_its_sidecar(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from hydrops.model.bundle import (
     read_bundle,
     verify_weights,
 )
-from hydrops.model.calibrate import calibrate
+from hydrops.model.calibrate import calibrate, fit_levels
 from hydrops.model.course import Phase
 from hydrops.model.geometry import FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
@@ -323,3 +323,6 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
     assert fitted.metadata["ratio_interval"]["half_width"] == pytest.approx(0.0, abs=1e-3)
     assert fitted.metadata["calibration"]["ears"] == 24
     assert fitted.most_noise == pytest.approx(1.25 * noise.max(), abs=1e-4)
+    few = evaluated(kinds=["specimen"], scan=None).head(15)
+    with pytest.raises(HydropsError, match="15 heads are too few"):
+        fit_levels(fitted, options, few)

@@ -25,15 +25,18 @@ from hydrops.images import (
     write_itk_transform,
 )
 from hydrops.locate import LocateOptions, find_ears, locate_session
+from hydrops.model.contrast import USUAL_PAIR
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
 from hydrops.phantom.cohort import Examination, examine
 from hydrops.phantom.head import draw_head, ear_fractions, render, scanner_affine
 from hydrops.phantom.motion import ROTATION_DEG, TRANSLATION_MM, draw_motion
-from hydrops.phantom.signal import MRC
+from hydrops.phantom.signal import MRC, PEI, PPI, as_if_longer_t1
+from hydrops.records import Record, write_record
 from hydrops.register import (
     RegisterOptions,
+    csf_ratio,
     motion_size,
     mutual_information,
     register_rigid,
@@ -106,6 +109,27 @@ def test_a_faint_image_is_known_by_how_sharply_it_matches(examination: Examinati
         sharpness(mrc, image, affine, mutual_information(mrc, image)) for image in (faint, noise)
     )
     assert dull < RegisterOptions().min_sharpness < sharp
+
+
+@pytest.mark.parametrize("longer", [-0.02, 0.0, 0.015])
+def test_the_t1_of_fluids_are_told_by_the_csf_of_a_head(
+    examination: Examination, longer: float
+) -> None:
+    """Of the image as a scanner with a coil, noise and no sign makes it; gains do not matter."""
+    rng, affine = np.random.default_rng(9), scanner_affine(SMALL, VOXEL)
+    mrc, ppi, pei = (
+        render(examination.head, as_if_longer_t1(s, longer), SMALL, affine, rng)
+        for s in (MRC, PPI, PEI)
+    )
+    ratio = csf_ratio(200.0 * mrc, 3.0 * ppi, 3.0 * pei)
+    assert ratio is not None
+    assert USUAL_PAIR.longer_t1(ratio) == pytest.approx(longer, abs=0.004)
+
+
+def test_without_csf_no_t1_is_told() -> None:
+    rng = np.random.default_rng(2)
+    speckle = (rng.random((20, 20, 20)) > 0.98).astype(np.float32)
+    assert csf_ratio(speckle, speckle, speckle) is None
 
 
 def test_an_mrc_in_place_of_the_pei_leaves_perilymph_positive_and_endolymph_negative(
@@ -196,6 +220,8 @@ def test_mirrored_head_swaps_its_ears_and_gain_does_not_matter() -> None:
 def locate(image: np.ndarray, affine: np.ndarray, tmp_path: Path):
     paths = Paths(tmp_path)
     save_image(paths.image(UNIT, "MRC"), image.astype(np.float32), affine)
+    registered = Record("register", UNIT.participant, UNIT.session, "done")
+    write_record(paths.record("register", UNIT), registered)
     output = tmp_path / "crops"
     output.mkdir()
     return locate_session(UNIT, paths, LocateOptions(combination="none"), output)

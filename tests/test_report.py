@@ -182,7 +182,13 @@ def test_ears_that_stand_out_are_marked(tmp_path: Path) -> None:
         record = Record("segment", identifier, "1", "done", numbers=sides)
         write_record(paths.record("segment", unit, MODEL), record)
         moved = {"rotation_deg": 4.0 if identifier == "05" else 0.2, "translation_mm": 0.2}
-        record = Record("register", identifier, "1", "done", numbers={"PPI": moved, "PEI": moved})
+        record = Record(
+            "register",
+            identifier,
+            "1",
+            "done",
+            numbers={"PPI": moved, "PEI": moved, "csf_ratio": 0.3},
+        )
         write_record(paths.record("register", unit), record)
     here = (ears.participant_id == "07") & (ears.side == "left") & (ears.organ == LABYRINTH)
     ears.loc[here, "tfs_mm3"] = 90.0

@@ -233,3 +233,23 @@ def test_an_interval_allows_for_what_both_ears_of_a_head_share() -> None:
     signals, shares = [signals[head] for head in heads], shares[heads]
     by_head, by_ear = (half_width(signals, shares, h, 0.9) for h in (heads, np.arange(24)))
     assert by_head > by_ear
+
+
+def test_an_interval_holds_for_heads_to_come() -> None:
+    """Errors that both ears of a head share, and heads of which one ear alone is left."""
+    rng = np.random.default_rng(5)
+    levels = FluidLevels(0.55, -0.3, 0.08, -0.2, 0.0)
+    held = []
+    for _ in range(40):
+        signals, shares = made_up_ears(rng, levels, 200, 0.0)
+        heads = np.repeat(np.arange(100), 2)
+        kept = rng.random(200) < 0.8
+        shares = shares + 0.03 * rng.standard_normal(100)[heads]
+        first = kept & (heads < 40)
+        known = [signals[ear] for ear in np.flatnonzero(first)]
+        fitted = FluidLevels.fit(known, shares[first])
+        reach = half_width(known, shares[first], heads[first], 0.9)
+        errors = np.array([fitted.share(s) for s in signals]) - shares
+        reaches = reach + np.array([fitted.correction(s) for s in signals])
+        held.append((np.abs(errors) <= reaches)[kept & (heads >= 40)].mean())
+    assert 0.88 < np.mean(held) < 0.96

@@ -32,7 +32,7 @@ from hydrops.images import (
 from hydrops.labels import SIDES
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
-from hydrops.records import StageResult, read_record
+from hydrops.records import CSF_RATIO, StageResult, read_record
 from hydrops.register import MOVING_ROLES, MRC_WEIGHT, combine
 
 #: Voxel of the search, mm, and radius of the ball that is correlated, mm.
@@ -100,21 +100,20 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
     for role in MOVING_ROLES[options.combination]:
         image, image_affine = load_image(paths.image(unit, role))
         roles[role] = (image, image_affine, read_itk_transform(paths.transform(unit, role)))
-    weight = None
-    if options.combination == "MRC-PPI":
-        weight = read_record(paths.record("register", unit)).numbers[MRC_WEIGHT]
+    registered = read_record(paths.record("register", unit)).numbers
     for side in kept:
         grid = crop_affine(found.centres[side].tolist(), affine)
         crop = crop_image(mrc, affine, grid)
         save_image(output / paths.crop(unit, side, "MRC").name, crop, grid)
         moved = {role: crop_image(i, a, grid, t) for role, (i, a, t) in roles.items()}
-        hydrops = combine(options.combination, crop, moved, weight)
+        hydrops = combine(options.combination, crop, moved, registered.get(MRC_WEIGHT))
         if hydrops is not None:
             mi2 = np.asarray(hydrops * crop, np.float32)
             save_image(output / paths.crop(unit, side, "HYDROPSMi2").name, mi2, grid)
     result.numbers = {
         "centres_ras_mm": {s: [round(float(v), 3) for v in found.centres[s]] for s in kept},
         "score": {s: round(found.scores[s], 4) for s in kept},
+        CSF_RATIO: registered.get(CSF_RATIO),
     }
     return result
 

@@ -23,6 +23,8 @@ from hydrops.paths import Unit
 Outcome = Literal["done", "excluded"]
 #: End of the name of a folder that `whole_part` leaves.
 WHOLE = ".whole"
+#: What records of registration, and of the location after it, call `hydrops.register.csf_ratio`.
+CSF_RATIO = "csf_ratio"
 
 
 @dataclass

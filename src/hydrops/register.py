@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hydrops.errors import ExcludedError
@@ -24,7 +25,7 @@ from hydrops.images import (
     write_itk_transform,
 )
 from hydrops.paths import Paths, Unit
-from hydrops.records import StageResult
+from hydrops.records import CSF_RATIO, StageResult
 
 #: Roles that a way of making HYDROPS brings to the MRC.
 MOVING_ROLES = {
@@ -95,6 +96,8 @@ def register_session(
     if options.combination == "MRC-PPI":
         weight = round(mrc_weight(mrc, moved["PPI"]), 5)
         result.numbers[MRC_WEIGHT] = weight
+    if options.combination == "PPI-PEI":
+        result.numbers[CSF_RATIO] = csf_ratio(mrc, moved["PPI"], moved["PEI"])
     hydrops = combine(options.combination, mrc, moved, weight)
     if hydrops is not None:
         for kind, image in (("HYDROPS", hydrops), ("HYDROPSMi2", hydrops * mrc)):
@@ -173,6 +176,16 @@ def mrc_weight(mrc: FloatGrid, ppi: FloatGrid) -> float:
     if not fluid.any():
         return 0.0
     return float(0.5 * np.percentile(ppi[fluid] / mrc[fluid], 99.5))
+
+
+def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid) -> float | None:
+    """How bright CSF is in the PPI, as a multiple of that in the PEI; None where there is no CSF.
+
+    By images on one grid. The median over the inside of what is bright in the MRC: nearly all fluid
+    of a head lies in its cisterns and ventricles.
+    """
+    fluid = ndimage.binary_erosion(mrc > 0.5 * np.percentile(mrc, 99.9)) & (pei > 0.0)
+    return round(float(np.median(ppi[fluid] / pei[fluid])), 5) if fluid.any() else None
 
 
 def register_rigid(

@@ -159,7 +159,8 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     for row in ears[ears["organ"] == LABYRINTH].itertuples():
         unit = Unit(str(row.participant_id), str(row.session_id))
         segmented = _numbers(paths.record("segment", unit, model)).get(str(row.side), {})
-        motion = _numbers(paths.record("register", unit)).values()
+        registered = _numbers(paths.record("register", unit)).values()
+        motion = [moved for moved in registered if isinstance(moved, dict)]
         rows.append(
             [
                 unit.participant,

@@ -39,7 +39,7 @@ from hydrops.model.unmix import (
     read_signal,
 )
 from hydrops.paths import Paths, Unit
-from hydrops.records import StageResult, read_record, whole_part
+from hydrops.records import CSF_RATIO, StageResult, read_record, whole_part
 
 FloatGrid = npt.NDArray[np.float32]
 #: A box of voxels along x, y, z.
@@ -469,13 +469,14 @@ def _segment_side(
 
 
 def inversion_pair(unit: Unit, paths: Paths) -> InversionPair | None:
-    """Timing of a session's inversion images; None where there is a PPI alone.
+    """Timing of a located session's inversion images, as its fluids see it; None of a PPI alone.
 
     A PPI alone tells endolymph from perilymph, but not how bright the pure fluids would be.
     """
     if paths.image(unit, "PPI").is_file() and not paths.image(unit, "PEI").is_file():
         return None
-    return read_pair(paths.sidecar(unit, "PPI"), paths.sidecar(unit, "PEI"))
+    csf_ratio = read_record(paths.record("locate", unit)).numbers.get(CSF_RATIO)
+    return read_pair(paths.sidecar(unit, "PPI"), paths.sidecar(unit, "PEI"), csf_ratio)
 
 
 def _rounded(signal: FluidSignal | None) -> dict[str, float | None]:

@@ -34,7 +34,7 @@ from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
 from hydrops.records import write_text_atomically
-from hydrops.register import RegisterOptions, match
+from hydrops.register import RegisterOptions, csf_ratio, match
 from hydrops.segment import choose_device, load_segmenter, named_landmarks, segment_ear
 
 #: Landmarks of an ear: RAS mm and confidence, by name.
@@ -176,11 +176,13 @@ def _other_images(
     images = [load_image(path) for path in paths]
     if len(images) < 2:
         return USUAL_PAIR, [(image, own, np.eye(4)) for image, own in images]
-    others = []
+    others, on_grid = [], []
     for path, (image, own) in zip(paths, images):
-        transform, _, _ = match(path.name, mrc, affine, image, own, RegisterOptions())
+        transform, moved, _ = match(path.name, mrc, affine, image, own, RegisterOptions())
         others.append((image, own, transform))
-    return read_pair(*map(sidecar_of, paths)), others
+        on_grid.append(moved)
+    ppi, pei = map(sidecar_of, paths)
+    return read_pair(ppi, pei, csf_ratio(mrc, *on_grid)), others
 
 
 def _paint(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hydrops.errors import ExcludedError
+from hydrops.errors import ExcludedError, HydropsError
 from hydrops.model.bundle import METADATA, Bundle, read_bundle
 from hydrops.model.evaluate import Kind, evaluate
 from hydrops.model.novelty import Novelty
@@ -30,7 +30,9 @@ COVERAGE = 0.95
 #: Least and most noise of a calibration's heads, times that of `hydrops.phantom.head.NOISE`.
 CALIBRATED_NOISE = (0.25, 1.6)
 #: SD of how much longer or shorter than usual the T1 of a calibration's fluids are, as a share. An
-#: assumption: no measurement of it between people is known to us that is fine enough.
+#: assumption: body temperatures have an SD of 0.4 degrees (Obermeyer et al., BMJ 2017;359:j5468:
+#: 95 % within 35.7 and 37.3), and water's T1 rises by some 2 % a degree (Krynicki, Physica
+#: 1966;32:167).
 T1_SD = 0.01
 #: Most noise that a ratio is given for, times that of the noisiest ear of a calibration.
 NOISE_MARGIN = 1.25
@@ -78,11 +80,22 @@ def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -
     ----------
     evaluated
         Of `hydrops.model.evaluate.evaluate`; ears without a ratio are passed over.
+
+    Raises
+    ------
+    HydropsError
+        If there are too few of them.
     """
     ears = evaluated.dropna(subset=["ratio"])
     signals = [FluidSignal(*row) for row in ears[list(SIGNAL_NAMES)].to_numpy()]
     levels = FluidLevels.fit(signals, ears["ratio_true"])
-    reach = half_width(signals, ears["ratio_true"], ears["seed"], COVERAGE)
+    try:
+        reach = half_width(signals, ears["ratio_true"], ears["seed"], COVERAGE)
+    except ValueError as error:
+        raise HydropsError(
+            f"{bundle.identifier}: {error}; have more calibration_heads in its configuration, "
+            f"{options.calibration_heads} were asked for"
+        ) from error
     interval = {"coverage": COVERAGE, "half_width": round(reach, 4)}
     LOG.info("fluid levels from %d ears: %s, interval %s", len(ears), levels, interval)
     metadata = bundle.metadata | {

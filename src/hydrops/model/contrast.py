@@ -5,6 +5,9 @@ HYDROPS falls with the share of endolymph: but for one pair of inversion times o
 which the sidecars tell, physics says where the levels of the fluids would have lain with the usual
 ones, and how far from evenly HYDROPS falls; what the network and `hydrops.model.unmix` are given
 is changed accordingly. Physics is that of `hydrops.phantom.signal`, T1 and T2 included.
+
+T1 of a patient's fluids longer by a hundredth than usual, as in a warmer body, are as good as
+inversion times that are shorter by a hundredth. The brightness of the CSF tells them.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from hydrops.phantom.signal import (
     TISSUES,
     Sequence,
     Tissue,
+    as_if_longer_t1,
     gadolinium,
     signal,
 )
@@ -40,6 +44,9 @@ DOSES_MMOL = np.geomspace(0.1, 3.0, 100) * PERILYMPH_MMOL
 LEAST_ENHANCEMENT, LEAST_FALL = 0.3, 1.0
 #: Largest difference from the usual repetition time at which its physics is taken to hold, ms.
 MOST_TR_CHANGE_MS = 1000.0
+#: By how much the T1 of a patient's fluids may be longer or shorter than usual, as a share: four
+#: times their SD, `T1_SD`. What looks like more has another reason.
+MOST_LONGER = 0.04
 
 
 def read_timing(sidecar: Path) -> Sequence | None:
@@ -59,17 +66,24 @@ def write_timing(sequence: Sequence, sidecar: Path) -> None:
     sidecar.write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 
-def read_pair(ppi: Path, pei: Path) -> InversionPair:
-    """Timing of a pair of inversion images by their sidecars.
+def read_pair(ppi: Path, pei: Path, csf_ratio: float | None = None) -> InversionPair:
+    """Timing of a pair of inversion images by their sidecars, as the patient's fluids see it.
 
     It is taken for the usual one where a sidecar does not tell it, or tells one of which physics
     does not foretell that it shows hydrops: that was chosen for another way of making images.
+
+    Parameters
+    ----------
+    csf_ratio
+        See `hydrops.register.csf_ratio`; None where it is not known.
     """
     told = [read_timing(sidecar) for sidecar in (ppi, pei)]
-    if told[0] is None or told[1] is None:
+    pair = USUAL_PAIR
+    if told[0] is not None and told[1] is not None:
+        pair = InversionPair(told[0], told[1])
+    if not pair.foretold:
         return USUAL_PAIR
-    pair = InversionPair(told[0], told[1])
-    return pair if pair.foretold else USUAL_PAIR
+    return pair if csf_ratio is None else pair.of_longer_t1(pair.longer_t1(csf_ratio))
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,29 @@ class InversionPair:
             bent += sign * (np.abs(first + share * (last - first)) - even)
         perilymph = self.enhancement(dose)
         return np.asarray(2.0 * bent / -self.csf / (perilymph + 1.0), np.float32)
+
+    def of_longer_t1(self, longer: float) -> InversionPair:
+        """The pair that shows usual fluids as this one does fluids of longer T1, by a share."""
+        return InversionPair(*(as_if_longer_t1(s, longer) for s in (self.ppi, self.pei)))
+
+    def longer_t1(self, csf_ratio: float) -> float:
+        """By how much the T1 of a patient's fluids are longer than usual, as a share.
+
+        All fluids alike, by the brightness of CSF in the PPI as a multiple of that in the PEI, to
+        which gain and coil do not matter: near its null, CSF tells a hundredth of its T1 well. What
+        would be more than `MOST_LONGER` has another reason than T1, and counts as nothing, as does
+        the ratio of a pair that nulls CSF within these bounds, for a magnitude has no sign.
+        """
+        longer = np.linspace(-MOST_LONGER, MOST_LONGER, 81)
+        csf = TISSUES["csf"]
+        levels = np.array(
+            [[signal(csf, s) for s in (p.ppi, p.pei)] for p in map(self.of_longer_t1, longer)]
+        )
+        if (levels.min(0) * levels.max(0) <= 0.0).any():
+            return 0.0
+        ratios = levels[:, 0] / levels[:, 1]
+        rising = np.argsort(ratios)
+        return float(np.interp(csf_ratio, ratios[rising], longer[rising], left=0.0, right=0.0))
 
     @property
     def foretold(self) -> bool:

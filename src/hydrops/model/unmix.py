@@ -146,9 +146,11 @@ def half_width(
 
     It is that of an ear whose network has nothing to change in the share of the signal; a
     correction (`FluidLevels.correction`) is added to it. Conformal: the quantile of how far the
-    absolute errors go beyond the correction, each of an ear whose head the fit left out, with the
-    correction for their number (Lei et al., J Am Stat Assoc 2018;113:1094, section 2). Neither the
-    share nor the enhancement foretells the error.
+    absolute errors go beyond the correction, each of an ear whose head the fit left out. Heads, not
+    ears, are drawn independently, so all ears of a head weigh as much as one head, and the head to
+    come counts as one whose errors are beyond all others (hierarchical conformal prediction: Lee,
+    Barber and Willett, arXiv:2306.06342). Neither the share nor the enhancement foretells the
+    error.
 
     Parameters
     ----------
@@ -158,20 +160,25 @@ def half_width(
     Raises
     ------
     ValueError
-        If there are too few ears for such a coverage.
+        If there are too few heads for such a coverage.
     """
-    beyond = []
     truth, owners = np.asarray(shares, dtype=float), np.asarray(heads)
-    for head in np.unique(owners):
+    known, counts = np.unique(owners, return_counts=True)
+    if len(known) < coverage * (len(known) + 1):
+        raise ValueError(f"{len(known)} heads are too few for an interval of {coverage:.0%}")
+    beyond, weights = [], []
+    for head, count in zip(known, counts):
         others = np.flatnonzero(owners != head).tolist()
         levels = FluidLevels.fit([signals[ear] for ear in others], truth[others])
         for ear in np.flatnonzero(owners == head).tolist():
             error = abs(levels.share(signals[ear]) - truth[ear])
             beyond.append(error - levels.correction(signals[ear]))
-    rank = int(np.ceil(coverage * (len(beyond) + 1)))
-    if rank > len(beyond):
-        raise ValueError(f"{len(beyond)} ears are too few for an interval of {coverage:.0%}")
-    return max(0.0, float(sorted(beyond)[rank - 1]))
+            weights.append(1.0 / (count * (len(known) + 1)))
+    order = np.argsort(beyond)
+    reached = np.cumsum(np.array(weights)[order])
+    # A hair less, as a sum of shares may be.
+    place = int(np.searchsorted(reached, coverage - 1e-9))
+    return max(0.0, float(beyond[order[place]]))
 
 
 def read_signal(channels: FloatGrid, fractions: FloatGrid) -> FluidSignal:
