@@ -18,7 +18,7 @@ from hydrops.model.compare import (
     write_comparison,
 )
 from hydrops.model.crossval import summarise_measures
-from hydrops.model.evaluate import slice_name, summarise
+from hydrops.model.evaluate import HYDROPIC, slice_name, summarise
 
 MODELS = {"paired_unet3d-1.0": 0.0, "unet2d-1.0": 0.03, "inhearit-1.0": 0.06}
 
@@ -132,6 +132,9 @@ def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) ->
     held = (ears["ratio_error"] <= 0.01)[ears["model"] == "paired_unet3d-1.0"].mean()
     assert summary.loc["paired_unet3d-1.0", "interval held"] == f"{held:.1%}"
     assert summary.loc["inhearit-1.0", "interval held"] == "n/a"
+    much = ears.query("model == 'unet2d-1.0' and ratio_true > 0.4")["els_dice"].mean()
+    found = summary.loc["unet2d-1.0", f"ELS Dice, true ratio over {HYDROPIC}"]
+    assert found == pytest.approx(much, abs=1e-4)
     write_comparison(bundles, ears, slices, summary.reset_index(), folder)
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert "**Simulation.** Every model was given the same 16 ears" in page

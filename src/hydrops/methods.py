@@ -62,9 +62,9 @@ def methods_section(bundle: Bundle) -> str:
         "levels of the pure fluids fitted on simulated ears of different noise and T1, and, where "
         "the network's share lies far from it, from the network; the odds of endolymph were "
         "multiplied in each ear so that its fractions agree. An ear's ratio has an interval, "
-        "conformal on those simulated ears, that is wider by what the network changes. Inversion "
-        "times other than 2250 and 2050 ms are allowed for by the recovery of the fluids' "
-        "magnetisation."
+        "conformal on those simulated heads, that is wider by what the network changes. Inversion "
+        "times other than 2250 and 2050 ms, and a T1 of the patient's fluids that the CSF shows "
+        "to be other than usual, are allowed for by the recovery of their magnetisation."
         if "fluid_levels" in bundle.metadata
         else ""
     )

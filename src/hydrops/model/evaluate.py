@@ -49,6 +49,9 @@ LOG = logging.getLogger(__name__)
 Kind = Literal["phantom", "specimen"]
 #: Of agreement after Bland and Altman, as they are shown.
 LIMITS = ("bias", "lower", "upper")
+#: EH ratio of a labyrinth from which on there is so much endolymph that its Dice is not that of a
+#: film's surface.
+HYDROPIC = 0.4
 #: The only session of a simulated head.
 UNIT = Unit("1", "1")
 #: MRC and the masks of both fluids, true and found, in the slice with most of an ear: (x, y) each.
@@ -143,6 +146,9 @@ def summarise(ears: pd.DataFrame) -> pd.DataFrame:
                 else f"{(errors <= with_ratio['half_width']).mean():.1%}",
                 "TFS Dice": round(float(measured["tfs_dice"].mean()), 4),
                 "ELS Dice": round(float(measured["els_dice"].mean()), 4),
+                f"ELS Dice, true ratio over {HYDROPIC}": round(
+                    float(measured.loc[measured["ratio_true"] > HYDROPIC, "els_dice"].mean()), 4
+                ),
                 "landmark error, mm": round(float(measured["landmark_mm"].mean()), 3),
                 "largest landmark error, mm": round(float(measured["landmark_max_mm"].max()), 3),
                 **{f"area ICC(2,1), {o}": _icc_of_areas(measured, o) for o in GRADE_THRESHOLDS},

@@ -259,12 +259,13 @@ def _how_calibrated(bundle: Bundle) -> str:
     return f"""How full a voxel is and how much of that is endolymph comes from the signal as well
 as from the network (`hydrops.model.unmix`); the levels of the pure fluids were fitted on
 {calibration["ears"]} more simulated ears (seed {calibration["seed"]}), with any noise, and T1 that
-differ between heads, in all fluids alike, by an SD of {calibration["t1_sd"]:.0%}.
+differ between heads, in all fluids alike, by an SD of {calibration["t1_sd"]:.0%}; the brightness
+of the CSF tells by how much (`hydrops.model.contrast`).
 Where signal and network are far apart, the ratio is the network's.
 An ear's ratio is given with an interval of +-{interval["half_width"]}, meant to hold for
 {interval["coverage"]:.0%} of ears, and of as much more as the network changes the ratio of the
-signal. Inversion times other than the published ones are allowed for by physics
-(`hydrops.model.contrast`; `benchmarks/results/endolymph.tsv` shows how well).
+signal. Inversion times other than the published ones, and other T1, are allowed for by physics
+(`benchmarks/results/endolymph.tsv` shows how well).
 """
 
 
@@ -275,10 +276,10 @@ def _limits(bundle: Bundle) -> str:
     return """ Ratios are calibrated
 for voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.6 mm and more they come out too low
 (`benchmarks/results/resolution.tsv`). The interval allows for other noise, motion, dose, anatomy
-and T1; how much T1 differ between people is an assumption, as no measurement of it is known to us,
-and in heads whose T1 lie 1 % and more from the usual it holds less often than it says
-(`benchmarks/results/endolymph.tsv`). The area ratio of the vestibule hangs on how the head lies,
-even with true regions (`benchmarks/results/repeatability.tsv`)."""
+and T1 where all fluids' T1 differ alike, as with the body's temperature; how much they do is an
+assumption. Where the T1 of endolymph or perilymph alone are others, nothing tells. The area ratio
+of the vestibule hangs on how the head lies, even with true regions
+(`benchmarks/results/repeatability.tsv`)."""
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
