@@ -184,8 +184,8 @@ def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid) -> float | None:
     By images on one grid. The median over the inside of what is bright in the MRC: nearly all fluid
     of a head lies in its cisterns and ventricles.
     """
-    fluid = ndimage.binary_erosion(mrc > 0.5 * np.percentile(mrc, 99.9)) & (pei > 0.0)
-    return round(float(np.median(ppi[fluid] / pei[fluid])), 5) if fluid.any() else None
+    fluid = ndimage.binary_erosion(mrc > 0.5 * np.percentile(mrc, 99.9)) & (pei != 0.0)
+    return round(float(np.median(np.abs(ppi[fluid] / pei[fluid]))), 5) if fluid.any() else None
 
 
 def register_rigid(

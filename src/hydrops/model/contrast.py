@@ -144,9 +144,10 @@ class InversionPair:
         """By how much the T1 of a patient's fluids are longer than usual, as a share.
 
         All fluids alike, by the brightness of CSF in the PPI as a multiple of that in the PEI, to
-        which gain and coil do not matter: near its null, CSF tells a hundredth of its T1 well. What
-        would be more than `MOST_LONGER` has another reason than T1, and counts as nothing, as does
-        the ratio of a pair that nulls CSF within these bounds, for a magnitude has no sign.
+        which coil and gain do not matter, for both images have the same: near its null, CSF tells a
+        hundredth of its T1 well. What would be more than `MOST_LONGER` has another reason than T1,
+        and counts as nothing, as does the ratio of a pair that nulls CSF within these bounds, for a
+        magnitude has no sign.
         """
         longer = np.linspace(-MOST_LONGER, MOST_LONGER, 81)
         csf = TISSUES["csf"]
