@@ -123,6 +123,8 @@ def made_up_cohort(count: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFram
                         "participant_id": identifier, "session_id": "1", "side": side,
                         "organ": organ, "tfs_mm3": 200.0, "els_mm3": 200.0 * ratio,
                         "eh_volume_ratio": round(ratio, 4),
+                        "ci_low": round(ratio - 0.04, 4) if organ == LABYRINTH else None,
+                        "ci_high": round(ratio + 0.04, 4) if organ == LABYRINTH else None,
                         "eh_area_ratio": round(ratio, 4) if graded else None,
                         "representative_slice": 44.0 if graded else None,
                         "grade": "mild" if graded else None, "model": MODEL,

@@ -123,6 +123,14 @@ def test_each_ear_can_be_looked_at(told: tuple[Path, str]) -> None:
     assert len(set(overlays)) == 14
 
 
+def test_each_ratio_stands_beside_its_interval(told: tuple[Path, str]) -> None:
+    ears = made_up_cohort(8)[1]
+    (ear,) = ears.query(
+        "participant_id == '02' and side == 'left' and organ == 'labyrinth'"
+    ).to_dict("records")
+    assert f"{ear['ci_low']:.2f} to {ear['ci_high']:.2f}" in Reader(told[1]).words
+
+
 def test_the_same_cohort_gives_the_same_report(told: tuple[Path, str], tmp_path: Path) -> None:
     paths, people = cohort_on_disk(tmp_path, 8)
     assert written(paths, people) == told[1]

@@ -60,6 +60,7 @@ QUALITY_NAMES = {
     "session_id": "session",
     "tfs_mm3": "TFS (mm3)",
     RATIO: "EH volume ratio",
+    "interval": "its interval (95 %)",
     "rotation_deg": "rotation (degrees)",
     "translation_mm": "shift (mm)",
     "look_first": "look first",
@@ -151,9 +152,9 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
 
     The ratio is that of the labyrinth; an ear without any ratio, of volumes or areas, is looked at.
 
-    Columns: participant_id, session_id, side, tfs_mm3, eh_volume_ratio, uncertainty (entropy in
-    the fluid, 0 to 1), rotation_deg and translation_mm (largest between series), look_first (why,
-    or empty).
+    Columns: participant_id, session_id, side, tfs_mm3, eh_volume_ratio, interval (in words, empty
+    where there is none), uncertainty (entropy in the fluid, 0 to 1), rotation_deg and
+    translation_mm (largest between series), look_first (why, or empty).
     """
     rows = []
     for row in ears[ears["organ"] == LABYRINTH].itertuples():
@@ -168,13 +169,14 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
                 row.side,
                 row.tfs_mm3,
                 row.eh_volume_ratio,
+                "" if pd.isna(row.ci_low) else f"{row.ci_low:.2f} to {row.ci_high:.2f}",
                 segmented.get("uncertainty"),
                 max((m["rotation_deg"] for m in motion), default=None),
                 max((m["translation_mm"] for m in motion), default=None),
             ]
         )
     numbers = ["tfs_mm3", RATIO, "uncertainty", "rotation_deg", "translation_mm"]
-    table = pd.DataFrame(rows, columns=[*KEYS, "side", *numbers])
+    table = pd.DataFrame(rows, columns=[*KEYS, "side", *numbers[:2], "interval", *numbers[2:]])
     table[numbers] = table[numbers].astype(float)
     limit = _unusual(table["uncertainty"].to_numpy(float))
     rated = ears[ears[[RATIO, "eh_area_ratio"]].notna().any(axis=1)]

@@ -470,7 +470,7 @@ def _correct(table: pd.DataFrame) -> pd.DataFrame:
 
 def _round(table: pd.DataFrame) -> pd.DataFrame:
     for column in ("estimate", "ci_low", "ci_high", "statistic", "effect_size"):
-        table[column] = pd.to_numeric(table[column]).round(4)
+        table[column] = pd.to_numeric(table[column]).round(6)
     for column in ("p_value", "p_corrected"):
         table[column] = pd.to_numeric(table[column]).map(
             lambda p: float(f"{p:.3g}"), na_action="ignore"
