@@ -60,13 +60,13 @@ QUALITY_NAMES = {
     "session_id": "session",
     "tfs_mm3": "TFS (mm3)",
     RATIO: "EH volume ratio",
-    "interval": "its interval (95 %)",
-    "rotation_deg": "rotation (degrees)",
+    "interval": "95 % interval",
+    "rotation_deg": "turn (deg)",
     "translation_mm": "shift (mm)",
     "look_first": "look first",
 }
 QUALITY_DIGITS = {
-    "TFS (mm3)": 0, "EH volume ratio": 3, "uncertainty": 3, "rotation (degrees)": 2,
+    "TFS (mm3)": 0, "EH volume ratio": 3, "uncertainty": 3, "turn (deg)": 2,
     "shift (mm)": 2,
 }  # fmt: skip
 EAR_DIGITS = {
