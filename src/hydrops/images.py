@@ -20,9 +20,10 @@ from hydrops.errors import ExcludedError
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE
 
 Affine = npt.NDArray[np.float64]
+FloatGrid = npt.NDArray[np.float32]
+
 #: Timing of a sequence as sidecars tell it, in seconds.
 SIDECAR_TIMES = ("RepetitionTime", "EchoTime", "InversionTime")
-FloatGrid = npt.NDArray[np.float32]
 
 
 def load_image(path: Path) -> tuple[FloatGrid, Affine]:

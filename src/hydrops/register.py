@@ -172,7 +172,7 @@ def mrc_weight(mrc: FloatGrid, ppi: FloatGrid) -> float:
     brightest of the fluids in the PPI: half of its brightness beside the MRC lies in the middle
     between it and what the PPI nulls.
     """
-    fluid = mrc > 0.5 * np.percentile(mrc, 99.9)
+    fluid = _is_fluid(mrc)
     if not fluid.any():
         return 0.0
     return float(0.5 * np.percentile(ppi[fluid] / mrc[fluid], 99.5))
@@ -184,7 +184,7 @@ def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid) -> float | None:
     By images on one grid. The median over the inside of what is bright in the MRC: nearly all fluid
     of a head lies in its cisterns and ventricles.
     """
-    fluid = ndimage.binary_erosion(mrc > 0.5 * np.percentile(mrc, 99.9)) & (pei != 0.0)
+    fluid = ndimage.binary_erosion(_is_fluid(mrc)) & (pei != 0.0)
     return round(float(np.median(np.abs(ppi[fluid] / pei[fluid]))), 5) if fluid.any() else None
 
 
@@ -275,6 +275,11 @@ def grid_centre(shape: Sequence[int], affine: Affine) -> npt.NDArray[np.float64]
     """World position of the middle of a grid, RAS mm."""
     half = (np.asarray(shape) - 1) / 2
     return np.asarray(affine[:3, :3] @ half + affine[:3, 3])
+
+
+def _is_fluid(mrc: FloatGrid) -> npt.NDArray[np.bool_]:
+    """Where an MRC is as bright as fluid is."""
+    return np.asarray(mrc > 0.5 * np.percentile(mrc, 99.9))
 
 
 def _binned(image: FloatGrid, bins: int) -> npt.NDArray[np.int64]:

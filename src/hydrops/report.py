@@ -175,8 +175,9 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
                 max((m["translation_mm"] for m in motion), default=None),
             ]
         )
-    numbers = ["tfs_mm3", RATIO, "uncertainty", "rotation_deg", "translation_mm"]
-    table = pd.DataFrame(rows, columns=[*KEYS, "side", *numbers[:2], "interval", *numbers[2:]])
+    volumes, doubts = ["tfs_mm3", RATIO], ["uncertainty", "rotation_deg", "translation_mm"]
+    numbers = [*volumes, *doubts]
+    table = pd.DataFrame(rows, columns=[*KEYS, "side", *volumes, "interval", *doubts])
     table[numbers] = table[numbers].astype(float)
     limit = _unusual(table["uncertainty"].to_numpy(float))
     rated = ears[ears[[RATIO, "eh_area_ratio"]].notna().any(axis=1)]

@@ -14,7 +14,7 @@ from hydrops.cohort import markdown_table, write_table
 from hydrops.figures import PALETTE, draw_box, draw_differences, draw_limits
 from hydrops.model.bundle import WEIGHTS, Bundle
 from hydrops.model.crossval import corrected_by_holm, signed_rank_p, summarise_measures
-from hydrops.model.evaluate import slice_name
+from hydrops.model.evaluate import HYDROPIC, slice_name
 from hydrops.records import write_text_atomically
 from hydrops.statistics import bland_altman
 
@@ -39,7 +39,7 @@ NAMES = {
     "landmark_mm": "landmark error, mm",
 }
 #: Bounds of the true EH volume ratio between which the Dice of the endolymph is shown apart.
-AMOUNTS = (0.0, 0.2, 0.4, 1.0)
+AMOUNTS = (0.0, 0.2, HYDROPIC, 1.0)
 #: An ear of the evaluation.
 EAR = ["anatomy", "seed", "side"]
 #: Voxels shown around an ear.

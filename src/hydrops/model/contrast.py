@@ -45,7 +45,7 @@ LEAST_ENHANCEMENT, LEAST_FALL = 0.3, 1.0
 #: Largest difference from the usual repetition time at which its physics is taken to hold, ms.
 MOST_TR_CHANGE_MS = 1000.0
 #: By how much the T1 of a patient's fluids may be longer or shorter than usual, as a share: four
-#: times their SD, `T1_SD`. What looks like more has another reason.
+#: times their SD, `hydrops.model.calibrate.T1_SD`. What looks like more has another reason.
 MOST_LONGER = 0.04
 
 

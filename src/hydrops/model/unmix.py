@@ -164,21 +164,18 @@ def half_width(
     """
     truth, owners = np.asarray(shares, dtype=float), np.asarray(heads)
     known, counts = np.unique(owners, return_counts=True)
-    if len(known) < coverage * (len(known) + 1):
-        raise ValueError(f"{len(known)} heads are too few for an interval of {coverage:.0%}")
-    beyond, weights = [], []
+    beyond, weights = [np.inf], [1.0]
     for head, count in zip(known, counts):
         others = np.flatnonzero(owners != head).tolist()
         levels = FluidLevels.fit([signals[ear] for ear in others], truth[others])
         for ear in np.flatnonzero(owners == head).tolist():
             error = abs(levels.share(signals[ear]) - truth[ear])
             beyond.append(error - levels.correction(signals[ear]))
-            weights.append(1.0 / (count * (len(known) + 1)))
-    order = np.argsort(beyond)
-    reached = np.cumsum(np.array(weights)[order])
-    # A hair less, as a sum of shares may be.
-    place = int(np.searchsorted(reached, coverage - 1e-9))
-    return max(0.0, float(beyond[order[place]]))
+            weights.append(1.0 / count)
+    reach = float(np.quantile(beyond, coverage, weights=weights, method="inverted_cdf"))
+    if np.isinf(reach):
+        raise ValueError(f"{len(known)} heads are too few for an interval of {coverage:.0%}")
+    return max(0.0, reach)
 
 
 def read_signal(channels: FloatGrid, fractions: FloatGrid) -> FluidSignal:
