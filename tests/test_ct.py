@@ -23,7 +23,7 @@ from hydrops.cli import main
 from hydrops.cohort import read_table, write_table
 from hydrops.config import resolve
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import affine_of
+from hydrops.images import affine_of, average_onto
 from hydrops.labels import LANDMARKS
 from hydrops.model.augment import Augmentation, draw_patch, prepare_case
 from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
@@ -32,7 +32,7 @@ from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, spe
 from hydrops.model.compare_folds import join_folds, write_fold_comparison
 from hydrops.model.course import Phase
 from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_folds
-from hydrops.model.ct import CtModel, find_labyrinth, train_ct
+from hydrops.model.ct import CtModel, ear_centres, find_labyrinth, train_ct
 from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
 from hydrops.model.ct_task import CtOptions
 from hydrops.model.field import field_around, is_long, without_padding
@@ -477,6 +477,72 @@ def test_a_specimen_may_lie_any_way(bundle: Bundle, shared_data: Path) -> None:
         if name in found.landmarks:
             there = apply_affine(np.linalg.inv(lying), found.landmarks[name])
             assert np.linalg.norm(there - truth) < 1.2
+
+
+def with_both_ears(case: Case, voxel_mm: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A specimen on its right and, mirrored, on its left side of a long image; and its label."""
+    shape = tuple(int(mm / voxel_mm) for mm in (104.0, 26.0, 26.0))
+    affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
+    affine[:3, 3] = -voxel_mm * (np.array(shape) - 1) / 2
+    image = np.random.default_rng(3).normal(500.0, 60.0, shape).astype(np.float32)
+    label = np.zeros(shape, bool)
+    middle = apply_affine(case.affine, (np.array(case.image.shape) - 1) / 2)
+    for sign in (1.0, -1.0):
+        place = np.diag([sign, 1.0, 1.0, 1.0])
+        place[:3, 3] = middle - (37.5, 0.0, 0.0)
+        parts = (np.ones_like(case.image), case.image, case.label.astype(np.float32))
+        there, seen, inside = average_onto(
+            np.stack(parts), case.affine, shape, affine, place, order=1
+        )
+        image = np.where(there > 0.99, seen, image)
+        label |= inside > 0.5
+    return image, label, affine
+
+
+@pytest.mark.parametrize("bundle", ON_CT, ids=lambda bundle: bundle.identifier)
+def test_both_ears_of_an_image_are_found_and_told_apart(
+    bundle: Bundle, shared_data: Path, tmp_path: Path
+) -> None:
+    """On a specimen that it was trained on, in bone that is not there."""
+    (case,) = load_cases(shared_data / "bony-labyrinth", ["T01"])
+    image, label, affine = with_both_ears(case, 0.4)
+    nib.save(nib.Nifti1Image(image.astype(np.int16), affine), tmp_path / "both.nii.gz")
+    segmented, *told = segment_files([tmp_path / "both.nii.gz"], bundle, tmp_path)
+    found = np.asarray(nib.load(segmented).dataobj) > 0
+    half = len(found) // 2
+    for part in (slice(0, half), slice(half, None)):
+        assert overlap_metrics(found[part], label[part])["dice"] > 0.85
+    if not told:
+        assert not bundle.metadata["landmarks"]
+        return
+    ears = json.loads(told[0].read_text())
+    assert set(ears) == {"left", "right"}
+    middle = apply_affine(case.affine, (np.array(case.image.shape) - 1) / 2)
+    for side, sign in (("right", 1.0), ("left", -1.0)):
+        for name, truth in zip(LANDMARKS, case.landmarks):
+            there = (truth - middle + (37.5, 0.0, 0.0)) * (sign, 1.0, 1.0)
+            assert np.linalg.norm(ears[side][name]["ras_mm"] - there) < 1.2
+
+
+@given(
+    st.floats(50.0, 100.0), st.sampled_from([-1.0, 1.0]), st.floats(1.0, 40.0), st.integers(0, 99)
+)
+def test_pieces_are_gathered_to_two_ears(
+    apart_mm: float, sign: float, size: float, seed: int
+) -> None:
+    """Canals that came off count for their ear; what lies between the ears counts for none."""
+    rng = np.random.default_rng(seed)
+    first, other = np.array([sign * 30.0, 5.0, -8.0]), np.array([sign * (30.0 - apart_mm), 0, 0])
+    around = [rng.uniform(-4.0, 4.0, (2, 3)) + ear for ear in (first, other)]
+    between = np.array([[sign * 5.0, 0.0, 0.0]])
+    middles = np.concatenate([first[None], *around, other[None], between])
+    sizes = np.array([200.0, size, size, size, size, 90.0, 150.0])
+    shuffled = rng.permutation(len(sizes))
+    found = ear_centres(middles[shuffled], sizes[shuffled])
+    assert len(found) == 2
+    for centre, ear in zip(found, (first, other)):
+        assert np.linalg.norm(centre - ear) < 7.0
+    assert len(ear_centres(middles[[0, 1, 2, -1]], sizes[[0, 1, 2, -1]])) == 1
 
 
 def ball(radius_mm: float, size: int, voxel_mm: float) -> np.ndarray:

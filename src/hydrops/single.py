@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import apply_affine
 
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import (
@@ -36,6 +37,9 @@ from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
 from hydrops.records import write_text_atomically
 from hydrops.register import RegisterOptions, csf_ratio, match
 from hydrops.segment import choose_device, load_segmenter, named_landmarks, segment_ear
+
+if TYPE_CHECKING:
+    from hydrops.model.ct import CtFinding
 
 #: Landmarks of an ear: RAS mm and confidence, by name.
 Landmarks = dict[str, dict[str, Any]]
@@ -129,20 +133,35 @@ def markups(ears: dict[str, Landmarks]) -> dict[str, Any]:
 def _segment_one(
     path: Path, bundle: Bundle, device: str
 ) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
-    """One image that is looked at as a whole: a CT, or one with a lesion."""
+    """One image that is looked at as a whole: a CT of one ear or both, or one with a lesion."""
     from hydrops.model.ct_package import load_ct_bundle
     from hydrops.model.lesion_package import load_lesion_bundle
 
     image, affine = load_image(path)
-    load = load_ct_bundle if bundle.metadata["kind"] in CT_KINDS else load_lesion_bundle
-    found = load(bundle, choose_device(device)).find(image, affine)
-    if not found.label.any():
-        raise ExcludedError("the model finds no lesion in the image")
-    landmarks = {
-        name: {"ras_mm": point, "confidence": found.confidences[name]}
-        for name, point in found.landmarks.items()
+    where = choose_device(device)
+    if bundle.metadata["kind"] not in CT_KINDS:
+        lesion = load_lesion_bundle(bundle, where).find(image, affine)
+        if not lesion.label.any():
+            raise ExcludedError("the model finds no lesion in the image")
+        return lesion.label.astype(np.uint8), affine, {}
+    found = load_ct_bundle(bundle, where).find_all(image, affine)
+    label = np.any([ear.label for ear in found], axis=0)
+    ears = {
+        name: {
+            landmark: {"ras_mm": point, "confidence": ear.confidences[landmark]}
+            for landmark, point in ear.landmarks.items()
+        }
+        for name, ear in zip(_names_of_ears(found, affine), found)
     }
-    return found.label.astype(np.uint8), affine, {"ear": landmarks}
+    return label.astype(np.uint8), affine, ears
+
+
+def _names_of_ears(found: Sequence[CtFinding], affine: Affine) -> list[str]:
+    """Left and right where there are two; one alone may be of either side."""
+    if len(found) == 1:
+        return ["ear"]
+    along = [apply_affine(affine, np.argwhere(ear.label).mean(0))[0] for ear in found]
+    return ["right", "left"] if along[0] > along[1] else ["left", "right"]
 
 
 def _segment_mr(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,11 +29,17 @@ from hydrops.model.cascade import PLANES, Cascade, PlaneTask
 from hydrops.model.cases import Case
 from hydrops.model.course import run_course, save_state
 from hydrops.model.ct_task import CtOptions, Design, JointTask
-from hydrops.model.field import field_around, is_long, without_padding
+from hydrops.model.field import Box, field_around, is_long, without_padding
 from hydrops.model.network import landmark_positions
 from hydrops.model.pose import EarFrame, ear_frame
 from hydrops.model.surface import surface_by_signal
-from hydrops.model.whole import largest_component, mirror_mean, onto_grid, to_network
+from hydrops.model.whole import (
+    LARGEST_PIECE,
+    largest_component,
+    mirror_mean,
+    onto_grid,
+    to_network,
+)
 
 LOG = logging.getLogger(__name__)
 Affine = npt.NDArray[np.float64]
@@ -44,6 +51,16 @@ EVERY_AXIS = (0, 1, 2)
 LANDMARK_REACH_MM = 1.5
 #: Why an image is excluded in which nothing is taken for a labyrinth.
 NO_EAR = "the model finds no inner ear in the image"
+#: How far from the middle of the largest piece of labyrinth there may be more of the same, mm.
+EAR_RADIUS_MM = 12.0
+#: How often the middle of an ear is told anew, from a field around the one told before.
+CLOSER_LOOKS = 2
+#: How far to the left or right of one ear the other is looked for, mm: adults' are 75 apart.
+EARS_APART_MM = (45.0, 105.0)
+#: Least volume for a second ear, mm3: half of what a small labyrinth holds.
+LEAST_SECOND_EAR_MM3 = 100.0
+#: Overlap of the pieces in which a large image is looked at, as a share of their edge.
+PIECES_OVERLAP = 0.25
 
 
 def train_ct(
@@ -98,6 +115,10 @@ class CtModel:
         """See `find_labyrinth`."""
         return find_labyrinth(self, image, affine)
 
+    def find_all(self, image: FloatGrid, affine: Affine) -> list[CtFinding]:
+        """See `find_labyrinths`."""
+        return find_labyrinths(self, image, affine)
+
 
 def load_ct_model(design: Design, weights: Path, device: torch.device) -> CtModel:
     """Load weights, and nothing else, from a file.
@@ -148,9 +169,8 @@ class CtFinding:
         return self.mask(list(self.probability)[-1])
 
 
-@torch.inference_mode()
 def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFinding:
-    """Segment one image of any orientation and voxel size.
+    """Segment the ear of an image of any orientation and voxel size, the larger one of two.
 
     The image is brought to the network's axes and voxels, once, and the result back; its surface
     is drawn on the image's own voxels, see `hydrops.model.surface`. In an image larger than those
@@ -161,7 +181,39 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
     ExcludedError
         If nothing in the image is taken for a labyrinth, or not told how it lies.
     """
-    seen, near, placed = _look(model.pose or model, image, affine)
+    return _find_in(model, image, _fields(model, image, affine)[0])
+
+
+def find_labyrinths(model: CtModel, image: FloatGrid, affine: Affine) -> list[CtFinding]:
+    """As `find_labyrinth`, but both ears where the image shows both; the larger one comes first.
+
+    The other ear lies `EARS_APART_MM` to the left or right of the first. What is smaller than
+    `LEAST_SECOND_EAR_MM3` there, or lies no way that an ear could, is not taken for one.
+    """
+    first, *others = _fields(model, image, affine)
+    found = [_find_in(model, image, first)]
+    voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
+    for field in others:
+        with suppress(ExcludedError):
+            second = _find_in(model, image, field)
+            if second.label.sum() * voxel_mm3 >= LEAST_SECOND_EAR_MM3:
+                found.append(second)
+    return found
+
+
+@dataclass(frozen=True)
+class _Field:
+    """The part of an image in which one ear is seen, what it shows, and its affine."""
+
+    part: Box
+    image: FloatGrid
+    affine: Affine
+
+
+@torch.inference_mode()
+def _find_in(model: CtModel, image: FloatGrid, field: _Field) -> CtFinding:
+    """What a model finds in a field of an image, on the image's whole grid."""
+    seen = _find_joint(model.pose or model, field, EVERY_AXIS)
     landmarks: dict[str, list[float]] = {}
     confidences: dict[str, float] = {}
     if model.pose is None:
@@ -170,13 +222,15 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
         confidences = {n: round(float(c), 3) for n, c in zip(LANDMARKS, seen.shares)}
     else:
         grid, shape = _ear_grid(_find_frame(seen), model.design)
-        volume = onto_grid(near, placed, grid, shape)
+        volume = onto_grid(field.image, field.affine, grid, shape)
         found = model.network(volume.to(next(model.network.parameters()).device))
     probability = {}
+    own = image[field.part]
     for name, part in found.items():
-        rough = resample(part.float().cpu().numpy(), grid, image.shape, affine, order=1)
+        rough = resample(part.float().cpu().numpy(), grid, own.shape, field.affine, order=1)
         inside = (largest_component(torch.from_numpy(rough)) > 0.5).numpy()
-        probability[name] = surface_by_signal(rough, inside, image, affine)
+        probability[name] = np.zeros(image.shape, np.float32)
+        probability[name][field.part] = surface_by_signal(rough, inside, own, field.affine)
     finding = CtFinding(probability, landmarks, confidences)
     if not finding.label.any():
         raise ExcludedError(NO_EAR)
@@ -196,26 +250,77 @@ class _Seen:
     shares: npt.NDArray[np.float64]
 
 
-def _look(model: CtModel, image: FloatGrid, affine: Affine) -> tuple[_Seen, FloatGrid, Affine]:
-    """What a joint network makes of the field around the ear; that field and its affine."""
+@torch.inference_mode()
+def _fields(model: CtModel, image: FloatGrid, affine: Affine) -> list[_Field]:
+    """The fields in which the ears of an image are to be seen: all of a small one, else each ear's.
+
+    The first is that of the largest piece that the network takes for labyrinth.
+    """
     shown, box = without_padding(image)
-    placed = affine_of(box, affine)
-    if not is_long(shown.shape, placed):
-        return _find_joint(model, shown, placed, EVERY_AXIS), shown, placed
-    centre = _inside(_find_joint(model, shown, placed, ())).mean(0)
-    field = field_around(apply_affine(np.linalg.inv(placed), centre), shown.shape, placed)
-    near, placed = shown[field], affine_of(field, placed)
-    return _find_joint(model, near, placed, EVERY_AXIS), near, placed
+    whole = _Field(box, shown, affine_of(box, affine))
+    if not is_long(shown.shape, whole.affine):
+        return [whole]
+    LOG.info("looking for inner ears in %s voxels", " x ".join(map(str, shown.shape)))
+    network = model.pose or model
+    fields = []
+    for centre in ear_centres(*_pieces(_find_joint(network, whole, ()))):
+        field = _narrowed(whole, centre)
+        # Among much else, other cavities are taken for parts of the ear; closer up, they are not.
+        with suppress(ExcludedError):
+            for _ in range(CLOSER_LOOKS):
+                field = _narrowed(whole, _inside(_find_joint(network, field, ())).mean(0))
+        fields.append(field)
+    return fields
 
 
-def _find_joint(
-    model: CtModel, image: FloatGrid, affine: Affine, mirrored: tuple[int, ...]
-) -> _Seen:
+def _narrowed(whole: _Field, centre: Affine) -> _Field:
+    """The part of a field in which an ear is seen that has its middle at a point, RAS mm."""
+    at = apply_affine(np.linalg.inv(whole.affine), centre)
+    near = field_around(at, whole.image.shape, whole.affine)
+    part = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(whole.part, near))
+    return _Field(part, whole.image[near], affine_of(near, whole.affine))
+
+
+def _pieces(seen: _Seen) -> tuple[Affine, Affine]:
+    """Middle (n, 3), RAS mm, and size (n,), voxels, of each piece of labyrinth that was seen."""
+    pieces, count = ndimage.label((seen.probability > 0.5).cpu().numpy(), np.ones((3, 3, 3)))
+    if not count:
+        raise ExcludedError(NO_EAR)
+    middles = ndimage.center_of_mass(pieces > 0, pieces, range(1, count + 1))
+    return apply_affine(seen.grid, middles), np.bincount(pieces.ravel())[1:].astype(float)
+
+
+def ear_centres(middles: Affine, sizes: Affine) -> list[Affine]:
+    """Where the ears lie, one or two, told from pieces of labyrinth; the larger one comes first.
+
+    An ear is the largest piece and whatever lies within `EAR_RADIUS_MM` of it, for in a first look
+    a canal may come off; the other ear is the same among what lies `EARS_APART_MM` to its left or
+    right.
+
+    Parameters
+    ----------
+    middles, sizes
+        (n, 3) RAS mm and (n,) voxels of the pieces, one or more.
+    """
+    first = _centre_of_largest(middles, sizes)
+    aside = np.abs(middles[:, 0] - first[0])
+    other = (aside > EARS_APART_MM[0]) & (aside < EARS_APART_MM[1])
+    if not other.any():
+        return [first]
+    return [first, _centre_of_largest(middles[other], sizes[other])]
+
+
+def _centre_of_largest(middles: Affine, sizes: Affine) -> Affine:
+    near = np.linalg.norm(middles - middles[sizes.argmax()], axis=1) < EAR_RADIUS_MM
+    return np.asarray(np.average(middles[near], axis=0, weights=sizes[near]))
+
+
+def _find_joint(model: CtModel, field: _Field, mirrored: tuple[int, ...]) -> _Seen:
     spacing = model.design.spacing_mm
-    volume, grid = to_network(image, affine, spacing)
+    volume, grid = to_network(field.image, field.affine, spacing)
     volume = volume.to(next(model.network.parameters()).device)
     run = partial(_both_heads, model.network)
-    both = mirror_mean(run, volume, model.design.patch, mirrored)
+    both = mirror_mean(run, volume, LARGEST_PIECE, mirrored, PIECES_OVERLAP)
     logits, heat = both[: -len(LANDMARKS)], both[-len(LANDMARKS) :]
     probability = torch.softmax(logits, dim=0)[1]
     positions, shares = landmark_positions(_near(probability, heat, spacing))

@@ -27,7 +27,8 @@ def working_grid(
     """RAS grid that covers an image, each side a multiple of eight voxels."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
     reach = affine[:3, :3] @ corners + affine[:3, 3:]
-    size = np.ceil((reach.max(1) - reach.min(1)) / spacing_mm) + 1
+    # What a file's single precision adds to a length must not add a voxel.
+    size = np.ceil((reach.max(1) - reach.min(1)) / spacing_mm - 1e-3) + 1
     padded = (np.ceil(size / 8) * 8).astype(int)
     grid = np.diag([spacing_mm] * 3 + [1.0])
     grid[:3, 3] = (reach.max(1) + reach.min(1)) / 2
@@ -62,6 +63,7 @@ def mirror_mean(
     volume: torch.Tensor,
     patch: int,
     axes: Sequence[int] = (0,),
+    overlap: float = 0.5,
 ) -> torch.Tensor:
     """Mean of what a network gives for a volume (1, x, y, z) and for its mirror images.
 
@@ -73,12 +75,16 @@ def mirror_mean(
         Edge of the pieces in which a large volume is read, voxels.
     axes
         Of x, y, z, along which it is mirrored, alone and together: x is left to right.
+    overlap
+        Of two neighbouring pieces, as a share of `patch`.
     """
 
     def whole(batch: torch.Tensor) -> torch.Tensor:
         if max(batch.shape[2:]) <= LARGEST_PIECE:
             return run(batch)
-        joined: Any = sliding_window_inference(batch, (patch,) * 3, 1, run, 0.5, mode="gaussian")
+        joined: Any = sliding_window_inference(
+            batch, (patch,) * 3, 1, run, overlap, mode="gaussian"
+        )
         return joined  # type: ignore[no-any-return]
 
     mirrored = [
