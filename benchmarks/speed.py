@@ -7,7 +7,8 @@ channels, the network, and everything after it. One pass of the network is timed
 precision and over the whole crop, and beside nnU-Net's planned network (MONAI DynUNet, untrained,
 features as nnU-Net would choose them), which sees the same crops. Where nnunetv2 is installed, its
 own predictor runs on them too, with an untrained network of its own. On a machine with CUDA the
-same is done there, transfers included. Leaves speed.tsv in benchmarks/results.
+same is done there, transfers included. Leaves speed.tsv in benchmarks/results, which keeps what was
+measured on another kind of device, with bfloat16 or without.
 """
 
 from __future__ import annotations
@@ -192,6 +193,21 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
     return rows
 
 
+def with_others(measured: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """What was measured, and below it what an earlier table holds of devices of another kind."""
+    from hydrops.cohort import read_table
+
+    if not path.is_file():
+        return measured
+    kind = ["device", "half"]
+    earlier = read_table(path)
+    known = set(measured[kind].astype(str).itertuples(index=False, name=None))
+    others = [
+        key not in known for key in earlier[kind].astype(str).itertuples(index=False, name=None)
+    ]
+    return pd.concat([measured, earlier[others]], ignore_index=True)
+
+
 def main() -> None:
     """Run the benchmark."""
     sys.path.insert(0, str(ROOT / "src"))
@@ -211,7 +227,7 @@ def main() -> None:
         {"device": "as published", "what": what, "ms_median": 1000 * seconds}
         for what, seconds in PUBLISHED.items()
     ]
-    table = pd.DataFrame(rows)
+    table = with_others(pd.DataFrame(rows), RESULTS / "speed.tsv")
     RESULTS.mkdir(exist_ok=True)
     write_table(table.round(2), RESULTS / "speed.tsv")
     print(table.round(1).to_string(index=False))
