@@ -8,7 +8,7 @@ sagittal and axial slices, each given the largest component that the one before 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -181,7 +181,7 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
     ExcludedError
         If nothing in the image is taken for a labyrinth, or not told how it lies.
     """
-    return _find_in(model, image, _fields(model, image, affine)[0])
+    return _find_in(model, image, next(_fields(model, image, affine)))
 
 
 def find_labyrinths(model: CtModel, image: FloatGrid, affine: Affine) -> list[CtFinding]:
@@ -251,7 +251,7 @@ class _Seen:
 
 
 @torch.inference_mode()
-def _fields(model: CtModel, image: FloatGrid, affine: Affine) -> list[_Field]:
+def _fields(model: CtModel, image: FloatGrid, affine: Affine) -> Iterator[_Field]:
     """The fields in which the ears of an image are to be seen: all of a small one, else each ear's.
 
     The first is that of the largest piece that the network takes for labyrinth.
@@ -259,18 +259,17 @@ def _fields(model: CtModel, image: FloatGrid, affine: Affine) -> list[_Field]:
     shown, box = without_padding(image)
     whole = _Field(box, shown, affine_of(box, affine))
     if not is_long(shown.shape, whole.affine):
-        return [whole]
+        yield whole
+        return
     LOG.info("looking for inner ears in %s voxels", " x ".join(map(str, shown.shape)))
     network = model.pose or model
-    fields = []
     for centre in ear_centres(*_pieces(_find_joint(network, whole, ()))):
         field = _narrowed(whole, centre)
         # Among much else, other cavities are taken for parts of the ear; closer up, they are not.
         with suppress(ExcludedError):
             for _ in range(CLOSER_LOOKS):
                 field = _narrowed(whole, _inside(_find_joint(network, field, ())).mean(0))
-        fields.append(field)
-    return fields
+        yield field
 
 
 def _narrowed(whole: _Field, centre: Affine) -> _Field:
