@@ -32,7 +32,9 @@ from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, spe
 from hydrops.model.compare_folds import join_folds, write_fold_comparison
 from hydrops.model.course import Phase
 from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_folds
-from hydrops.model.ct import CtModel, ear_centres, find_labyrinth, train_ct
+from hydrops.model.ct import CtModel, find_labyrinth, train_ct
+from hydrops.model.ct_ears import ear_fields, places
+from hydrops.model.ct_look import Look
 from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
 from hydrops.model.ct_task import CtOptions
 from hydrops.model.field import field_around, is_long, without_padding
@@ -41,7 +43,7 @@ from hydrops.model.metrics import overlap_metrics
 from hydrops.model.network import DualHeadUNet
 from hydrops.model.surface import surface_by_signal
 from hydrops.model.tasks import CT_KINDS, find_trainings
-from hydrops.model.whole import largest_component, mirror_mean
+from hydrops.model.whole import largest_component, mirror_mean, onto_grid
 from hydrops.single import segment_files
 from places import REPOSITORY
 
@@ -527,10 +529,10 @@ def test_both_ears_of_an_image_are_found_and_told_apart(
 @given(
     st.floats(50.0, 100.0), st.sampled_from([-1.0, 1.0]), st.floats(1.0, 40.0), st.integers(0, 99)
 )
-def test_pieces_are_gathered_to_two_ears(
+def test_pieces_are_gathered_to_places(
     apart_mm: float, sign: float, size: float, seed: int
 ) -> None:
-    """Canals that came off count for their ear; what lies between the ears counts for none."""
+    """Canals that came off count for their ear; what lies between two ears is a third place."""
     rng = np.random.default_rng(seed)
     first, other = np.array([sign * 30.0, 5.0, -8.0]), np.array([sign * (30.0 - apart_mm), 0, 0])
     around = [rng.uniform(-4.0, 4.0, (2, 3)) + ear for ear in (first, other)]
@@ -538,11 +540,74 @@ def test_pieces_are_gathered_to_two_ears(
     middles = np.concatenate([first[None], *around, other[None], between])
     sizes = np.array([200.0, size, size, size, size, 90.0, 150.0])
     shuffled = rng.permutation(len(sizes))
-    found = ear_centres(middles[shuffled], sizes[shuffled])
-    assert len(found) == 2
-    for centre, ear in zip(found, (first, other)):
+    found = places(middles[shuffled], sizes[shuffled])
+    assert len(found) == 3
+    for centre, ear in zip(found, (first, between[0], other)):
         assert np.linalg.norm(centre - ear) < 7.0
-    assert len(ear_centres(middles[[0, 1, 2, -1]], sizes[[0, 1, 2, -1]])) == 1
+
+
+def bright_is_labyrinth(image: np.ndarray, affine: np.ndarray) -> Look:
+    """A network that takes all bright for labyrinth; the brighter, the surer its landmarks."""
+    sure = 0.2 * float(image.max())
+    inside = torch.from_numpy((image > 0.5).astype(np.float32))
+    return Look(inside, affine, np.zeros((3, 3)), np.full(3, sure))
+
+
+@pytest.mark.parametrize("also", [(), (1.0,), (2.5,)])
+def test_an_ear_is_told_from_larger_cavities_by_its_landmarks(also: tuple[float, ...]) -> None:
+    """The clearest place comes first, and across from it whatever is most like an ear there."""
+    affine = np.diag([0.5, 0.5, 0.5, 1.0])
+    affine[:3, 3] = (-50.0, -15.0, -15.0)
+    image = np.random.default_rng(0).normal(0.0, 0.1, (200, 60, 60)).astype(np.float32)
+    image[90:106, 20:36, 20:36] = 1.0  # no ear, in the middle, but the largest
+    image[170:182, 24:36, 24:36] = 3.0
+    for level in also:
+        image[20:32, 26:38, 26:38] = level
+    fields = list(ear_fields(bright_is_labyrinth, image, affine))
+    middles = [apply_affine(f.affine, (np.array(f.image.shape) - 1) / 2) for f in fields]
+    assert np.allclose(middles[0], (37.75, -0.25, -0.25), atol=0.6)
+    across = (-37.25, 0.75, 0.75)
+    assert len(fields) == (2 if also else 1)
+    assert not also or np.allclose(middles[1], across, atol=0.6)
+    for field in fields:
+        assert np.array_equal(image[field.part], field.image)
+
+
+def test_where_no_landmark_is_found_there_is_no_ear(options: CtOptions) -> None:
+    """A cavity that a network takes for labyrinth, with heatmaps that are the same all over."""
+
+    class Cavity(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, image: torch.Tensor) -> object:
+            return torch.cat([-image, image], 1), torch.zeros(1, 3, *image.shape[2:])
+
+    joint = CtModel(Cavity(), (options.pose or options).design)
+    model = CtModel(Cavity(), options.design, joint) if options.pose else joint
+    image = np.zeros((40, 40, 40), np.float32)
+    image[10:30, 10:30, 10:30] = 1.0
+    with pytest.raises(ExcludedError, match="no inner ear"):
+        find_labyrinth(model, image, np.diag([0.4, 0.4, 0.4, 1.0]))
+
+
+@given(st.floats(0.45, 0.6), st.floats(2.2, 4.0), st.floats(0.0, 3.0))
+def test_coarse_voxels_reach_the_network_sharp(
+    voxel_mm: float, wavelength_mm: float, phase: float
+) -> None:
+    """A wave stays one between its voxels; linear interpolation would flatten it half way."""
+    along = voxel_mm * np.arange(60)
+    wave = np.sin(2 * np.pi * along / wavelength_mm + phase)
+    image = np.broadcast_to(wave[:, None, None], (60, 12, 12)).astype(np.float32)
+    affine, grid = np.diag([*[voxel_mm] * 3, 1.0]), np.diag([0.4, 0.4, 0.4, 1.0])
+    grid[:3, 3] = (4.0, 2.0, 2.0)
+    seen = onto_grid(image, affine, grid, (50, 4, 4))[0, :, 1, 1].numpy()
+    there = grid[0, 3] + 0.4 * np.arange(50)
+    truth = np.sin(2 * np.pi * there / wavelength_mm + phase)
+    left = [1.0 - np.corrcoef(x, truth)[0, 1] for x in (seen, np.interp(there, along, wave))]
+    assert left[0] < 1e-3
+    assert left[0] < left[1]
 
 
 def ball(radius_mm: float, size: int, voxel_mm: float) -> np.ndarray:

@@ -1,0 +1,112 @@
+"""What a dual-headed network makes of a CT, on the network's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from nibabel.affines import apply_affine
+from scipy import ndimage
+
+from hydrops.errors import ExcludedError
+from hydrops.labels import LANDMARKS
+from hydrops.model.network import landmark_positions
+from hydrops.model.whole import LARGEST_PIECE, largest_component, mirror_mean, to_network
+
+Affine = npt.NDArray[np.float64]
+FloatGrid = npt.NDArray[np.float32]
+
+#: Farthest that a landmark lies from the labyrinth, mm: twice what is seen in the specimens.
+LANDMARK_REACH_MM = 1.5
+#: Overlap of the pieces in which a large image is looked at, as a share of their edge.
+PIECES_OVERLAP = 0.25
+#: Why an image is excluded in which nothing is taken for a labyrinth.
+NO_EAR = "the model finds no inner ear in the image"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a network makes of an image.
+
+    Parameters
+    ----------
+    probability
+        (x, y, z) of the labyrinth, on `grid`.
+    grid
+        Voxel to RAS mm.
+    points
+        Landmarks (3, 3), RAS mm, in the order of `hydrops.labels.LANDMARKS`.
+    shares
+        (3,) their confidences: the share of each heatmap at its peak.
+    """
+
+    probability: torch.Tensor
+    grid: Affine
+    points: Affine
+    shares: npt.NDArray[np.float64]
+
+    @cached_property
+    def labyrinth(self) -> npt.NDArray[np.bool_]:
+        """(x, y, z) the largest piece of what is taken for labyrinth."""
+        return np.asarray((largest_component(self.probability) > 0.5).cpu().numpy())
+
+    def inside(self) -> Affine:
+        """Points (n, 3) of the labyrinth, RAS mm.
+
+        Raises
+        ------
+        ExcludedError
+            If there is none.
+        """
+        inside = np.argwhere(self.labyrinth)
+        if not len(inside):
+            raise ExcludedError(NO_EAR)
+        return np.asarray(apply_affine(self.grid, inside))
+
+
+@torch.inference_mode()
+def look_at(
+    network: torch.nn.Module,
+    spacing_mm: float,
+    image: FloatGrid,
+    affine: Affine,
+    mirrored: Sequence[int] = (),
+) -> Look:
+    """Run a network of both heads on an image of any orientation and voxel size.
+
+    Parameters
+    ----------
+    network
+        (n, 1, x, y, z) to logits (n, 2, ...) and heatmaps (n, 3, ...).
+    spacing_mm
+        Its voxel.
+    mirrored
+        Axes along which the image is seen mirrored as well, `hydrops.model.whole.mirror_mean`.
+    """
+    volume, grid = to_network(image, affine, spacing_mm)
+    volume = volume.to(next(network.parameters()).device)
+    run = partial(_both_heads, network)
+    both = mirror_mean(run, volume, LARGEST_PIECE, mirrored, PIECES_OVERLAP)
+    logits, heat = both[: -len(LANDMARKS)], both[-len(LANDMARKS) :]
+    probability = torch.softmax(logits, dim=0)[1]
+    positions, shares = landmark_positions(_near(probability, heat, spacing_mm))
+    points = apply_affine(grid, positions.cpu().numpy())
+    return Look(probability, grid, points, shares.cpu().numpy())
+
+
+def _near(probability: torch.Tensor, heat: torch.Tensor, spacing_mm: float) -> torch.Tensor:
+    """Heatmaps (landmarks, x, y, z) without what lies far from the labyrinth that was found."""
+    label = (largest_component(probability) > 0.5).cpu().numpy()
+    if not label.any():
+        return heat
+    distance = ndimage.distance_transform_edt(~label, sampling=spacing_mm)
+    far = torch.from_numpy(distance > LANDMARK_REACH_MM).to(heat.device)
+    return heat.masked_fill(far, float("-inf"))
+
+
+def _both_heads(network: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    return torch.cat([part.float() for part in network(batch)], dim=1)
