@@ -1,14 +1,15 @@
 """Models of CT on images unlike those that they were trained on: coarser, noisier, larger.
 
-    python benchmarks/ct_images.py [joint_unet3d_ct autocasnet]
+    python benchmarks/ct_images.py [joint_unet3d_ct autocasnet] [--fold 6]
 
 Each specimen is changed in some way and tested by the network of its fold, which never saw it:
 `snakemake train --config model=NAME` must have left `training/NAME/<fold>/weights.pt`. Leaves
-ct_images.tsv and ct_images.png in benchmarks/results.
+ct_images.tsv and ct_images.png in benchmarks/results; of one fold, prints each specimen instead.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -102,12 +103,17 @@ CHANGES: dict[str, Callable[[Case], Case]] = {
 }
 
 
-def test_model(name: str, specimens: Path) -> pd.DataFrame:
-    """Rows of `hydrops.model.crossval.evaluate_cases` of the last stage, and the change."""
+def test_model(name: str, specimens: Path, chosen: int | None) -> pd.DataFrame:
+    """Rows of `hydrops.model.crossval.evaluate_cases` of the last stage, and the change.
+
+    Those of one fold, or of all when None.
+    """
     options = CtOptions.load(ROOT / "config" / "models" / f"{name}.yaml")
     folds = draw_folds(specimens_in(specimens), options.folds, options.seed)
     tables = []
     for fold, names in enumerate(folds):
+        if chosen not in (None, fold):
+            continue
         model = fold_model(options, ROOT / "training" / name / str(fold) / "weights.pt")
         for case in load_cases(specimens, names):
             for change, make in CHANGES.items():
@@ -160,8 +166,16 @@ def main() -> None:
 
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     specimens = (ROOT / config["training"]["specimens"]).resolve()
-    names = sys.argv[1:] or MODELS
-    rows = pd.concat([test_model(name, specimens) for name in names], ignore_index=True)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--fold", type=int)
+    asked = parser.parse_args()
+    tables = [test_model(name, specimens, asked.fold) for name in asked.models]
+    rows = pd.concat(tables, ignore_index=True)
+    if asked.fold is not None:
+        shown = ["model", "specimen", "change", "dice", "hausdorff95_mm", "landmark_mm"]
+        print(rows[shown].round(4).to_string(index=False))
+        return
     summary = summarise(rows)
     RESULTS.mkdir(exist_ok=True)
     write_table(summary.round(4), RESULTS / "ct_images.tsv")
