@@ -550,7 +550,8 @@ def bright_is_labyrinth(image: np.ndarray, affine: np.ndarray) -> Look:
     """A network that takes all bright for labyrinth; the brighter, the surer its landmarks."""
     sure = 0.2 * float(image.max())
     inside = torch.from_numpy((image > 0.5).astype(np.float32))
-    return Look(inside, affine, np.zeros((3, 3)), np.full(3, sure))
+    piece = largest_component(inside).numpy() > 0.5
+    return Look(inside, piece, affine, np.zeros((3, 3)), np.full(3, sure))
 
 
 @pytest.mark.parametrize("also", [(), (1.0,), (2.5,)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,8 @@ class Look:
     ----------
     probability
         (x, y, z) of the labyrinth, on `grid`.
+    labyrinth
+        (x, y, z) the largest piece of what is taken for labyrinth.
     grid
         Voxel to RAS mm.
     points
@@ -45,14 +47,10 @@ class Look:
     """
 
     probability: torch.Tensor
+    labyrinth: npt.NDArray[np.bool_]
     grid: Affine
     points: Affine
     shares: npt.NDArray[np.float64]
-
-    @cached_property
-    def labyrinth(self) -> npt.NDArray[np.bool_]:
-        """(x, y, z) the largest piece of what is taken for labyrinth."""
-        return np.asarray((largest_component(self.probability) > 0.5).cpu().numpy())
 
     def inside(self) -> Affine:
         """Points (n, 3) of the labyrinth, RAS mm.
@@ -93,17 +91,17 @@ def look_at(
     both = mirror_mean(run, volume, LARGEST_PIECE, mirrored, PIECES_OVERLAP)
     logits, heat = both[: -len(LANDMARKS)], both[-len(LANDMARKS) :]
     probability = torch.softmax(logits, dim=0)[1]
-    positions, shares = landmark_positions(_near(probability, heat, spacing_mm))
+    labyrinth = (largest_component(probability) > 0.5).cpu().numpy()
+    positions, shares = landmark_positions(_near(labyrinth, heat, spacing_mm))
     points = apply_affine(grid, positions.cpu().numpy())
-    return Look(probability, grid, points, shares.cpu().numpy())
+    return Look(probability, labyrinth, grid, points, shares.cpu().numpy())
 
 
-def _near(probability: torch.Tensor, heat: torch.Tensor, spacing_mm: float) -> torch.Tensor:
+def _near(labyrinth: npt.NDArray[np.bool_], heat: torch.Tensor, spacing_mm: float) -> torch.Tensor:
     """Heatmaps (landmarks, x, y, z) without what lies far from the labyrinth that was found."""
-    label = (largest_component(probability) > 0.5).cpu().numpy()
-    if not label.any():
+    if not labyrinth.any():
         return heat
-    distance = ndimage.distance_transform_edt(~label, sampling=spacing_mm)
+    distance = ndimage.distance_transform_edt(~labyrinth, sampling=spacing_mm)
     far = torch.from_numpy(distance > LANDMARK_REACH_MM).to(heat.device)
     return heat.masked_fill(far, float("-inf"))
 
