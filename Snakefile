@@ -69,4 +69,6 @@ onsuccess:
 
 
 onerror:
+    for run_log in log:
+        cancel_jobs_of_run(Path(run_log))
     say_how_it_went()

@@ -163,6 +163,24 @@ def test_a_controller_that_does_not_answer_has_not_said_that_a_job_ended(
         pytest.fail("the work must not begin")
 
 
+def test_jobs_left_of_a_run_are_cancelled_by_its_name_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, log = tmp_path / "asked", tmp_path / "run.log"
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    command_that_says(tmp_path / "bin", "scancel", f'echo "$@" >> {asked}')
+    log.write_text("host: laptop\nBuilding DAG of jobs...\n")
+    slurm.cancel_jobs_of_run(log)
+    assert not asked.exists()
+    log.write_text("host: login\nSLURM run ID: hydrops_0a1b-2c\nBuilding DAG of jobs...\n")
+    slurm.cancel_jobs_of_run(log)
+    assert asked.read_text() == "--name=hydrops_0a1b-2c\n"
+    assert not caplog.messages
+    command_that_says(tmp_path / "bin", "scancel", "exit 1")
+    slurm.cancel_jobs_of_run(log)
+    assert "squeue --me" in caplog.messages[0]
+
+
 def test_the_last_words_name_each_missing_session_and_why(tmp_path: Path) -> None:
     study = resolve(study_in(tmp_path))
     (model,) = study.bundles

@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import time
+from pathlib import Path
 
 from hydrops.errors import HydropsError
 
@@ -28,6 +29,22 @@ def job_state(number: str) -> str:
         if found:
             return found[1]
     return ""
+
+
+def cancel_jobs_of_run(log: Path) -> None:
+    """Cancel what is left of a run's jobs, which all have the name that the run's log gives.
+
+    Of an interrupted run the executor cancels the jobs that it knows; while it asks SLURM for their
+    states, it knows none (snakemake-interface-executor-plugins 9.4.0, executors/remote.py).
+
+    Parameters
+    ----------
+    log
+        Snakemake's own log; of a run without SLURM it gives no name, and nothing is done.
+    """
+    name = re.search(r"SLURM run ID: (\S+)", log.read_text(encoding="utf-8", errors="replace"))
+    if name and _answer("scancel", f"--name={name[1]}") is None:
+        LOG.warning("scancel does not answer, so jobs of this run may go on: see squeue --me")
 
 
 def wait_for_end(number: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -82,12 +83,48 @@ def test_a_cancelled_job_ends_the_run_and_its_session_is_named(project: Project)
     check_chunk(project)
 
 
+def delay_answers(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A SLURM that says how jobs are only while the file that is returned is not there."""
+    silent, asked = project.path("silent"), project.path("asked")
+    for name in ("sacct", "squeue"):
+        script = project.path("bin") / name
+        script.parent.mkdir(exist_ok=True)
+        wait = f"while [ -e {silent} ]; do touch {asked}; sleep 0.2; done"
+        script.write_text(f'#!/bin/sh\n{wait}\nexec {shutil.which(name)} "$@"\n')
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{project.path('bin')}:{os.environ['PATH']}")
+    return silent
+
+
+def check_ended(project: Project) -> None:
+    """Neither a job of an interrupted run is left, nor its lock; the job did not do its work."""
+    wait_until(lambda: not command("squeue", "-h"), "the end of the job")
+    assert not worked(project)["measure sub-06_ses-1 done"]
+    assert not list(project.path(".snakemake").glob("locks/*"))
+
+
 def test_an_interrupted_run_takes_its_jobs_with_it_and_leaves_no_lock(project: Project) -> None:
     running = begin_chunk(project, "measure", *MEASURE)
     running.send_signal(signal.SIGINT)
     finish(project, running, 1)
-    wait_until(lambda: not command("squeue", "-h"), "the end of the job")
-    assert not list(project.path(".snakemake").glob("locks/*"))
+    check_ended(project)
+
+
+def test_so_does_one_that_is_interrupted_while_it_asks_for_its_jobs(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The executor then knows of no job that it could cancel."""
+    with monkeypatch.context() as patch:
+        silent = delay_answers(project, patch)
+        running = begin_chunk(project, "measure", *MEASURE)
+    silent.touch()
+    wait_until(project.path("asked").exists, "a question after the jobs")
+    running.send_signal(signal.SIGINT)
+    said = project.path("said.txt")
+    wait_until(lambda: "Terminating processes" in said.read_text(), "the interrupt")
+    silent.unlink()
+    finish(project, running, 1)
+    check_ended(project)
 
 
 def test_a_preempted_job_is_submitted_again_by_snakemake_alone(project: Project) -> None:

@@ -14,6 +14,7 @@ from hydrops.jobs import prefer_commands_of
 from hydrops.model.ablation import Grid
 from hydrops.model.tasks import find_trainings
 from hydrops.protocol import protocol_text
+from hydrops.slurm import cancel_jobs_of_run
 from hydrops.status import LOCK_EXPLAINED, closing_words
 from hydrops.status_page import write_status_page
 
