@@ -29,7 +29,6 @@ sys.path.insert(0, str(ROOT / "src"))
 from hydrops.cohort import write_table  # noqa: E402
 from hydrops.images import majority_labels  # noqa: E402
 from hydrops.labels import ORGANS, SIDES, endolymph_code, perilymph_code  # noqa: E402
-from hydrops.measure import representative_slice  # noqa: E402
 from hydrops.model.simulate import load_specimens, specimen_ear  # noqa: E402
 from hydrops.model.train import TrainOptions  # noqa: E402
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops  # noqa: E402
@@ -40,6 +39,7 @@ from hydrops.phantom.head import (  # noqa: E402
     ear_fractions,
     scanner_affine,
 )
+from hydrops.slices import representative_slice  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 7_500_000
@@ -50,12 +50,12 @@ ORGAN_COLOURS = {"cochlea": "#0072b2", "vestibule": "#d55e00"}
 
 def ratios(fractions: npt.NDArray[np.float32], organ: str) -> dict[str, float]:
     """An organ's ratios by the true fractions (7, x, y, z), the lowest slice first."""
-    labels = majority_labels(fractions[1::2] + fractions[2::2])
+    fluid = fractions[1::2] + fractions[2::2]
     perilymph, endolymph = fractions[perilymph_code(organ)], fractions[endolymph_code(organ)]
-    inside = labels == ORGANS.index(organ) + 1
+    inside = majority_labels(fluid) == ORGANS.index(organ) + 1
     # HYDROPS is negative where more than half of the fluid is endolymph.
     negative = inside & (endolymph > perilymph)
-    middle = representative_slice(organ, labels)
+    middle = representative_slice(organ, fluid, VOXEL_MM[:2])
     if middle is None:
         raise ValueError(f"no {organ}")
     near = slice(max(0, middle - 1), middle + 2)

@@ -336,7 +336,8 @@ def test_an_evaluation_of_areas_says_nothing_of_volumes(tmp_path: Path) -> None:
     ears[list(empty)] = np.nan
     for organ in ("cochlea", "vestibule"):
         ears[f"{organ}_area_true"] = np.linspace(0.1, 0.6, 8)
-        ears[f"{organ}_area"] = ears[f"{organ}_area_true"] + rng.normal(0, 0.005, 8)
+        for column in ("area", "area_given"):
+            ears[f"{organ}_{column}"] = ears[f"{organ}_area_true"] + rng.normal(0, 0.005, 8)
     summary = summarise(ears)
     given = set(summary.columns[summary.notna().all()])
     assert {"area ICC(2,1), cochlea", "area ICC(2,1), vestibule", "TFS Dice"} <= given

@@ -10,21 +10,14 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from hydrops.errors import ExcludedError
-from hydrops.images import (
-    Affine,
-    FloatGrid,
-    average_onto,
-    load_image,
-    majority_labels,
-    part_under,
-)
+from hydrops.images import Affine, FloatGrid
 from hydrops.labels import LABYRINTH, ORGANS, SIDES, endolymph_code, perilymph_code
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
+from hydrops.slices import AcquiredSlices, on_acquired_slices
 
 EAR_COLUMNS = (
     "participant_id", "session_id", "side", "organ", "tfs_mm3", "els_mm3", "eh_volume_ratio",
@@ -40,8 +33,6 @@ LANDMARK_COLUMNS = (
 #: endolymph beyond its normal tenth to a fifth displaces Reissner's membrane (mild), and one
 #: larger than the scala vestibuli, two fifths of the lumen, is significant.
 GRADE_THRESHOLDS = {"vestibule": (1 / 3, 1 / 2), "cochlea": (0.2, 0.4)}
-#: Part of a circle in which the lateral canal's ring must be seen (Cho et al. 2020, Methods).
-RING_DEGREES = 240.0
 
 
 @dataclass(frozen=True)
@@ -169,25 +160,6 @@ def organ_volumes(fractions: FloatGrid, affine: Affine) -> dict[str, tuple[float
     return volumes
 
 
-@dataclass(frozen=True)
-class AcquiredSlices:
-    """An ear on the slices that the scanner acquired.
-
-    Parameters
-    ----------
-    organs
-        (x, y, z) organ of each voxel, 1 to 3 in the order of `ORGANS`, 0 outside; z lowest first.
-    mi2
-        (x, y, z) HYDROPS-Mi2 on the same voxels, or None.
-    numbers
-        Index in the MRC of each slice z, counted from 0.
-    """
-
-    organs: npt.NDArray[np.uint8]
-    mi2: FloatGrid | None
-    numbers: npt.NDArray[np.int64]
-
-
 def ear_rows(
     fractions: FloatGrid,
     affine: Affine,
@@ -198,8 +170,7 @@ def ear_rows(
 ) -> list[dict[str, Any]]:
     """One row for each organ and one for the labyrinth; what is undefined is None.
 
-    The EH area ratio (Cho et al. 2020, Methods) is the share of pixels with negative HYDROPS-Mi2
-    in the organ's region on its representative slice; it is defined for cochlea and vestibule.
+    The EH area ratio is defined for cochlea and vestibule (`AcquiredSlices.area_ratio`).
 
     Parameters
     ----------
@@ -213,9 +184,8 @@ def ear_rows(
     rows = []
     for organ, (tfs, els) in organ_volumes(fractions, affine).items():
         found = organ in known or (organ == LABYRINTH and set(known) == set(ORGANS))
-        number, area = (None, None)
-        if organ in GRADE_THRESHOLDS and found:
-            number, area = _area_ratio(organ, slices)
+        z = slices.representative(organ) if organ in GRADE_THRESHOLDS and found else None
+        area = slices.area_ratio(organ, z)
         ratio = els / tfs if with_endolymph and tfs > 0 else None
         interval: tuple[float | None, float | None] = (None, None)
         if organ == LABYRINTH and ratio is not None and half_width is not None:
@@ -229,7 +199,7 @@ def ear_rows(
                 "ci_low": interval[0],
                 "ci_high": interval[1],
                 "eh_area_ratio": area,
-                "representative_slice": number,
+                "representative_slice": None if z is None else int(slices.numbers[z]),
                 "grade": grade(organ, area),
             }
         )
@@ -244,95 +214,6 @@ def grade(organ: str, area_ratio: float | None) -> str | None:
     if area_ratio <= mild:
         return "none"
     return "mild" if area_ratio <= significant else "significant"
-
-
-def representative_slice(organ: str, organs: npt.NDArray[np.uint8]) -> int | None:
-    """Index of an organ's representative slice (last axis, lowest first), or None.
-
-    After Cho et al. 2020: the cochlea's is the slice with the greatest height of the modiolus,
-    taken as the slice on which the cochlea, hollow filled, is longest; the vestibule's the lowest
-    on which the ring of the lateral canal is seen over more than `RING_DEGREES`, looked for
-    around the hole that canal and vestibule enclose; without canals, or such a ring, the slice on
-    which the vestibule is largest.
-    """
-    if organ == "cochlea":
-        lengths = [_length(organs[:, :, z] == 1) for z in range(organs.shape[2])]
-        return int(np.argmax(lengths)) if max(lengths) > 0 else None
-    for z in range(organs.shape[2]):
-        if _ring_degrees(organs[:, :, z]) > RING_DEGREES:
-            return z
-    areas = (organs == 2).sum(axis=(0, 1))
-    return int(np.argmax(areas)) if areas.max() > 0 else None
-
-
-def _length(mask: npt.NDArray[np.bool_]) -> float:
-    """Longest extent of a region, pixels: four standard deviations along its main axis."""
-    points = np.argwhere(mask)
-    if len(points) < 6:
-        return 0.0
-    return float(4.0 * np.sqrt(np.linalg.eigvalsh(np.cov(points.T))[-1]))
-
-
-def _ring_degrees(organs: npt.NDArray[np.uint8]) -> float:
-    """Angle over which canal and vestibule surround a point beside the vestibule."""
-    ring = (organs == 3) | (organs == 2)
-    if (organs == 3).sum() < 8 or (organs == 2).sum() < 4:
-        return 0.0
-    centre = np.argwhere(organs == 3).mean(0)
-    if ring[tuple(np.round(centre).astype(int))]:
-        return 0.0
-    offsets = np.argwhere(ring) - centre
-    angles = np.sort(np.degrees(np.arctan2(offsets[:, 1], offsets[:, 0])))
-    gaps = np.diff(np.append(angles, angles[0] + 360.0))
-    return float(360.0 - gaps.max())
-
-
-def _area_ratio(organ: str, slices: AcquiredSlices) -> tuple[int | None, float | None]:
-    z = representative_slice(organ, slices.organs)
-    if z is None:
-        return None, None
-    region = slices.organs[:, :, z] == ORGANS.index(organ) + 1
-    number = int(slices.numbers[z])
-    if slices.mi2 is None or region.sum() < 4:
-        return number, None
-    return number, float((slices.mi2[:, :, z][region] < 0).mean())
-
-
-def on_acquired_slices(
-    fractions: FloatGrid,
-    affine: Affine,
-    mrc: nib.Nifti1Image,
-    unit: Unit,
-    paths: Paths,
-) -> AcquiredSlices:
-    """Bring the organs onto the MRC's own voxels around the ear, lowest slice first.
-
-    Parameters
-    ----------
-    fractions, affine
-        (7, x, y, z) volume fractions on their grid.
-    mrc
-        The session's MRC; HYDROPS-Mi2 is read from where `register` left it.
-    """
-    organs = fractions[1::2] + fractions[2::2]
-    region, part = part_under(fractions.shape[1:], affine, mrc.shape[:3], mrc.affine)
-    shape = tuple(r.stop - r.start for r in region)
-    labels = majority_labels(average_onto(organs, affine, shape, part))
-    axis = _slice_axis(mrc.affine)
-    path = paths.registered(unit, "HYDROPSMi2")
-    mi2 = load_image(path)[0][region] if path.is_file() else None
-    numbers = np.arange(region[axis].start, region[axis].stop)
-    labels = np.moveaxis(labels, axis, -1)
-    mi2 = None if mi2 is None else np.moveaxis(mi2, axis, -1)
-    if mrc.affine[2, axis] < 0:
-        labels, numbers = labels[..., ::-1], numbers[::-1]
-        mi2 = None if mi2 is None else mi2[..., ::-1]
-    return AcquiredSlices(labels, mi2, numbers)
-
-
-def _slice_axis(affine: Affine) -> int:
-    """Image axis that lies closest to the head's long axis."""
-    return int(np.argmax(np.abs(affine[2, :3]) / np.linalg.norm(affine[:3, :3], axis=0)))
 
 
 def _voxel_mm3(affine: Affine) -> float:

@@ -14,7 +14,7 @@ from hydrops.cohort import markdown_table, write_table
 from hydrops.figures import PALETTE, draw_box, draw_differences, draw_limits
 from hydrops.model.bundle import WEIGHTS, Bundle
 from hydrops.model.crossval import corrected_by_holm, signed_rank_p, summarise_measures
-from hydrops.model.evaluate import HYDROPIC, slice_name
+from hydrops.model.evaluate import AGREEMENT_EXPLAINED, HYDROPIC, slice_name
 from hydrops.records import write_text_atomically
 from hydrops.statistics import bland_altman
 
@@ -247,6 +247,8 @@ were trained for different numbers of steps do not show what their networks coul
 {markdown_table(describe_models(bundles))}
 
 ## Agreement
+
+{AGREEMENT_EXPLAINED}
 
 {markdown_table(agreement)}
 

@@ -16,14 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hydrops.cohort import read_table
 from hydrops.images import Affine, FloatGrid, affine_of, average_onto, save_image, spacing_mm
 from hydrops.labels import LABYRINTH, LANDMARKS, SIDES, endolymph_code, perilymph_code
 from hydrops.measure import (
     GRADE_THRESHOLDS,
-    ear_rows,
     load_fractions,
-    on_acquired_slices,
     organ_volumes,
 )
 from hydrops.model.bundle import Bundle, read_bundle
@@ -41,6 +38,7 @@ from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
 from hydrops.phantom.cohort import Examination, examine
 from hydrops.phantom.head import ear_fractions, truth_fractions
 from hydrops.records import read_record, run_stage
+from hydrops.slices import on_acquired_slices
 from hydrops.statistics import bland_altman, icc_2_1
 
 LOG = logging.getLogger(__name__)
@@ -52,6 +50,13 @@ LIMITS = ("bias", "lower", "upper")
 #: EH ratio of a labyrinth from which on there is so much endolymph that its Dice is not that of a
 #: film's surface.
 HYDROPIC = 0.4
+#: What the columns of `summarise` are.
+AGREEMENT_EXPLAINED = """ICC, mean absolute error, bias and limits of agreement are those of the
+EH volume ratio of the labyrinth, area ICC that of the EH area ratio with the one that the true
+region gives on the same images, each on the slice that it chooses, or both on the slice that the
+true region chooses ("slice given"; so compared Cho et al. 2020, on patients' MRI, and got 0.980
+for the vestibule and 0.952 for the cochlea). Dice is that of the anatomy's majority labels on the
+voxels that the scanner made (0.5 x 0.5 x 1.0 mm)."""
 #: The only session of a simulated head.
 UNIT = Unit("1", "1")
 #: MRC and the masks of both fluids, true and found, in the slice with most of an ear: (x, y) each.
@@ -151,15 +156,19 @@ def summarise(ears: pd.DataFrame) -> pd.DataFrame:
                 ),
                 "landmark error, mm": round(float(measured["landmark_mm"].mean()), 3),
                 "largest landmark error, mm": round(float(measured["landmark_max_mm"].max()), 3),
-                **{f"area ICC(2,1), {o}": _icc_of_areas(measured, o) for o in GRADE_THRESHOLDS},
+                **{
+                    f"area ICC(2,1), {organ}{words}": _icc_of_areas(measured, organ, column)
+                    for organ in GRADE_THRESHOLDS
+                    for words, column in (("", "area"), (", slice given", "area_given"))
+                },
             }
         )
     return pd.DataFrame(rows)
 
 
-def _icc_of_areas(measured: pd.DataFrame, organ: str) -> float:
+def _icc_of_areas(measured: pd.DataFrame, organ: str, column: str) -> float:
     """ICC(2,1) of an organ's EH area ratio with that of its true region."""
-    pairs = measured[[f"{organ}_area", f"{organ}_area_true"]].dropna().to_numpy(float)
+    pairs = measured[[f"{organ}_{column}", f"{organ}_area_true"]].dropna().to_numpy(float)
     return round(icc_2_1(*pairs.T)[0], 4)
 
 
@@ -268,7 +277,7 @@ def _compare(
     corner = affine_of(region, examination.affine)
     acquired = average_onto(fractions, affine, there.shape[1:], corner)
     truth = truth_fractions(examination.head, side, fractions.shape[1:], affine)
-    areas = _area_ratios(truth, affine, unit, side, paths, model)
+    areas = _area_ratios(truth, fractions, affine, unit, paths)
     there = _of_organs(there, bundle.organs)
     total, endolymph = organ_volumes(fractions, affine)[LABYRINTH]
     found = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
@@ -317,16 +326,24 @@ def _mask_metrics(ours: Mask, truth: Mask, spacing: Sequence[float]) -> dict[str
 
 
 def _area_ratios(
-    truth: FloatGrid, affine: Affine, unit: Unit, side: str, paths: Paths, model: str
-) -> dict[str, object]:
-    """EH area ratios of an ear, and those that its true regions give on the same images."""
-    slices = on_acquired_slices(truth, affine, nib.load(paths.image(unit, "MRC")), unit, paths)
-    true = {row["organ"]: row["eh_area_ratio"] for row in ear_rows(truth, affine, True, slices)}
-    table = read_table(paths.measures(unit, model))
-    ours = table[table["side"] == side].set_index("organ")["eh_area_ratio"]
-    return {f"{organ}_area": ours[organ] for organ in GRADE_THRESHOLDS} | {
-        f"{organ}_area_true": true[organ] for organ in GRADE_THRESHOLDS
-    }
+    truth: FloatGrid, found: FloatGrid, affine: Affine, unit: Unit, paths: Paths
+) -> dict[str, float | None]:
+    """EH area ratios by the true regions of an ear and by those that were found.
+
+    The latter on the slices that they choose, and on those that the true regions choose: readers
+    were compared on slices that a person had chosen (Cho et al. 2020, Methods).
+    """
+    mrc = nib.load(paths.image(unit, "MRC"))
+    true, ours = (on_acquired_slices(part, affine, mrc, unit, paths) for part in (truth, found))
+    ratios: dict[str, float | None] = {}
+    for organ in GRADE_THRESHOLDS:
+        given = true.representative(organ)
+        ratios |= {
+            f"{organ}_area": ours.area_ratio(organ, ours.representative(organ)),
+            f"{organ}_area_given": ours.area_ratio(organ, given),
+            f"{organ}_area_true": true.area_ratio(organ, given),
+        }
+    return ratios
 
 
 def _of_organs(fractions: FloatGrid, organs: Sequence[str]) -> FloatGrid:

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hydrops.images import majority_labels
 from hydrops.labels import ORGANS, SIDES
-from hydrops.measure import representative_slice
 from hydrops.model.architectures import build_network, fast_layout
 from hydrops.model.course import Phase
+from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.inhearit import (
     SLICE_CLASSES,
     SLICE_ORGANS,
@@ -29,6 +28,7 @@ from hydrops.model.losses import soft_cross_entropy, soft_dice_loss
 from hydrops.model.metrics import overlap_metrics
 from hydrops.model.precision import mixed_precision
 from hydrops.model.simulate import Pool, draw_images, onto_crop
+from hydrops.slices import representative_slice
 
 if TYPE_CHECKING:
     from hydrops.model.train import TrainOptions
@@ -70,8 +70,7 @@ def selected_slices(fractions: npt.NDArray[np.float32]) -> list[int]:
         (10, x, y, z) volume fractions of a `hydrops.model.simulate.Pool`, on the crop grid.
     """
     fluid = fractions[:6:2] + fractions[1:6:2]
-    organs = majority_labels(fluid)
-    found = [representative_slice(organ, organs) for organ in SLICE_ORGANS]
+    found = [representative_slice(organ, fluid, CROP_SPACING_MM[:2]) for organ in SLICE_ORGANS]
     return [z for z in found if z is not None]
 
 

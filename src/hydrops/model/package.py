@@ -16,6 +16,7 @@ import pandas as pd
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model.architectures import find_architecture
 from hydrops.model.bundle import CARD, INFERENCE, METADATA, WEIGHTS, Bundle, read_bundle
+from hydrops.model.evaluate import AGREEMENT_EXPLAINED
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.inhearit import SLICE_CLASSES
 from hydrops.model.network import NetworkOptions
@@ -230,10 +231,7 @@ contrast is drawn anew at every step (seed {training["seed"]}): {phases}
 
 Measured **on simulation**, by `snakemake evaluate`, through registration, location, segmentation
 and measurement of whole simulated heads that training never saw. "specimen" ears have the anatomy
-of real labyrinths kept out of training. ICC, mean absolute error, bias and limits of agreement
-are those of the EH volume ratio of the labyrinth, area ICC that of the EH area ratio with the one
-that the true region gives on the same images. Dice is that of the anatomy's majority labels on
-the voxels that the scanner made (0.5 x 0.5 x 1.0 mm).
+of real labyrinths kept out of training. {AGREEMENT_EXPLAINED}
 
 {summary.dropna(axis=1, how="all").to_markdown(index=False)}
 

@@ -1,0 +1,118 @@
+"""The slice on which an organ is measured: rings drawn by hand, and ears under noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hydrops.labels import SIDES
+from hydrops.phantom.anatomy import draw_ear, draw_hydrops
+from hydrops.phantom.head import MATRIX, VOXEL_MM, draw_head, ear_fractions, scanner_affine
+from hydrops.slices import RING_DEGREES, representative_slice, ring_degrees
+
+PIXEL_MM = VOXEL_MM[:2]
+
+
+def drawn_slice(
+    seen_degrees: float, middle: tuple[float, float] = (0.2, -0.1), pixel_mm: float = 0.5
+) -> np.ndarray:
+    """A vestibule of 5 x 4 mm, and of a lateral canal's ring around a point so much, (3, x, y).
+
+    The canal is 1.2 mm wide, its middle 2.6 mm from the point. It leaves the vestibule on both
+    sides, which itself takes a quarter of the circle.
+    """
+    steps = 5
+    edge = round(16 / pixel_mm)
+    places = (np.arange(edge * steps) + 0.5) / steps * pixel_mm - 8.0
+    x, y = np.meshgrid(places - middle[0], places - middle[1], indexing="ij")
+    radius, angle = np.hypot(x, y), np.degrees(np.arctan2(y, x))
+    vestibule = (x > -6.0) & (x < -2.0) & (np.abs(y) < 2.5)
+    canal = (np.abs(radius - 2.6) < 0.6) & (180.0 - np.abs(angle) < seen_degrees / 2) & ~vestibule
+    fine = np.stack([np.zeros_like(canal), vestibule, canal]).astype(np.float32)
+    return fine.reshape(3, edge, steps, edge, steps).mean((2, 4))
+
+
+@settings(max_examples=40)
+@given(
+    st.floats(200.0, 360.0),
+    st.tuples(st.floats(-0.25, 0.25), st.floats(-0.25, 0.25)),
+    st.sampled_from([0.3, 0.4, 0.5]),
+)
+def test_a_ring_is_seen_over_the_angle_that_was_drawn(
+    drawn: float, middle: tuple[float, float], pixel_mm: float
+) -> None:
+    """From beside the middle a little more may be seen than from there, less so of a whole ring."""
+    found = ring_degrees(drawn_slice(drawn, middle, pixel_mm), (pixel_mm, pixel_mm))
+    assert drawn - 15.0 < found < drawn + 55.0 - 40.0 * (drawn - 200.0) / 160.0
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 3), st.booleans(), st.floats(200.0, 360.0))
+def test_how_the_ear_lies_in_the_slice_changes_no_ring(
+    turns: int, flipped: bool, drawn: float
+) -> None:
+    image = drawn_slice(drawn)
+    turned = np.rot90(image[:, ::-1] if flipped else image, turns, (1, 2))
+    assert ring_degrees(turned, PIXEL_MM) == pytest.approx(ring_degrees(image, PIXEL_MM), abs=1.0)
+
+
+def test_pixels_need_not_be_squares() -> None:
+    image = drawn_slice(300.0, pixel_mm=0.25)
+    flat = image.reshape(3, 64, 32, 2).mean(3)
+    square = ring_degrees(image, (0.25, 0.25))
+    assert ring_degrees(flat, (0.25, 0.5)) == pytest.approx(square, abs=15.0)
+
+
+def test_no_ring_without_canal_vestibule_or_hole() -> None:
+    image = drawn_slice(330.0)
+    assert ring_degrees(image, PIXEL_MM) > RING_DEGREES
+    for organ in (1, 2):
+        without = image.copy()
+        without[organ] = 0.0
+        assert ring_degrees(without, PIXEL_MM) < RING_DEGREES
+    filled = image.copy()
+    filled[2] = np.where(image.sum(0) < 1.0, 1.0, image[2])
+    assert ring_degrees(filled, PIXEL_MM) == 0.0
+    assert ring_degrees(np.zeros_like(image), PIXEL_MM) == 0.0
+
+
+def test_the_vestibules_slice_is_the_lowest_with_the_ring_or_else_the_largest() -> None:
+    seen = (100.0, 180.0, 300.0, 330.0)
+    fluid = np.stack([drawn_slice(angle) for angle in seen], -1)
+    fluid[1, ..., 1] *= 1.2
+    assert representative_slice("vestibule", fluid, PIXEL_MM) == 2
+    fluid[2] = 0.0
+    assert representative_slice("vestibule", fluid, PIXEL_MM) == 1
+    assert representative_slice("vestibule", np.zeros_like(fluid), PIXEL_MM) is None
+
+
+def test_the_cochleas_slice_is_where_it_is_longest() -> None:
+    fluid = np.zeros((3, 20, 20, 4), np.float32)
+    for z, length in enumerate((4, 9, 14, 6)):
+        fluid[0, 5 : 5 + length, 8:12, z] = 1.0
+    assert representative_slice("cochlea", fluid, PIXEL_MM) == 2
+    assert representative_slice("cochlea", 0.0 * fluid, PIXEL_MM) is None
+
+
+def test_noise_at_the_borders_seldom_changes_the_vestibules_slice() -> None:
+    """Noise of 8 % where fluid and bone share a voxel, as a good segmentation is wrong there."""
+    affine = scanner_affine(MATRIX, VOXEL_MM, (0.0, 0.0, 8.0), 0.0)
+    same = []
+    for seed in range(4):
+        rng = np.random.default_rng([seed, 41])
+        left, right = (
+            draw_ear(rng, side, draw_hydrops(rng, float(rng.random()))) for side in SIDES
+        )
+        head = draw_head(rng, left, right)
+        for side in SIDES:
+            fractions, _ = ear_fractions(head, side, MATRIX, affine)
+            fluid = fractions[1::2] + fractions[2::2]
+            border = (fluid > 0.001) & (fluid < 0.999)
+            chosen = representative_slice("vestibule", fluid, PIXEL_MM)
+            for _ in range(4):
+                noisy = fluid + 0.08 * border * rng.standard_normal(fluid.shape)
+                noisy = noisy.clip(0.0, 1.0).astype(np.float32)
+                same.append(representative_slice("vestibule", noisy, PIXEL_MM) == chosen)
+    assert np.mean(same) >= 0.85
