@@ -119,9 +119,9 @@ def on_acquired_slices(
 def representative_slice(organ: str, fluid: FloatGrid, pixel_mm: tuple[float, float]) -> int | None:
     """Index of an organ's representative slice (last axis, lowest first), or None.
 
-    After Cho et al. 2020: the cochlea's is the slice with the greatest height of the modiolus,
-    taken as the slice on which the cochlea, hollow filled, is longest; the vestibule's the lowest
-    on which the ring that lateral canal and vestibule form is seen over more than `RING_DEGREES`;
+    After Cho et al. 2020, Methods: the cochlea's is the slice with the greatest height of the
+    modiolus, taken as the slice on which the cochlea is longest; the vestibule's the lowest on
+    which the ring that lateral canal and vestibule form is seen over more than `RING_DEGREES`;
     without canals, or such a ring, the slice on which the vestibule is largest.
 
     Parameters
@@ -143,9 +143,10 @@ def ring_degrees(fluid: FloatGrid, pixel_mm: tuple[float, float]) -> float:
     """Angle over which canal and vestibule are seen around a hole between them.
 
     They are looked for in all directions from each pixel near a canal that has no fluid within
-    `_NEAREST_MM`; the one from which most is seen counts. A canal fills the voxels on its
-    way in part, so what is seen of it grows with their share: where it would appear as soon as
-    they were more than half full, a ring would come and go with the noise of single voxels.
+    `_NEAREST_MM`; the one from which most is seen counts, so an open ring of 240 degrees reads up
+    to 40 more, a closed one none. A canal fills the voxels on its way in part, and what is seen of
+    it grows with their share: if it appeared only where they were more than half full, a ring
+    would come and go with the noise of single voxels.
 
     Parameters
     ----------

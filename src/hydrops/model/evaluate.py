@@ -51,11 +51,12 @@ LIMITS = ("bias", "lower", "upper")
 #: film's surface.
 HYDROPIC = 0.4
 #: What the columns of `summarise` are.
-AGREEMENT_EXPLAINED = """ICC, mean absolute error, bias and limits of agreement are those of the
-EH volume ratio of the labyrinth, area ICC that of the EH area ratio with the one that the true
-region gives on the same images, each on the slice that it chooses, or both on the slice that the
-true region chooses ("slice given"; so compared Cho et al. 2020, on patients' MRI, and got 0.980
-for the vestibule and 0.952 for the cochlea). Dice is that of the anatomy's majority labels on the
+AGREEMENT_EXPLAINED = """ICC, mean absolute error, bias and limits of agreement are those of the EH
+volume ratio of the labyrinth, area ICC that of the EH area ratio with the one that the true region
+gives on the same images, each on the slice that it chooses, or both on the slice that the true
+region chooses ("slice given"; so compared Cho et al. 2020, on patients' MRI, and got 0.980 for the
+vestibule and 0.952 for the cochlea). A model without canals cannot see the ring that the slice of
+the vestibule is chosen by, and takes another. Dice is that of the anatomy's majority labels on the
 voxels that the scanner made (0.5 x 0.5 x 1.0 mm)."""
 #: The only session of a simulated head.
 UNIT = Unit("1", "1")

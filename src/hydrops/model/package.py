@@ -231,7 +231,9 @@ contrast is drawn anew at every step (seed {training["seed"]}): {phases}
 
 Measured **on simulation**, by `snakemake evaluate`, through registration, location, segmentation
 and measurement of whole simulated heads that training never saw. "specimen" ears have the anatomy
-of real labyrinths kept out of training. {AGREEMENT_EXPLAINED}
+of real labyrinths kept out of training.
+
+{AGREEMENT_EXPLAINED}
 
 {summary.dropna(axis=1, how="all").to_markdown(index=False)}
 
