@@ -78,13 +78,15 @@ def test_no_ring_without_canal_vestibule_or_hole() -> None:
     assert ring_degrees(np.zeros_like(image), PIXEL_MM) == 0.0
 
 
-def test_the_vestibules_slice_is_the_lowest_with_the_ring_or_else_the_largest() -> None:
+def test_the_vestibules_slice_is_the_lowest_with_the_ring_or_else_three_quarters_up() -> None:
     seen = (100.0, 180.0, 300.0, 330.0)
     fluid = np.stack([drawn_slice(angle) for angle in seen], -1)
-    fluid[1, ..., 1] *= 1.2
+    fluid[1, ..., 3] *= 2.0
     assert representative_slice("vestibule", fluid, PIXEL_MM) == 2
     fluid[2] = 0.0
-    assert representative_slice("vestibule", fluid, PIXEL_MM) == 1
+    assert representative_slice("vestibule", fluid, PIXEL_MM) == 3
+    fluid[1, ..., 3] = 0.0
+    assert representative_slice("vestibule", fluid, PIXEL_MM) == 2
     assert representative_slice("vestibule", np.zeros_like(fluid), PIXEL_MM) is None
 
 

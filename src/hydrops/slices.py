@@ -36,6 +36,8 @@ _HARDLY_SEEN, _SEEN = 0.1, 0.6
 _HOLE = 0.5
 #: Part of a circle in which it must be a canal that is seen.
 _CANAL_DEGREES = 60.0
+#: Part of the vestibule that lies below the ring or on its slice, on average of the same ears.
+_RING_HEIGHT = 0.75
 #: Pixels below which a region has neither a length nor an area ratio.
 _FEWEST_PIXELS = 4
 
@@ -122,7 +124,7 @@ def representative_slice(organ: str, fluid: FloatGrid, pixel_mm: tuple[float, fl
     After Cho et al. 2020, Methods: the cochlea's is the slice with the greatest height of the
     modiolus, taken as the slice on which the cochlea is longest; the vestibule's the lowest on
     which the ring that lateral canal and vestibule form is seen over more than `RING_DEGREES`;
-    without canals, or such a ring, the slice on which the vestibule is largest.
+    without canals, or such a ring, the slice on which it would lie on average (`_RING_HEIGHT`).
 
     Parameters
     ----------
@@ -135,8 +137,8 @@ def representative_slice(organ: str, fluid: FloatGrid, pixel_mm: tuple[float, fl
     for z in range(fluid.shape[3]):
         if ring_degrees(fluid[..., z], pixel_mm) > RING_DEGREES:
             return z
-    areas = fluid[1].sum(axis=(0, 1))
-    return int(np.argmax(areas)) if areas.max() > 0 else None
+    below = np.cumsum(fluid[1].sum(axis=(0, 1), dtype=np.float64))
+    return int(np.searchsorted(below, _RING_HEIGHT * below[-1])) if below[-1] > 0 else None
 
 
 def ring_degrees(fluid: FloatGrid, pixel_mm: tuple[float, float]) -> float:
