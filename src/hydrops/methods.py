@@ -11,6 +11,7 @@ from typing import Any
 from hydrops import page
 from hydrops.model.bundle import Bundle
 from hydrops.model.geometry import CROP_SPACING_MM
+from hydrops.slices import RING_DEGREES
 
 LIMITS = (
     "Research use only. Not a medical device; nothing here may guide the care of a patient.",
@@ -83,8 +84,11 @@ def methods_section(bundle: Bundle) -> str:
         ),
         page.paragraph(
             f"{_network_words(bundle)}{calibrated} The EH area ratio [8] is the share of pixels "
-            "with negative HYDROPS-Mi2 in the organ's region on its representative slice; its "
-            "grades follow Nakashima et al. [9]."
+            "with negative HYDROPS-Mi2 in the organ's region on its representative slice, which "
+            "was chosen automatically: for the cochlea the one on which it is longest, for the "
+            "vestibule the lowest that shows the ring of the lateral canal over more than "
+            f"{RING_DEGREES:.0f} degrees, or where no ring is seen the one on which it lies on "
+            "average. Its grades follow Nakashima et al. [9]."
         ),
         page.paragraph(
             "Two ears of a person are not independent: groups were compared by each participant's "
