@@ -19,7 +19,7 @@ from hydrops.measure import (
     organ_volumes,
 )
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, mirrored
-from hydrops.slices import AcquiredSlices
+from hydrops.slices import AcquiredSlices, representative_slice
 
 AFFINE = fine_affine((38.0, -10.0, 5.0))
 PIXEL_MM = (0.5, 0.5)
@@ -98,6 +98,20 @@ def test_area_ratio_is_the_negative_share_of_the_organs_region() -> None:
             continue
         region = fluid[ORGANS.index(organ), :, :, z] > 0.5
         assert row["eh_area_ratio"] == pytest.approx((mi2[:, :, z][region] < 0).mean())
+
+
+def test_the_cochleas_slice_is_where_it_is_longest_and_the_vestibules_shows_the_lateral_canal() -> (
+    None
+):
+    fluid, _ = acquired()
+    cochlea = representative_slice("cochlea", fluid, PIXEL_MM)
+    vestibule = representative_slice("vestibule", fluid, PIXEL_MM)
+    assert cochlea is not None
+    assert vestibule is not None
+    areas = fluid[0].sum(axis=(0, 1))
+    assert areas[cochlea] > 0.5 * areas.max()
+    assert fluid[2, :, :, vestibule].sum() >= 8
+    assert fluid[1, :, :, vestibule].sum() >= 4
 
 
 def test_without_the_second_image_there_is_fluid_and_no_ratio() -> None:

@@ -203,4 +203,4 @@ def _length_mm(share: FloatGrid, pixel_mm: tuple[float, float]) -> float:
 
 def _slice_axis(affine: Affine) -> int:
     """Image axis that lies closest to the head's long axis."""
-    return int(np.argmax(np.abs(affine[2, :3]) / np.linalg.norm(affine[:3, :3], axis=0)))
+    return int(np.argmax(np.abs(affine[2, :3]) / spacing_mm(affine)))
