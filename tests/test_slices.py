@@ -90,6 +90,28 @@ def test_the_vestibules_slice_is_the_lowest_with_the_ring_or_else_three_quarters
     assert representative_slice("vestibule", np.zeros_like(fluid), PIXEL_MM) is None
 
 
+def test_the_vestibules_slice_has_much_of_it_where_the_ring_lies_above() -> None:
+    """A tipped head: the ring is whole only where the vestibule ends."""
+    fluid = np.stack([drawn_slice(angle) for angle in (100.0, 180.0, 200.0, 330.0)], -1)
+    fluid[1, ..., 3] *= 0.65
+    assert ring_degrees(fluid[..., 3], PIXEL_MM) > RING_DEGREES
+    assert representative_slice("vestibule", fluid, PIXEL_MM) == 2
+
+
+@pytest.mark.parametrize("pitch_deg", [-20.0, 20.0])
+def test_a_tipped_head_is_measured_where_there_is_a_vestibule(pitch_deg: float) -> None:
+    affine = scanner_affine(MATRIX, VOXEL_MM, (0.0, 0.0, 8.0), 0.0)
+    rng = np.random.default_rng(5)
+    left, right = (draw_ear(rng, side, draw_hydrops(rng, 0.6)) for side in SIDES)
+    head = draw_head(rng, left, right, [pitch_deg, 0.0, 0.0])
+    for side in SIDES:
+        fractions, _ = ear_fractions(head, side, MATRIX, affine)
+        fluid = fractions[1::2] + fractions[2::2]
+        z = representative_slice("vestibule", fluid, PIXEL_MM)
+        sections = fluid[1].sum((0, 1))
+        assert z is not None and sections[z] > 0.65 * sections.max()
+
+
 def test_the_cochleas_slice_is_where_it_is_longest() -> None:
     fluid = np.zeros((3, 20, 20, 4), np.float32)
     for z, length in enumerate((4, 9, 14, 6)):
