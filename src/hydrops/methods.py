@@ -11,7 +11,7 @@ from typing import Any
 from hydrops import page
 from hydrops.model.bundle import Bundle
 from hydrops.model.geometry import CROP_SPACING_MM
-from hydrops.slices import RING_DEGREES
+from hydrops.slices import LEAST_SECTION, RING_DEGREES
 
 LIMITS = (
     "Research use only. Not a medical device; nothing here may guide the care of a patient.",
@@ -88,7 +88,8 @@ def methods_section(bundle: Bundle) -> str:
             "was chosen automatically: for the cochlea the one on which it is longest, for the "
             "vestibule the lowest that shows the ring of the lateral canal over more than "
             f"{RING_DEGREES:.0f} degrees, or where no ring is seen the one on which it lies on "
-            "average. Its grades follow Nakashima et al. [9]."
+            "average, but none above the last on which the vestibule's section has "
+            f"{LEAST_SECTION:.0%} of its largest. Its grades follow Nakashima et al. [9]."
         ),
         page.paragraph(
             "Two ears of a person are not independent: groups were compared by each participant's "

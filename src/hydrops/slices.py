@@ -24,6 +24,10 @@ from hydrops.paths import Paths, Unit
 
 #: Part of a circle in which the lateral canal's ring must be seen (Cho et al. 2020, Methods).
 RING_DEGREES = 240.0
+#: Share of its largest section that the vestibule must have on its slice: where a head is tipped,
+#: the ring may be seen only where hardly any vestibule is left. Chosen on ears of development at
+#: pitches of up to 20 degrees, by how well the area ratio repeats itself.
+LEAST_SECTION = 0.7
 #: Directions from the middle of the ring, degrees.
 _STEP_DEG = 10.0
 #: Distances from its middle between which the ring lies, and the step in which it is looked for,
@@ -38,10 +42,6 @@ _HOLE = 0.5
 _CANAL_DEGREES = 60.0
 #: Part of the vestibule that lies below the ring or on its slice, on average of the same ears.
 _RING_HEIGHT = 0.75
-#: Share of its largest section that the vestibule must have on its slice: where a head is tipped,
-#: the ring may be seen only where hardly any vestibule is left. Chosen on ears of development at
-#: pitches of up to 20 degrees, by how well the area ratio repeats itself.
-_LEAST_SECTION = 0.7
 #: Pixels below which a region has neither a length nor an area ratio.
 _FEWEST_PIXELS = 4
 
@@ -129,7 +129,7 @@ def representative_slice(organ: str, fluid: FloatGrid, pixel_mm: tuple[float, fl
     modiolus, taken as the slice on which the cochlea is longest; the vestibule's the lowest on
     which the ring that lateral canal and vestibule form is seen over more than `RING_DEGREES`;
     without canals, or such a ring, the slice on which it would lie on average (`_RING_HEIGHT`).
-    It is none above the last on which the vestibule's section is large (`_LEAST_SECTION`).
+    It is none above the last on which the vestibule's section is large (`LEAST_SECTION`).
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def representative_slice(organ: str, fluid: FloatGrid, pixel_mm: tuple[float, fl
     sections = fluid[1].sum(axis=(0, 1), dtype=np.float64)
     if not sections.any():
         return None
-    highest = np.flatnonzero(sections >= _LEAST_SECTION * sections.max())[-1]
+    highest = np.flatnonzero(sections >= LEAST_SECTION * sections.max())[-1]
     lowest_ring = next(
         (z for z in range(len(sections)) if ring_degrees(fluid[..., z], pixel_mm) > RING_DEGREES),
         np.searchsorted(np.cumsum(sections), _RING_HEIGHT * sections.sum()),
