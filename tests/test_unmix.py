@@ -134,6 +134,25 @@ def test_bright_and_dark_fluid_is_told_apart_better_than_by_the_network_alone() 
     assert found[2::2].sum() / found[1:].sum() == pytest.approx(ratio, abs=0.03)
 
 
+@settings(max_examples=15)
+@given(st.integers(0, 2**16), st.floats(0.03, 0.2))
+def test_a_quieter_signal_has_the_larger_say(seed: int, noise: float) -> None:
+    """Where network and signal contradict each other, by how noisy HYDROPS is."""
+    rng = np.random.default_rng(seed)
+    fractions = np.zeros((7, 12, 12, 12), np.float32)
+    fractions[3], fractions[4] = 0.5, 0.5
+    share = (rng.random(fractions.shape[1:]) < 0.5).astype(np.float32)
+    channels = np.stack([np.ones_like(share), 1.0 - 2.0 * share, np.ones_like(share)])
+    levels = FluidLevels(0.5, -0.5, 0.0, 0.0, 0.0)
+    errors = []
+    for seen in (0.0, noise, 2.0 * noise):
+        signal = FluidSignal(float(channels[1].mean()), 1.0, seen, 0.5)
+        found = endolymph_by_signal(channels, fractions, levels, signal)
+        errors.append(float(np.abs(found[4] - share).mean()))
+    assert errors == sorted(errors)
+    assert errors[0] < 0.5 * errors[2]
+
+
 def test_where_the_fluids_are_others_the_network_has_the_last_word() -> None:
     truth, levels = an_ear_off_the_grid(), FluidLevels(0.5, -0.5, 0.0, 0.0, 0.0)
     fluid, endolymph = truth[1:].sum(0), truth[2::2].sum(0)

@@ -38,9 +38,11 @@ LEAST_FULL = 20
 SHADING_VOXELS = (6.0, 6.0, 3.0)
 #: Voxels from the fluid that have a say in what is made of it.
 REACH_VOXELS = 5
-#: SD of the share of endolymph that a voxel full of fluid shows by its signal, and the variance of
-#: the network's share p as a multiple of p (1 - p); both chosen on simulated ears of development.
-SIGNAL_SD, NETWORK_VARIANCE = 0.2, 0.6
+#: SD of the share of endolymph that a voxel full of fluid shows by its signal in an image without
+#: noise, and by what that and the noise are multiplied, for the errors of neighbours are alike; the
+#: variance of the network's share p as a multiple of p (1 - p). Chosen on simulated ears of
+#: development: still and moved, with noise and without.
+SIGNAL_SD, LIKE_ERRORS, NETWORK_VARIANCE = 0.05, 1.3, 1.0
 #: Difference at which signal and network have half a say each; chosen on simulated ears of
 #: development, where theirs is 0.04 (SD) with the fluids of the calibration and 0.12 with others.
 DISAGREEMENT = 0.12
@@ -279,7 +281,8 @@ def endolymph_by_signal(
     """Volume fractions whose endolymph is what network and signal say together.
 
     In each voxel the network's share and that of the signal are averaged, each weighted by its
-    precision: the network is sure near nothing and near all, the signal where there is much fluid.
+    precision: the network is sure near nothing and near all, the signal where there is much fluid
+    and little noise, to which the interpolation between images that were moved apart adds.
     How much endolymph there is in all is what both agree on (`FluidLevels.share`).
 
     Parameters
@@ -295,7 +298,8 @@ def endolymph_by_signal(
     whole = fluid.sum(0)
     network = np.divide(fractions[2::2].sum(0), whole, out=np.zeros_like(whole), where=whole > 0)
     signal = np.clip(levels.shares(channels[1], known), -0.3, 1.3)
-    signal_variance = (SIGNAL_SD / np.maximum(channels[0], LEAST_FLUID)) ** 2
+    sd = LIKE_ERRORS * np.hypot(SIGNAL_SD, known.noise)
+    signal_variance = (sd / np.maximum(channels[0], LEAST_FLUID)) ** 2
     network_variance = NETWORK_VARIANCE * np.clip(network * (1.0 - network), 0.01, None)
     share = (signal / signal_variance + network / network_variance) / (
         1.0 / signal_variance + 1.0 / network_variance
