@@ -150,6 +150,8 @@ def damaged(folder: Path, damage: str) -> None:
         image.write_bytes(label.read_bytes())
     elif damage == "no image":
         image.unlink()
+    elif damage == "cut off":
+        label.write_bytes(label.read_bytes()[:500])
     else:
         table = pd.read_csv(folder / "landmarks.tsv", sep="\t")
         table.loc[table["landmark"] == "A", "x_ras_mm"] += 100.0
@@ -162,9 +164,10 @@ def damaged(folder: Path, damage: str) -> None:
         ("grid", "differ in grid"),
         ("moved", "differ in grid"),
         ("image as label", "is this the image"),
-        ("empty", "must hold 0 and 1"),
+        ("empty", "every voxel is the same"),
         ("label as image", "is this the label"),
         ("no image", "is missing"),
+        ("cut off", "not a readable"),
         ("landmark", "lies outside its image"),
     ],
 )

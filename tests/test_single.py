@@ -121,9 +121,38 @@ def test_mistakes_are_told_and_nothing_is_written(images: list[Path], tmp_path: 
         segment_files([noise], PAIRED, output)
     cut = tmp_path / "cut.nii.gz"
     cut.write_bytes(images[0].read_bytes()[:1000])
-    with pytest.raises(HydropsError, match="cut off"):
+    with pytest.raises(HydropsError, match=r"cut\.nii\.gz: not a readable .*cut off"):
         segment_files([cut], PAIRED, output)
+    with pytest.raises(HydropsError, match="a folder, not an image"):
+        segment_files([tmp_path], PAIRED, output)
     assert not output.exists()
+
+
+COLOUR = np.dtype([(channel, "u1") for channel in "RGB"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "spacing_mm", "unit", "told"),
+    [
+        (COLOUR, 0.6, "mm", "colours or complex numbers"),
+        (np.complex64, 0.6, "mm", "colours or complex numbers"),
+        (np.int16, 0.6, "micron", "lengths in microns; store it in mm"),
+        (np.int16, 60.0, "mm", "voxels of 60 x 60 x 60 mm and sides of"),
+        (np.int16, 9.0, "mm", "and sides of 1080 x"),
+    ],
+)
+@pytest.mark.parametrize("model", ["paired_unet3d", "joint_unet3d_ct"])
+def test_what_is_no_scan_of_a_head_is_refused(
+    kind: np.dtype, spacing_mm: float, unit: str, told: str, model: str, tmp_path: Path
+) -> None:
+    image = nib.Nifti1Image(np.ones((120, 20, 20), kind), np.diag([spacing_mm] * 3 + [1.0]))
+    image.header.set_xyzt_units(unit)
+    if kind is np.int16:
+        np.asanyarray(image.dataobj)[5:] = 7
+    path = tmp_path / "odd.nii.gz"
+    nib.save(image, path)
+    with pytest.raises(HydropsError, match=rf"odd\.nii\.gz: .*{told}"):
+        segment_files([path], find_bundle(REPOSITORY / "models", model), tmp_path / "out")
 
 
 def test_markups_number_the_points_of_all_ears() -> None:

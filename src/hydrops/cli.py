@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HydropsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except MemoryError:
+        print("error: there is not enough memory; cut the image to the head", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         return 0
     return 0

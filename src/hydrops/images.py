@@ -16,12 +16,14 @@ import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
-from hydrops.errors import ExcludedError
+from hydrops.errors import ExcludedError, HydropsError
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE
 
 Affine = npt.NDArray[np.float64]
 FloatGrid = npt.NDArray[np.float32]
 
+#: Largest voxel, and longest side of an image, that a scan of a head or neck has, mm.
+LARGEST_VOXEL_MM, LONGEST_SIDE_MM = 10.0, 1000.0
 #: Timing of a sequence as sidecars tell it, in seconds.
 SIDECAR_TIMES = ("RepetitionTime", "EchoTime", "InversionTime")
 
@@ -32,10 +34,12 @@ def load_image(path: Path) -> tuple[FloatGrid, Affine]:
     Raises
     ------
     ExcludedError
-        If the file is missing, empty, cut off, not 3D, constant, or holds NaN or infinity.
+        If the file is missing, empty, cut off, not 3D, constant, holds NaN or infinity, colours or
+        complex numbers, or its header gives no size that a scan could have.
     """
     try:
         image = nib.load(path)
+        _check_kind(image, path.name)
         data = np.asarray(image.dataobj, dtype=np.float32)
     except FileNotFoundError:
         raise ExcludedError(f"{path.name}: the file is missing") from None
@@ -50,9 +54,51 @@ def load_image(path: Path) -> tuple[FloatGrid, Affine]:
     if data.min() == data.max():
         raise ExcludedError(f"{path.name}: every voxel is the same, there is no picture in it")
     affine = np.asarray(image.affine, dtype=np.float64)
-    if abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise ExcludedError(f"{path.name}: its header gives no usable position or voxel size")
+    _check_size(data.shape, affine, path.name)
     return data, affine
+
+
+def read_image(path: Path) -> tuple[FloatGrid, Affine]:
+    """As `load_image`, of a file that a person has named.
+
+    Raises
+    ------
+    HydropsError
+        Where `load_image` excludes it, or if it is a folder.
+    """
+    if path.is_dir():
+        raise HydropsError(f"{path}: a folder, not an image; dcm2niix makes NIfTI of DICOM")
+    try:
+        return load_image(path)
+    except ExcludedError as exclusion:
+        reason = exclusion.reason.removeprefix(f"{path.name}: ")
+        raise HydropsError(f"{path}: {reason}") from exclusion
+
+
+def _check_kind(image: nib.Nifti1Image, name: str) -> None:
+    """Refuse what has no grey levels, or lengths in another unit than mm."""
+    if image.get_data_dtype().kind not in "iuf":
+        raise ExcludedError(f"{name}: holds colours or complex numbers instead of grey levels")
+    unit = image.header.get_xyzt_units()[0] if isinstance(image, nib.Nifti1Image) else "mm"
+    if unit not in ("mm", "unknown"):
+        raise ExcludedError(f"{name}: its header gives lengths in {unit}s; store it in mm")
+
+
+def _check_size(shape: Sequence[int], affine: Affine, name: str) -> None:
+    """Refuse a size that no scan of a head could have."""
+    if not abs(np.linalg.det(affine[:3, :3])) > 1e-6:
+        raise ExcludedError(f"{name}: its header gives no usable position or voxel size")
+    voxel = spacing_mm(affine)
+    sides = voxel * shape
+    if voxel.max() > LARGEST_VOXEL_MM or sides.max() > LONGEST_SIDE_MM:
+        raise ExcludedError(
+            f"{name}: its header gives voxels of {_by(voxel)} mm and sides of {_by(sides)} mm, "
+            "which no scan of a head has; is it in another unit, or of a whole body?"
+        )
+
+
+def _by(lengths: npt.NDArray[np.floating[Any]]) -> str:
+    return " x ".join(f"{length:.4g}" for length in lengths)
 
 
 def save_image(

@@ -22,9 +22,9 @@ from hydrops.images import (
     crop_affine,
     crop_image,
     image_stem,
-    load_image,
     majority_labels,
     part_under,
+    read_image,
     save_image,
     sidecar_of,
 )
@@ -137,7 +137,7 @@ def _segment_one(
     from hydrops.model.ct_package import load_ct_bundle
     from hydrops.model.lesion_package import load_lesion_bundle
 
-    image, affine = load_image(path)
+    image, affine = read_image(path)
     where = choose_device(device)
     if bundle.metadata["kind"] not in CT_KINDS:
         lesion = load_lesion_bundle(bundle, where).find(image, affine)
@@ -167,7 +167,7 @@ def _names_of_ears(found: Sequence[CtFinding], affine: Affine) -> list[str]:
 def _segment_mr(
     paths: Sequence[Path], bundle: Bundle, device: str
 ) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
-    mrc, affine = load_image(paths[0])
+    mrc, affine = read_image(paths[0])
     segmenter = load_segmenter(bundle.folder, device)
     located = find_ears(mrc, affine, LocateOptions())
     if not located.centres:
@@ -192,7 +192,7 @@ def _other_images(
     mrc: FloatGrid, affine: Affine, paths: Sequence[Path]
 ) -> tuple[InversionPair, list[tuple[FloatGrid, Affine, Affine]]]:
     """HYDROPS-Mi2 as it is, or PPI and PEI registered; each with its affine and its transform."""
-    images = [load_image(path) for path in paths]
+    images = [read_image(path) for path in paths]
     if len(images) < 2:
         return USUAL_PAIR, [(image, own, np.eye(4)) for image, own in images]
     others, on_grid = [], []

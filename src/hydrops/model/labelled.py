@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
 from hydrops.errors import HydropsError
+from hydrops.images import read_image
 
 #: Fewer grey levels than this, and an image is a label.
 LEAST_LEVELS = 10
@@ -22,15 +22,14 @@ def read_label(path: Path) -> tuple[npt.NDArray[np.bool_], Affine]:
     Raises
     ------
     HydropsError
-        If the file is missing, or holds anything but 0 and 1, or nothing but one of them.
+        If the file is missing or cannot be read, or holds anything but 0 and 1, or only one.
     """
     if not path.is_file():
         raise HydropsError(f"{path}: the label is missing")
-    image = nib.load(path)
-    label = np.asarray(image.dataobj)
-    if not np.isin(np.unique(label), (0, 1)).all() or not label.any():
+    label, affine = read_image(path)
+    if not np.isin(np.unique(label), (0, 1)).all():
         raise HydropsError(f"{path}: a label must hold 0 and 1; is this the image?")
-    return label > 0, image.affine
+    return label > 0, affine
 
 
 def read_image_of(
@@ -41,19 +40,16 @@ def read_image_of(
     Raises
     ------
     HydropsError
-        If the file is missing, its grid is not the label's, or it is itself a label.
+        If the file is missing or cannot be read, its grid is not the label's, or it is a label.
     """
     if not path.is_file():
         raise HydropsError(f"{path}: the image is missing")
-    image = nib.load(path)
-    if image.shape != label.shape or not np.allclose(image.affine, affine, atol=1e-3):
+    data, own = read_image(path)
+    if data.shape != label.shape or not np.allclose(own, affine, atol=1e-3):
         raise HydropsError(
-            f"{path}: image and label differ in grid ({image.shape} and {label.shape} voxels); "
+            f"{path}: image and label differ in grid ({data.shape} and {label.shape} voxels); "
             "resample one onto the other"
         )
-    data = np.asarray(image.dataobj, np.float32)
-    if not np.isfinite(data).all():
-        raise HydropsError(f"{path}: holds voxels that are not numbers (NaN or infinity)")
     if len(np.unique(data)) < LEAST_LEVELS:
         raise HydropsError(f"{path}: has no grey levels; is this the label?")
     return data
