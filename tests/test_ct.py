@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -670,6 +671,25 @@ def test_an_image_and_its_mirror_image_give_mirrored_results() -> None:
             for axis in axes:
                 other = mirror_mean(network, volume.flip(axis + 1), 8, axes).flip(axis + 1)
                 assert torch.allclose(found, other, atol=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(97, 150), st.integers(4, 60), st.sampled_from([24, 48]), st.floats(0.0, 0.7))
+def test_a_large_volume_tells_how_much_of_it_has_been_seen(
+    length: int, width: int, patch: int, overlap: float
+) -> None:
+    told: list[str] = []
+    log = logging.getLogger("hydrops.model.whole")
+    listening = logging.Handler()
+    listening.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("hydrops.model.whole.TELL_AFTER_S", -1.0)
+        patched.setattr(log, "handlers", [listening])
+        patched.setattr(log, "level", logging.INFO)
+        mirror_mean(lambda batch: batch, torch.zeros(1, length, width, 8), patch, (), overlap)
+    pieces = len(told)
+    assert pieces > 1
+    assert told == [f"seen {n} of {pieces} pieces" for n in range(1, pieces + 1)]
 
 
 def test_a_ct_model_cannot_run_a_cohort_of_mri(tmp_path: Path) -> None:

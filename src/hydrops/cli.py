@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +102,7 @@ def _segment(chosen: argparse.Namespace) -> None:
     from hydrops.model.bundle import find_bundle
     from hydrops.single import segment_files
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     bundle = find_bundle(chosen.models_dir, chosen.model)
     for path in segment_files(chosen.images, bundle, chosen.output, chosen.device):
         print(path)

@@ -6,6 +6,7 @@ No cohort, no status records: an image in, files out, with any bundle.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ from hydrops.segment import choose_device, load_segmenter, named_landmarks, segm
 if TYPE_CHECKING:
     from hydrops.model.ct import CtFinding
 
+LOG = logging.getLogger(__name__)
 #: Landmarks of an ear: RAS mm and confidence, by name.
 Landmarks = dict[str, dict[str, Any]]
 #: Roles of a bundle that takes an examination of hydrops.
@@ -169,6 +171,7 @@ def _segment_mr(
 ) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
     mrc, affine = read_image(paths[0])
     segmenter = load_segmenter(bundle.folder, device)
+    LOG.info("looking for both inner ears in %s", paths[0].name)
     located = find_ears(mrc, affine, LocateOptions())
     if not located.centres:
         raise ExcludedError("no inner ear can be recognised in it")
@@ -178,6 +181,7 @@ def _segment_mr(
     for side in SIDES:
         if side not in located.centres:
             continue
+        LOG.info("segmenting the %s ear", side)
         grid = crop_affine(located.centres[side].tolist(), affine)
         crop = crop_image(mrc, affine, grid)
         moved = [crop_image(image, own, grid, transform) for image, own, transform in others]
@@ -197,6 +201,7 @@ def _other_images(
         return USUAL_PAIR, [(image, own, np.eye(4)) for image, own in images]
     others, on_grid = [], []
     for path, (image, own) in zip(paths, images):
+        LOG.info("registering %s to the MRC", path.name)
         transform, moved, _ = match(path.name, mrc, affine, image, own, RegisterOptions())
         others.append((image, own, transform))
         on_grid.append(moved)

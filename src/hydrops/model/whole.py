@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -14,11 +17,14 @@ from scipy import ndimage
 
 from hydrops.model.augment import standardise, voxel_averaged
 
+LOG = logging.getLogger(__name__)
 Affine = npt.NDArray[np.float64]
 FloatGrid = npt.NDArray[np.float32]
 
 #: Edge of the largest grid that is segmented in one piece, voxels.
 LARGEST_PIECE = 96
+#: Seconds after which the log says again how far a large volume has been seen.
+TELL_AFTER_S = 10.0
 
 
 def working_grid(
@@ -88,8 +94,9 @@ def mirror_mean(
     def whole(batch: torch.Tensor) -> torch.Tensor:
         if max(batch.shape[2:]) <= LARGEST_PIECE:
             return run(batch)
+        pieces = pieces_of(batch.shape[2:], patch, overlap)
         joined: Any = sliding_window_inference(
-            batch, (patch,) * 3, 1, run, overlap, mode="gaussian"
+            batch, (patch,) * 3, 1, _telling(run, pieces), overlap, mode="gaussian"
         )
         return joined  # type: ignore[no-any-return]
 
@@ -100,6 +107,30 @@ def mirror_mean(
     ]
     found = [whole(volume[None].flip(dims)).flip(dims)[0] for dims in mirrored]
     return torch.stack(found).mean(0)
+
+
+def pieces_of(shape: Sequence[int], patch: int, overlap: float) -> int:
+    """How many pieces a volume is read in, as MONAI's sliding window steps through it."""
+    step = int(patch * (1.0 - overlap))
+    return prod(max(0, ceil((n - patch) / step)) + 1 for n in shape)
+
+
+def _telling(
+    run: Callable[[torch.Tensor], torch.Tensor], pieces: int
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The same network, which tells the log now and then how many pieces it has seen."""
+    seen, told = 0, time.monotonic()
+
+    def one(batch: torch.Tensor) -> torch.Tensor:
+        nonlocal seen, told
+        found = run(batch)
+        seen += len(batch)
+        if time.monotonic() - told > TELL_AFTER_S:
+            told = time.monotonic()
+            LOG.info("seen %d of %d pieces", seen, pieces)
+        return found
+
+    return one
 
 
 def largest_component(probability: torch.Tensor) -> torch.Tensor:
