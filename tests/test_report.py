@@ -195,7 +195,7 @@ def test_ears_that_stand_out_are_marked(tmp_path: Path) -> None:
             identifier,
             "1",
             "done",
-            numbers={"PPI": moved, "PEI": moved, "csf_ratio": 0.3},
+            numbers={"roles": {"PPI": moved, "PEI": moved}, "csf_ratio": 0.3},
         )
         write_record(paths.record("register", unit), record)
     here = (ears.participant_id == "07") & (ears.side == "left") & (ears.organ == LABYRINTH)

@@ -84,11 +84,12 @@ def register_session(
         If an image cannot be read, moved further than a patient can, or does not match the MRC.
     """
     mrc, affine = load_image(paths.image(unit, "MRC"))
-    result = StageResult()
+    motion: dict[str, dict[str, float]] = {}
+    result = StageResult(numbers={"roles": motion})
     moved: dict[str, FloatGrid] = {}
     for role in MOVING_ROLES[options.combination]:
         image, image_affine = load_image(paths.image(unit, role))
-        transform, moved[role], result.numbers[role] = match(
+        transform, moved[role], motion[role] = match(
             role, mrc, affine, image, image_affine, options
         )
         write_itk_transform(output / paths.transform(unit, role).name, transform)

@@ -160,8 +160,7 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     for row in ears[ears["organ"] == LABYRINTH].itertuples():
         unit = Unit(str(row.participant_id), str(row.session_id))
         segmented = _numbers(paths.record("segment", unit, model)).get(str(row.side), {})
-        registered = _numbers(paths.record("register", unit)).values()
-        motion = [moved for moved in registered if isinstance(moved, dict)]
+        motion = _numbers(paths.record("register", unit)).get("roles", {}).values()
         rows.append(
             [
                 unit.participant,
