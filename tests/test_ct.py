@@ -679,14 +679,15 @@ def test_a_large_volume_tells_how_much_of_it_has_been_seen(
     length: int, width: int, patch: int, overlap: float
 ) -> None:
     told: list[str] = []
-    log = logging.getLogger("hydrops.model.whole")
-    listening = logging.Handler()
+    log, listening = logging.getLogger("hydrops.model.whole"), logging.Handler()
     listening.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(listening)
+    log.setLevel(logging.INFO)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("hydrops.model.whole.TELL_AFTER_S", -1.0)
-        patched.setattr(log, "handlers", [listening])
-        patched.setattr(log, "level", logging.INFO)
         mirror_mean(lambda batch: batch, torch.zeros(1, length, width, 8), patch, (), overlap)
+    log.setLevel(logging.NOTSET)
+    log.removeHandler(listening)
     pieces = len(told)
     assert pieces > 1
     assert told == [f"seen {n} of {pieces} pieces" for n in range(1, pieces + 1)]

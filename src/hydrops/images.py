@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -197,10 +197,11 @@ def resample(
     target: Affine,
     transform: Affine | None = None,
     order: int = 3,
+    outside: Literal["constant", "nearest"] = "constant",
 ) -> FloatGrid:
     """Interpolate an image onto another grid, once, by cubic B-splines.
 
-    Only the part of the image that the grid covers is filtered; outside it the result is 0.
+    Only the part of the image that the grid covers is filtered.
 
     Parameters
     ----------
@@ -210,6 +211,8 @@ def resample(
         The grid: its shape and its voxel-to-RAS-mm affine.
     transform
         RAS mm of the grid's world to RAS mm of the image's world, 4 x 4.
+    outside
+        What lies outside the image: 0, or the voxel at its edge.
     """
     chain = np.linalg.inv(affine) @ (np.eye(4) if transform is None else transform) @ target
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
@@ -228,8 +231,7 @@ def resample(
             output_shape=tuple(shape),
             output=np.float32,
             order=order,
-            mode="constant",
-            cval=0.0,
+            mode=outside,
         )
     )
 

@@ -15,6 +15,7 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 from scipy import ndimage
 
+from hydrops.images import resample
 from hydrops.model.augment import standardise, voxel_averaged
 
 LOG = logging.getLogger(__name__)
@@ -57,17 +58,8 @@ def onto_grid(
     coarser than the grid's, linear interpolation would blur what the network knows as sharp.
     """
     smooth = voxel_averaged(image, affine, float(np.linalg.norm(grid[:3, 0])))
-    chain = np.linalg.inv(affine) @ grid
-    placed = ndimage.affine_transform(
-        standardise(torch.from_numpy(smooth)).numpy(),
-        chain[:3, :3],
-        chain[:3, 3],
-        output_shape=shape,
-        output=np.float32,
-        order=3,
-        mode="nearest",
-    )
-    return torch.from_numpy(placed)[None]
+    standard = standardise(torch.from_numpy(smooth)).numpy()
+    return torch.from_numpy(resample(standard, affine, shape, grid, outside="nearest"))[None]
 
 
 def mirror_mean(
