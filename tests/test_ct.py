@@ -165,7 +165,7 @@ def damaged(folder: Path, damage: str) -> None:
         ("grid", "differ in grid"),
         ("moved", "differ in grid"),
         ("image as label", "is this the image"),
-        ("empty", "every voxel is the same"),
+        ("empty", "must hold 0 and 1"),
         ("label as image", "is this the label"),
         ("no image", "is missing"),
         ("cut off", "not a readable"),

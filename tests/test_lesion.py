@@ -134,7 +134,7 @@ def damage(folder: Path, how: str) -> None:
         ("moved", "differ in grid"),
         ("image as label", "is this the image"),
         ("label as image", "is this the label"),
-        ("empty", "every voxel is the same"),
+        ("empty", "must hold 0 and 1"),
         ("no image", "the image is missing"),
         ("no label", "the label is missing"),
         ("twice", "trained on and tested"),

@@ -37,6 +37,14 @@ def load_image(path: Path) -> tuple[FloatGrid, Affine]:
         If the file is missing, empty, cut off, not 3D, constant, holds NaN or infinity, colours or
         complex numbers, or its header gives no size that a scan could have.
     """
+    data, affine = _load_volume(path)
+    if data.min() == data.max():
+        raise ExcludedError(f"{path.name}: every voxel is the same, there is no picture in it")
+    return data, affine
+
+
+def _load_volume(path: Path) -> tuple[FloatGrid, Affine]:
+    """As `load_image`, of an image that may be constant."""
     try:
         image = nib.load(path)
         _check_kind(image, path.name)
@@ -51,15 +59,18 @@ def load_image(path: Path) -> tuple[FloatGrid, Affine]:
         raise ExcludedError(f"{path.name}: not a volume, its shape is {data.shape}")
     if not np.isfinite(data).all():
         raise ExcludedError(f"{path.name}: holds voxels that are not numbers (NaN or infinity)")
-    if data.min() == data.max():
-        raise ExcludedError(f"{path.name}: every voxel is the same, there is no picture in it")
     affine = np.asarray(image.affine, dtype=np.float64)
     _check_size(data.shape, affine, path.name)
     return data, affine
 
 
-def read_image(path: Path) -> tuple[FloatGrid, Affine]:
+def read_image(path: Path, picture: bool = True) -> tuple[FloatGrid, Affine]:
     """As `load_image`, of a file that a person has named.
+
+    Parameters
+    ----------
+    picture
+        Whether it must show something; an empty label does not.
 
     Raises
     ------
@@ -69,7 +80,7 @@ def read_image(path: Path) -> tuple[FloatGrid, Affine]:
     if path.is_dir():
         raise HydropsError(f"{path}: a folder, not an image; dcm2niix makes NIfTI of DICOM")
     try:
-        return load_image(path)
+        return load_image(path) if picture else _load_volume(path)
     except ExcludedError as exclusion:
         reason = exclusion.reason.removeprefix(f"{path.name}: ")
         raise HydropsError(f"{path}: {reason}") from exclusion

@@ -26,8 +26,8 @@ def read_label(path: Path) -> tuple[npt.NDArray[np.bool_], Affine]:
     """
     if not path.is_file():
         raise HydropsError(f"{path}: the label is missing")
-    label, affine = read_image(path)
-    if not np.isin(np.unique(label), (0, 1)).all():
+    label, affine = read_image(path, picture=False)
+    if not np.isin(np.unique(label), (0, 1)).all() or not label.any():
         raise HydropsError(f"{path}: a label must hold 0 and 1; is this the image?")
     return label > 0, affine
 

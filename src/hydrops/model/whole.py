@@ -86,7 +86,7 @@ def mirror_mean(
     def whole(batch: torch.Tensor) -> torch.Tensor:
         if max(batch.shape[2:]) <= LARGEST_PIECE:
             return run(batch)
-        pieces = pieces_of(batch.shape[2:], patch, overlap)
+        pieces = _pieces_of(batch.shape[2:], patch, overlap)
         joined: Any = sliding_window_inference(
             batch, (patch,) * 3, 1, _telling(run, pieces), overlap, mode="gaussian"
         )
@@ -101,7 +101,7 @@ def mirror_mean(
     return torch.stack(found).mean(0)
 
 
-def pieces_of(shape: Sequence[int], patch: int, overlap: float) -> int:
+def _pieces_of(shape: Sequence[int], patch: int, overlap: float) -> int:
     """How many pieces a volume is read in, as MONAI's sliding window steps through it."""
     step = int(patch * (1.0 - overlap))
     return prod(max(0, ceil((n - patch) / step)) + 1 for n in shape)
