@@ -206,6 +206,18 @@ def test_nifti_input_keeps_voxels(tmp_path: Path) -> None:
     assert np.array_equal(before.affine, after.affine)
 
 
+@pytest.mark.parametrize(
+    ("shape", "voxels"), [((12, 40, 40), "12 x 40 x 40"), ((40, 40, 6), "40 x 40 x 6")]
+)
+def test_a_slab_too_thin_for_an_ear_is_excluded(
+    tmp_path: Path, shape: tuple[int, int, int], voxels: str
+) -> None:
+    slab = np.random.default_rng(1).random(shape).astype(np.float32)
+    found = reason(write_nifti(tmp_path / "nifti", PPI=slab), tmp_path / "out")
+    assert f"{voxels} voxels" in found
+    assert "cannot show an inner ear" in found
+
+
 def test_nifti_without_sidecars_goes_by_name(tmp_path: Path) -> None:
     source = write_nifti(tmp_path / "nifti")
     for sidecar in source.glob("*.json"):

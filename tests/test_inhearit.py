@@ -19,7 +19,7 @@ from hydrops.measure import MeasureOptions, implausible, measure_session
 from hydrops.model.architectures import build_network
 from hydrops.model.bundle import Bundle, read_bundle
 from hydrops.model.course import Phase, run_course
-from hydrops.model.evaluate import summarise
+from hydrops.model.evaluate import AREAS, summarise
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.inhearit import (
     CONVOLUTIONS,
@@ -335,9 +335,10 @@ def test_an_evaluation_of_areas_says_nothing_of_volumes(tmp_path: Path) -> None:
     empty = ("ratio", "els_dice", "landmark_mm", "landmark_max_mm")
     ears[list(empty)] = np.nan
     for organ in ("cochlea", "vestibule"):
-        ears[f"{organ}_area_true"] = np.linspace(0.1, 0.6, 8)
-        for column in ("area", "area_given"):
-            ears[f"{organ}_{column}"] = ears[f"{organ}_area_true"] + rng.normal(0, 0.005, 8)
+        truth = np.linspace(0.1, 0.6, 8)
+        for ours, true in AREAS.values():
+            ears[f"{organ}_{true}"] = truth
+            ears[f"{organ}_{ours}"] = truth + rng.normal(0, 0.005, 8)
     summary = summarise(ears)
     given = set(summary.columns[summary.notna().all()])
     assert {"area ICC(2,1), cochlea", "area ICC(2,1), vestibule", "TFS Dice"} <= given

@@ -98,6 +98,21 @@ def test_area_ratio_is_the_negative_share_of_the_organs_region() -> None:
             continue
         region = fluid[ORGANS.index(organ), :, :, z] > 0.5
         assert row["eh_area_ratio"] == pytest.approx((mi2[:, :, z][region] < 0).mean())
+        near = fluid[ORGANS.index(organ), :, :, z - 1 : z + 2] > 0.5
+        assert row["eh_area_ratio_3_slices"] == pytest.approx(
+            (mi2[:, :, z - 1 : z + 2][near] < 0).mean()
+        )
+
+
+def test_neighbours_beyond_the_image_do_not_count() -> None:
+    region = np.zeros((3, 6, 6, 3), np.float32)
+    region[0, 1:5, 1:5] = 1.0
+    mi2 = np.ones((6, 6, 3), np.float32)
+    mi2[..., 0] = -1.0
+    slices = AcquiredSlices(region, mi2, np.arange(3), PIXEL_MM)
+    assert slices.area_ratio("cochlea", 0) == 1.0
+    assert slices.area_ratio("cochlea", 0, beside=1) == pytest.approx(1 / 2)
+    assert slices.area_ratio("cochlea", 2, beside=1) == 0.0
 
 
 def test_the_cochleas_slice_is_where_it_is_longest_and_the_vestibules_shows_the_lateral_canal() -> (

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except MemoryError:
-        print("error: there is not enough memory; cut the image to the head", file=sys.stderr)
+        print("error: out of memory; free some, or cut the image to what matters", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 0

@@ -103,12 +103,14 @@ def _check_size(shape: Sequence[int], affine: Affine, name: str) -> None:
     sides = voxel * shape
     if voxel.max() > LARGEST_VOXEL_MM or sides.max() > LONGEST_SIDE_MM:
         raise ExcludedError(
-            f"{name}: its header gives voxels of {_by(voxel)} mm and sides of {_by(sides)} mm, "
-            "which no scan of a head has; is it in another unit, or of a whole body?"
+            f"{name}: its header gives voxels of {in_words(voxel)} mm and sides of "
+            f"{in_words(sides)} mm, which no scan of a head has; is it in another unit, or of a "
+            "whole body?"
         )
 
 
-def _by(lengths: npt.NDArray[np.floating[Any]]) -> str:
+def in_words(lengths: npt.NDArray[np.floating[Any]]) -> str:
+    """Lengths along the axes of an image, as a message tells them."""
     return " x ".join(f"{length:.4g}" for length in lengths)
 
 

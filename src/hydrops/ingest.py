@@ -19,6 +19,7 @@ from hydrops.dicom import SeriesHeader, files_below, find_series
 from hydrops.errors import ExcludedError
 from hydrops.images import (
     Affine,
+    in_words,
     load_image,
     read_sidecar,
     sidecar_of,
@@ -38,8 +39,8 @@ SIDECAR_KEYS = (
     "PixelBandwidth", "PartialFourier", "ParallelReductionFactorInPlane", "PercentSampling",
     "ConversionSoftware", "ConversionSoftwareVersion",
 )  # fmt: skip
-#: Least extent of an image that can hold an ear, mm.
-LEAST_EXTENT_MM = 15.0
+#: Least extent of an image that can hold an ear, mm, and voxels across that show it.
+LEAST_EXTENT_MM, LEAST_VOXELS = 15.0, 8
 
 
 @dataclass(frozen=True)
@@ -313,10 +314,12 @@ def _check_content(path: Path, what: str) -> None:
 
 
 def _check_extent(shape: Sequence[int], affine: Affine, what: str) -> None:
-    extent = spacing_mm(affine) * np.array(shape[:3])
-    if min(shape[:3]) < 8 or extent.min() < LEAST_EXTENT_MM:
-        size = " x ".join(f"{e:.0f}" for e in extent)
-        raise ExcludedError(f"{what}: its field of view of {size} mm cannot hold an inner ear")
+    extent = spacing_mm(affine) * np.array(shape)
+    if min(shape) < LEAST_VOXELS or extent.min() < LEAST_EXTENT_MM:
+        voxels = " x ".join(map(str, shape))
+        raise ExcludedError(
+            f"{what}: {voxels} voxels over {in_words(extent)} mm cannot show an inner ear"
+        )
 
 
 def _check_overlap(unit: Unit, protocol: Protocol, output: Path) -> None:

@@ -21,7 +21,8 @@ from hydrops.slices import AcquiredSlices, on_acquired_slices
 
 EAR_COLUMNS = (
     "participant_id", "session_id", "side", "organ", "tfs_mm3", "els_mm3", "eh_volume_ratio",
-    "ci_low", "ci_high", "eh_area_ratio", "representative_slice", "grade", "model",
+    "ci_low", "ci_high", "eh_area_ratio", "eh_area_ratio_3_slices", "representative_slice",
+    "grade", "model",
 )  # fmt: skip
 LANDMARK_COLUMNS = (
     "participant_id", "session_id", "side", "landmark", "x_ras_mm", "y_ras_mm", "z_ras_mm",
@@ -170,7 +171,8 @@ def ear_rows(
 ) -> list[dict[str, Any]]:
     """One row for each organ and one for the labyrinth; what is undefined is None.
 
-    The EH area ratio is defined for cochlea and vestibule (`AcquiredSlices.area_ratio`).
+    The EH area ratio is defined for cochlea and vestibule (`AcquiredSlices.area_ratio`). With the
+    representative slice's neighbours it is no published measure, but repeats itself better.
 
     Parameters
     ----------
@@ -199,6 +201,7 @@ def ear_rows(
                 "ci_low": interval[0],
                 "ci_high": interval[1],
                 "eh_area_ratio": area,
+                "eh_area_ratio_3_slices": slices.area_ratio(organ, z, beside=1),
                 "representative_slice": None if z is None else int(slices.numbers[z]),
                 "grade": grade(organ, area),
             }

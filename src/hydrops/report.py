@@ -71,7 +71,7 @@ QUALITY_DIGITS = {
 }  # fmt: skip
 EAR_DIGITS = {
     "tfs_mm3": 1, "els_mm3": 1, RATIO: 3, "ci_low": 3, "ci_high": 3, "eh_area_ratio": 3,
-    "representative_slice": 0,
+    "eh_area_ratio_3_slices": 3, "representative_slice": 0,
 }  # fmt: skip
 
 

@@ -76,17 +76,23 @@ class AcquiredSlices:
         """See `representative_slice`."""
         return representative_slice(organ, self.fluid, self.pixel_mm)
 
-    def area_ratio(self, organ: str, z: int | None) -> float | None:
+    def area_ratio(self, organ: str, z: int | None, beside: int = 0) -> float | None:
         """Share of an organ's pixels on a slice whose HYDROPS-Mi2 is negative, or None.
 
         The EH area ratio of Cho et al. 2020, Methods, where the slice is the representative one.
+
+        Parameters
+        ----------
+        beside
+            Number of neighbours above and below whose pixels count as well.
         """
         if z is None or self.mi2 is None:
             return None
-        region = self.organs[:, :, z] == ORGANS.index(organ) + 1
+        near = slice(max(0, z - beside), z + beside + 1)
+        region = self.organs[..., near] == ORGANS.index(organ) + 1
         if region.sum() < _FEWEST_PIXELS:
             return None
-        return float((self.mi2[:, :, z][region] < 0).mean())
+        return float((self.mi2[..., near][region] < 0).mean())
 
 
 def on_acquired_slices(
