@@ -42,7 +42,7 @@ REACH_VOXELS = 5
 #: noise, and by what that and the noise are multiplied, for the errors of neighbours are alike; the
 #: variance of the network's share p as a multiple of p (1 - p). Chosen on simulated ears of
 #: development: still and moved, with noise and without.
-SIGNAL_SD, LIKE_ERRORS, NETWORK_VARIANCE = 0.05, 1.3, 1.0
+SIGNAL_SD, LIKE_ERRORS, NETWORK_VARIANCE = 0.07, 1.5, 1.0
 #: Difference at which signal and network have half a say each; chosen on simulated ears of
 #: development, where theirs is 0.04 (SD) with the fluids of the calibration and 0.12 with others.
 DISAGREEMENT = 0.12
