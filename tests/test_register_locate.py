@@ -99,6 +99,24 @@ def test_noise_is_refused_with_a_reason(examination: Examination, tmp_path: Path
         register_session(UNIT, paths, RegisterOptions(), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("shown", "reason"),
+    [
+        (("MRC", "PEI", "PPI"), r"CSF is [23]\.\d\d times as bright in the PPI.*swapped"),
+        (("MRC", "PEI", "PEI"), r"CSF is 1\.00 times as bright in the PPI.*one and the same"),
+        (("PPI", "PPI", "PEI"), "PPI is the same image as the MRC"),
+    ],
+)
+def test_images_in_one_anothers_place_are_refused(
+    examination: Examination, tmp_path: Path, shown: tuple[str, ...], reason: str
+) -> None:
+    paths = Paths(tmp_path)
+    for role, name in zip(("MRC", "PPI", "PEI"), shown):
+        save_image(paths.image(UNIT, role), examination.images[name], examination.affine)
+    with pytest.raises(ExcludedError, match=reason):
+        register_session(UNIT, paths, RegisterOptions(), tmp_path)
+
+
 def test_a_faint_image_is_known_by_how_sharply_it_matches(examination: Examination) -> None:
     mrc, affine = examination.images["MRC"], examination.affine
     noise = np.random.default_rng(7).standard_normal(mrc.shape, dtype=np.float32)

@@ -192,6 +192,12 @@ def test_other_inversion_times_give_the_same_ratio(
     assert found.half_width >= (segmenter.bundle.ratio_half_width or 1.0)
 
 
+def test_an_inverted_contrast_is_refused(segmenter: Segmenter) -> None:
+    mrc, mi2, _ = crops(a_head(), "left", noise=0.5)
+    with pytest.raises(ExcludedError, match="swapped"):
+        segment_ear(segmenter, mrc, -mi2, "left")
+
+
 def test_too_much_noise_is_refused(segmenter: Segmenter) -> None:
     mrc, mi2, _ = crops(a_head(), "left", noise=4.0)
     with pytest.raises(ExcludedError, match="too noisy"):

@@ -81,7 +81,7 @@ def register_session(
     Raises
     ------
     ExcludedError
-        If an image cannot be read, moved further than a patient can, or does not match the MRC.
+        If an image cannot be read, see `match` and `csf_ratio`.
     """
     mrc, affine = load_image(paths.image(unit, "MRC"))
     motion: dict[str, dict[str, float]] = {}
@@ -119,8 +119,10 @@ def match(
     Raises
     ------
     ExcludedError
-        If it moved further than a patient can, or does not match the MRC.
+        If it is the MRC once more, moved further than a patient can, or does not match the MRC.
     """
+    if np.array_equal(image, mrc):
+        raise ExcludedError(f"{role} is the same image as the MRC: was one file given for both?")
     transform = register_rigid(mrc, affine, image, image_affine, options.box_mm)
     moved = resample(image, image_affine, mrc.shape, affine, transform)
     angle, length = motion_size(transform, grid_centre(mrc.shape, affine))
@@ -184,9 +186,23 @@ def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid) -> float | None:
 
     By images on one grid. The median over the inside of what is bright in the MRC: nearly all fluid
     of a head lies in its cisterns and ventricles.
+
+    Raises
+    ------
+    ExcludedError
+        If CSF is not darker in the PPI: in HYDROPS, their difference, it is negative, as endolymph
+        is (Naganawa et al., Magn Reson Med Sci 2012;11:213).
     """
     fluid = ndimage.binary_erosion(_is_fluid(mrc)) & (pei != 0.0)
-    return round(float(np.median(np.abs(ppi[fluid] / pei[fluid]))), 5) if fluid.any() else None
+    if not fluid.any():
+        return None
+    ratio = float(np.median(np.abs(ppi[fluid] / pei[fluid])))
+    if ratio >= 1.0:
+        raise ExcludedError(
+            f"CSF is {ratio:.2f} times as bright in the PPI as in the PEI, but should be darker: "
+            "are they swapped, one and the same, scaled differently, or of other inversion times?"
+        )
+    return round(ratio, 5)
 
 
 def register_rigid(

@@ -54,6 +54,9 @@ WHOLE: Part = tuple(slice(0, n) for n in CROP_SHAPE)
 MIDDLE: Part = tuple(slice((n - w) // 2, (n + w) // 2) for n, w in zip(CROP_SHAPE, WINDOW_SHAPE))
 #: What an ear's part of the work says of it, beside its images.
 _TOLD = "ear.json"
+#: Largest correction (`FluidLevels.correction`) of an EH ratio: with more, its interval spans from
+#: no hydrops to a severe one and says nothing.
+MOST_CORRECTION = 0.3
 #: Least volume of the largest piece for it to be taken for an ear, mm3.
 LEAST_EAR_MM3 = 20.0
 
@@ -287,8 +290,8 @@ def segment_ear(
     ------
     ExcludedError
         If there is nothing in the crop that the network takes for an ear, the ear is too unlike
-        those of the training, or HYDROPS-Mi2 shows no perilymph that gadolinium has reached or
-        too much noise.
+        those of the training, or HYDROPS-Mi2 shows no perilymph that gadolinium has reached,
+        too much noise, or what the network contradicts.
     """
     flip = side == "left" and not segmenter.sided
     images = [None if i is None else torch.from_numpy(_turned(i, flip)) for i in (mrc, mi2)]
@@ -320,6 +323,7 @@ def segment_ear(
                 f"between its fluids' levels, at most {segmenter.bundle.most_noise:.2f})"
             )
         if segmenter.levels is not None:
+            _check_agreed(segmenter.levels, signal)
             fractions = endolymph_by_signal(seen, fractions, segmenter.levels, signal)
             half_width = _half_width(segmenter.bundle, segmenter.levels, signal)
     landmarks = found.landmarks
@@ -341,6 +345,17 @@ def _half_width(bundle: Bundle, levels: FluidLevels, signal: FluidSignal) -> flo
     """Half the width of an ear's interval: the model's, and what the network has changed."""
     usual = bundle.ratio_half_width
     return None if usual is None else usual + levels.correction(signal)
+
+
+def _check_agreed(levels: FluidLevels, signal: FluidSignal) -> None:
+    """Refuse an ear of which signal and network tell such different things that neither counts."""
+    correction = levels.correction(signal)
+    if correction > MOST_CORRECTION:
+        raise ExcludedError(
+            "the brightness of HYDROPS and the network contradict each other: by them the share of "
+            f"endolymph differs by {correction:.2f}, at most {MOST_CORRECTION:.2f} is taken. Were "
+            "PPI and PEI swapped, or taken at other inversion times than is told?"
+        )
 
 
 def _check_known(novelty: Novelty, features: npt.NDArray[np.float64]) -> float:
