@@ -139,15 +139,25 @@ def test_the_t1_of_fluids_are_told_by_the_csf_of_a_head(
         render(examination.head, as_if_longer_t1(s, longer), SMALL, affine, rng)
         for s in (MRC, PPI, PEI)
     )
-    ratio = csf_ratio(200.0 * mrc, 3.0 * ppi, 3.0 * pei)
+    ratio = csf_ratio(200.0 * mrc, 3.0 * ppi, 3.0 * pei, affine)
     assert ratio is not None
     assert USUAL_PAIR.longer_t1(ratio) == pytest.approx(longer, abs=0.004)
+
+
+def test_the_perilymph_of_an_ear_is_not_taken_for_csf() -> None:
+    """It is brighter in the PPI, as CSF must not be; an image of an ear alone may show no other."""
+    fluid = np.zeros((30, 30, 30), np.float32)
+    fluid[5:25, 5:25, 5:25] = 1.0
+    ear, head = np.diag([0.4, 0.4, 0.4, 1.0]), np.eye(4)
+    assert csf_ratio(fluid, 2.0 * fluid, fluid, ear) is None
+    with pytest.raises(ExcludedError, match=r"CSF is 2\.00 times as bright"):
+        csf_ratio(fluid, 2.0 * fluid, fluid, head)
 
 
 def test_without_csf_no_t1_is_told() -> None:
     rng = np.random.default_rng(2)
     speckle = (rng.random((20, 20, 20)) > 0.98).astype(np.float32)
-    assert csf_ratio(speckle, speckle, speckle) is None
+    assert csf_ratio(speckle, speckle, speckle, np.eye(4)) is None
 
 
 def test_an_mrc_in_place_of_the_pei_leaves_perilymph_positive_and_endolymph_negative(

@@ -38,6 +38,9 @@ MOVING_ROLES = {
 APART_MM = 4.0
 #: What a record calls the weight of an MRC that takes the place of the PEI.
 MRC_WEIGHT = "mrc_weight"
+#: Fluid without its surface that is CSF for the most part, mm3: both ears together have 500 at
+#: most, surface and all.
+LEAST_CSF_MM3 = 500.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def register_session(
         weight = round(mrc_weight(mrc, moved["PPI"]), 5)
         result.numbers[MRC_WEIGHT] = weight
     if options.combination == "PPI-PEI":
-        result.numbers[CSF_RATIO] = csf_ratio(mrc, moved["PPI"], moved["PEI"])
+        result.numbers[CSF_RATIO] = csf_ratio(mrc, moved["PPI"], moved["PEI"], affine)
     hydrops = combine(options.combination, mrc, moved, weight)
     if hydrops is not None:
         for kind, image in (("HYDROPS", hydrops), ("HYDROPSMi2", hydrops * mrc)):
@@ -181,11 +184,12 @@ def mrc_weight(mrc: FloatGrid, ppi: FloatGrid) -> float:
     return float(0.5 * np.percentile(ppi[fluid] / mrc[fluid], 99.5))
 
 
-def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid) -> float | None:
+def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid, affine: Affine) -> float | None:
     """How bright CSF is in the PPI, as a multiple of that in the PEI; None where there is no CSF.
 
     By images on one grid. The median over the inside of what is bright in the MRC: nearly all fluid
-    of a head lies in its cisterns and ventricles.
+    of a head lies in its cisterns and ventricles. Where there is less than `LEAST_CSF_MM3` of it,
+    it may be that of the ears.
 
     Raises
     ------
@@ -194,7 +198,7 @@ def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid) -> float | None:
         is (Naganawa et al., Magn Reson Med Sci 2012;11:213).
     """
     fluid = ndimage.binary_erosion(_is_fluid(mrc)) & (pei != 0.0)
-    if not fluid.any():
+    if fluid.sum() * abs(np.linalg.det(affine[:3, :3])) < LEAST_CSF_MM3:
         return None
     ratio = float(np.median(np.abs(ppi[fluid] / pei[fluid])))
     if ratio >= 1.0:

@@ -206,7 +206,7 @@ def _other_images(
         others.append((image, own, transform))
         on_grid.append(moved)
     ppi, pei = map(sidecar_of, paths)
-    return read_pair(ppi, pei, csf_ratio(mrc, *on_grid)), others
+    return read_pair(ppi, pei, csf_ratio(mrc, on_grid[0], on_grid[1], affine)), others
 
 
 def _paint(

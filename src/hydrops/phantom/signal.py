@@ -3,7 +3,7 @@
 Relaxation times are those of 3 T. Endolymph and perilymph without contrast behave as
 cerebrospinal fluid does; what sets them apart is the gadolinium that has reached the perilymph
 four hours after an intravenous dose (Naganawa et al., Magn Reson Med Sci 2010;9:237 and
-2012;11:303, who null endolymph at TI 2250 ms and perilymph at about 2050 ms).
+2012;11:213, who null endolymph at TI 2250 ms and perilymph at about 2050 ms).
 """
 
 from __future__ import annotations
