@@ -23,7 +23,8 @@ from hydrops.model.geometry import CROP_SHAPE, WINDOW_SHAPE
 from hydrops.model.pictures import segment_real_ear
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import NOISE, Head, draw_head, render, truth_fractions
-from hydrops.phantom.signal import MRC, PEI, PPI, Sequence
+from hydrops.phantom.signal import MRC, PEI, PPI, R1_PER_MMOL_S, TISSUES, Sequence
+from hydrops.register import csf_ratio
 from hydrops.segment import (
     Segmenter,
     choose_device,
@@ -190,6 +191,34 @@ def test_other_inversion_times_give_the_same_ratio(
     assert endolymph / total == pytest.approx(usual, abs=0.04)
     assert found.half_width is not None
     assert found.half_width >= (segmenter.bundle.ratio_half_width or 1.0)
+
+
+@pytest.mark.parametrize("t1_ms", [4150.0, 4300.0])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_fluids_of_the_t1_that_others_measured_stay_within_the_interval(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, side: str, t1_ms: float
+) -> None:
+    """Nobody tells their T1 but the head's CSF; gadolinium brings the perilymph's to 3000 ms."""
+    for fluid in ("csf", "endolymph", "perilymph"):
+        longer = dataclasses.replace(TISSUES[fluid], t1_ms=t1_ms)
+        monkeypatch.setitem(TISSUES, fluid, longer)
+    dose = (1000.0 / 3000.0 - 1000.0 / t1_ms) / R1_PER_MMOL_S
+    head = dataclasses.replace(a_head(), gadolinium_mmol={"left": dose, "right": dose})
+    affine = crop_affine(head.to_scanner(head.places[side]).tolist())
+    rng = np.random.default_rng(5)
+    mrc, ppi, pei = (
+        render(head, s, CROP_SHAPE, affine, rng, noise=NOISE[s.name]) for s in (MRC, PPI, PEI)
+    )
+    monkeypatch.undo()
+    seen = csf_ratio(mrc, ppi, pei, affine)
+    assert seen is not None
+    pair = USUAL_PAIR.of_longer_t1(USUAL_PAIR.longer_t1(seen))
+    found = segment_ear(segmenter, mrc, np.asarray((ppi - pei) * mrc, np.float32), side, pair)
+    total, endolymph = organ_volumes(found.fractions, affine)[LABYRINTH]
+    assert found.half_width is not None
+    assert found.half_width < 0.3
+    error = endolymph / total - head.ears[side].ratios()[LABYRINTH]
+    assert abs(error) <= found.half_width
 
 
 def test_an_inverted_contrast_is_refused(segmenter: Segmenter) -> None:

@@ -44,9 +44,12 @@ DOSES_MMOL = np.geomspace(0.1, 3.0, 100) * PERILYMPH_MMOL
 LEAST_ENHANCEMENT, LEAST_FALL = 0.3, 1.0
 #: Largest difference from the usual repetition time at which its physics is taken to hold, ms.
 MOST_TR_CHANGE_MS = 1000.0
-#: By how much the T1 of a patient's fluids may be longer or shorter than usual, as a share: four
-#: times their SD, `hydrops.model.calibrate.T1_SD`. What looks like more has another reason.
-MOST_LONGER = 0.04
+#: By how much the T1 of a patient's fluids may be longer than usual, as a share. The usual ones are
+#: those that the published inversion times null; measured by itself, CSF has 4300 to 4450 ms at 3 T
+#: (Quantification of T1 and T2 of subarachnoid CSF, Magn Reson Med 2023, PMC10696635, Results), up
+#: to 14 % more. Shorter by four times the SD between patients, `hydrops.model.calibrate.T1_SD`;
+#: still shorter ones, the PPI nulls.
+LEAST_LONGER, MOST_LONGER = -0.04, 0.15
 
 
 def read_timing(sidecar: Path) -> Sequence | None:
@@ -145,11 +148,12 @@ class InversionPair:
 
         All fluids alike, by the brightness of CSF in the PPI as a multiple of that in the PEI, to
         which coil and gain do not matter, for both images have the same: near its null, CSF tells a
-        hundredth of its T1 well. What would be more than `MOST_LONGER` has another reason than T1,
-        and counts as nothing, as does the ratio of a pair that nulls CSF within these bounds, for a
-        magnitude has no sign.
+        hundredth of its T1 well. What would be less than `LEAST_LONGER` or more than `MOST_LONGER`
+        has another reason than T1, and counts as nothing, as does the ratio of a pair that nulls
+        CSF within these bounds, for a magnitude has no sign. A PPI of another gain than the PEI's
+        is read as another T1, too: it shifts the levels of the fluids much alike.
         """
-        longer = np.linspace(-MOST_LONGER, MOST_LONGER, 81)
+        longer = np.linspace(LEAST_LONGER, MOST_LONGER, 191)
         csf = TISSUES["csf"]
         levels = np.array(
             [[signal(csf, s) for s in (p.ppi, p.pei)] for p in map(self.of_longer_t1, longer)]
