@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from hydrops.images import save_image
 from hydrops.model.contrast import (
+    LEAST_LONGER,
+    MOST_LONGER,
     USUAL_PAIR,
     InversionPair,
     UsualContrast,
@@ -165,9 +167,10 @@ def test_csf_tells_how_long_the_t1_of_fluids_are(longer: float, by_ms: float) ->
     assert pair.longer_t1(ratio) == pytest.approx(longer, abs=5e-4)
 
 
-def test_what_no_t1_explains_changes_nothing() -> None:
+def test_what_no_t1_explains_counts_as_the_bound() -> None:
     beyond = [csf_ratio_of(USUAL_PAIR.of_longer_t1(longer)) for longer in (-0.05, 0.16)]
-    assert [USUAL_PAIR.longer_t1(ratio) for ratio in (*beyond, 1.0)] == [0.0] * 3
+    found = [USUAL_PAIR.longer_t1(ratio) for ratio in (*beyond, 1.0)]
+    assert found == pytest.approx([LEAST_LONGER, MOST_LONGER, MOST_LONGER])
     # A PPI that nulls CSF: a magnitude does not tell on which side of the null it lies.
     nulling = later(130.0)
     assert nulling.longer_t1(csf_ratio_of(nulling.of_longer_t1(0.01))) == 0.0

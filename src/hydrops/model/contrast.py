@@ -149,9 +149,9 @@ class InversionPair:
         All fluids alike, by the brightness of CSF in the PPI as a multiple of that in the PEI, to
         which coil and gain do not matter, for both images have the same: near its null, CSF tells a
         hundredth of its T1 well. What would be less than `LEAST_LONGER` or more than `MOST_LONGER`
-        has another reason than T1, and counts as nothing, as does the ratio of a pair that nulls
-        CSF within these bounds, for a magnitude has no sign. A PPI of another gain than the PEI's
-        is read as another T1, too: it shifts the levels of the fluids much alike.
+        counts as these: a PPI of another gain than the PEI's shifts the levels of the fluids much
+        as another T1 does. The ratio of a pair that nulls CSF within these bounds counts as
+        nothing, for a magnitude has no sign.
         """
         longer = np.linspace(LEAST_LONGER, MOST_LONGER, 191)
         csf = TISSUES["csf"]
@@ -162,7 +162,7 @@ class InversionPair:
             return 0.0
         ratios = levels[:, 0] / levels[:, 1]
         rising = np.argsort(ratios)
-        return float(np.interp(csf_ratio, ratios[rising], longer[rising], left=0.0, right=0.0))
+        return float(np.interp(csf_ratio, ratios[rising], longer[rising]))
 
     @property
     def foretold(self) -> bool:
