@@ -45,7 +45,7 @@ def evaluation(heads: int = 8, seed: int = 0) -> pd.DataFrame:
                 row |= {
                     f"{organ}_area{end}": rng.uniform()
                     for organ in ("cochlea", "vestibule")
-                    for end in ("", "_given", "_true")
+                    for end in ("", "_given", "_true", "_3", "_3_true")
                 }
                 rows.append(row)
     return pd.DataFrame(rows)

@@ -149,8 +149,11 @@ def leave_sessions(paths: Paths, model: str) -> None:
     """01 measured on both sides but for the right ear, 02 excluded at ingest."""
 
     def measure(output: Path) -> StageResult:
-        rows = [["01", "1", "left", "labyrinth", 200.0, 50.0, 0.25, *[None] * 5, model]]
-        table = pd.DataFrame(rows, columns=list(EAR_COLUMNS))
+        row = {
+            "participant_id": "01", "session_id": "1", "side": "left", "organ": "labyrinth",
+            "tfs_mm3": 200.0, "els_mm3": 50.0, "eh_volume_ratio": 0.25, "model": model,
+        }  # fmt: skip
+        table = pd.DataFrame([row], columns=list(EAR_COLUMNS))
         table.to_csv(output / "sub-01_ses-1_ears.tsv", sep="\t", index=False, na_rep="n/a")
         marks = pd.DataFrame([], columns=list(LANDMARK_COLUMNS))
         marks.to_csv(output / "sub-01_ses-1_landmarks.tsv", sep="\t", index=False)
