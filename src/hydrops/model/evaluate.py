@@ -345,12 +345,12 @@ def _area_ratios(
     true, ours = (on_acquired_slices(part, affine, mrc, unit, paths) for part in (truth, found))
     ratios: dict[str, float | None] = {}
     for organ in GRADE_THRESHOLDS:
-        given = true.representative(organ)
+        chosen, given = (part.representative(organ) for part in (ours, true))
         ratios |= {
-            f"{organ}_area": ours.area_ratio(organ, ours.representative(organ)),
+            f"{organ}_area": ours.area_ratio(organ, chosen),
             f"{organ}_area_given": ours.area_ratio(organ, given),
             f"{organ}_area_true": true.area_ratio(organ, given),
-            f"{organ}_area_3": ours.area_ratio(organ, ours.representative(organ), beside=1),
+            f"{organ}_area_3": ours.area_ratio(organ, chosen, beside=1),
             f"{organ}_area_3_true": true.area_ratio(organ, given, beside=1),
         }
     return ratios
