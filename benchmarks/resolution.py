@@ -57,11 +57,13 @@ def measure_ear(segmenter: object, seed: int) -> list[dict[str, object]]:
             for n, s in enumerate((MRC, PPI, PEI))
         )
         mi2 = (ppi - pei) * mrc
+        cut = [crop_image(image, grid, crop) for image in (mrc, ppi, pei)]
         found = segment_ear(
             segmenter,  # type: ignore[arg-type]
-            crop_image(mrc, grid, crop),
-            crop_image(mi2, grid, crop),
+            cut[0],
+            (cut[1] - cut[2]) * cut[0],
             "left",
+            summed=(cut[1] + cut[2]) * cut[0],
         )
         total, endolymph = organ_volumes(found.fractions, crop)[LABYRINTH]
         there = average_onto(found.fractions, crop, mrc.shape, grid)

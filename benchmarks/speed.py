@@ -33,14 +33,15 @@ RESULTS = Path(__file__).parent / "results"
 SEED = 8_800_000
 #: Published seconds an organ (Cho et al. 2020) and an ear (Ahmadi et al. 2022), other hardware.
 PUBLISHED = {"INHEARIT, an organ": 0.168, "IE-Vnet, an ear": 0.2}
-Crop = tuple[np.ndarray, np.ndarray]
+#: MRC, HYDROPS-Mi2, and the sum of PPI and PEI times the MRC.
+Crop = tuple[np.ndarray, np.ndarray, np.ndarray]
 Work = Callable[[list[Crop]], object]
 #: Ears that a batch holds.
 BATCH = 8
 
 
 def draw_crops(count: int) -> list[Crop]:
-    """MRC and HYDROPS-Mi2 of phantoms' left ears, all reached by gadolinium, on the crop grid."""
+    """What the pipeline cuts out of phantoms' left ears, all reached by gadolinium."""
     from hydrops.images import crop_affine
     from hydrops.model.geometry import CROP_SHAPE
     from hydrops.phantom.anatomy import draw_ear, draw_hydrops
@@ -54,7 +55,7 @@ def draw_crops(count: int) -> list[Crop]:
         head = replace(draw_head(rng, ear, None), gadolinium_mmol={"left": PERILYMPH_MMOL})
         grid = crop_affine(head.to_scanner(head.places["left"]).tolist())
         mrc, ppi, pei = (render(head, s, CROP_SHAPE, grid, rng) for s in (MRC, PPI, PEI))
-        crops.append((mrc, np.asarray((ppi - pei) * mrc, np.float32)))
+        crops.append((mrc, (ppi - pei) * mrc, (ppi + pei) * mrc))
     return crops
 
 
@@ -64,7 +65,7 @@ def channels(crops: list[Crop]) -> torch.Tensor:
 
     from hydrops.model.preprocess import prepare
 
-    return torch.stack([prepare(*map(torch.from_numpy, crop)) for crop in crops])
+    return torch.stack([prepare(*map(torch.from_numpy, crop[:2])) for crop in crops])
 
 
 def timed(work: Work, crops: list[Crop], size: int) -> np.ndarray:
@@ -165,7 +166,9 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
 
     once, half = segmenter.network, segmenter.half
     ways: dict[str, Work] = {
-        "whole ear": lambda crops: [segment_ear(segmenter, *crop, "left") for crop in crops],
+        "whole ear": lambda crops: [
+            segment_ear(segmenter, mrc, mi2, "left", summed=summed) for mrc, mi2, summed in crops
+        ],
         "channels": channels,
         "channels, network, largest piece": lambda crops: [
             run_network(segmenter, ear) for ear in channels(crops)

@@ -145,6 +145,9 @@ def test_a_step_of_training_and_a_bundle(name: str, tmp_path: Path) -> None:
     assert np.allclose(found.fractions.sum(0), 1.0, atol=1e-4)
     assert (found.fractions[0] < 0.5).sum() == 24 * 16 * 8
     assert len(found.landmarks) == len(bundle.metadata["landmarks"])
+    if not bundle.endolymph:
+        again = segment_ear(sure, mrc, mi2, "left", summed=2.0 * np.abs(mi2))
+        assert np.array_equal(again.fractions, found.fractions)
 
 
 def test_the_joint_network_sees_mrc_alone_and_tells_no_endolymph() -> None:

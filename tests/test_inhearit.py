@@ -252,7 +252,7 @@ def an_ear(paths: Paths, side: str) -> FloatGrid:
 def a_segmenter(side: str) -> Segmenter:
     known = {"organs": ["cochlea", "vestibule"], "endolymph": False, "description": ""}
     bundle = Bundle("inhearit", "1.0.0", Path("models"), "ab" * 32, known)
-    return Segmenter(bundle, Oracle(side), torch.device("cpu"), None, None, False, sided=True)
+    return Segmenter(bundle, Oracle(side), torch.device("cpu"), {}, None, False, sided=True)
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -39,6 +39,7 @@ from hydrops.model.train import (
     TrainOptions,
     train,
 )
+from hydrops.model.unmix import WAYS, Calibration
 from hydrops.phantom.anatomy import draw_ear
 from places import REPOSITORY
 
@@ -305,8 +306,14 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
             pd.DataFrame(
                 {
                     "anatomy": kind, "seed": range(24),
-                    "level": level, "enhancement": enhancement, "noise": noise,
-                    "network": (0.6 if kind == "specimen" else 0.5) - 0.4 * level,
+                    **{
+                        f"{way}_{name}": value
+                        for way in WAYS
+                        for name, value in (
+                            ("level", level), ("enhancement", enhancement), ("noise", noise),
+                            ("network", (0.6 if kind == "specimen" else 0.5) - 0.4 * level),
+                        )
+                    },
                     "ratio": 0.3,
                     "ratio_true": (0.6 if kind == "specimen" else 0.5) - 0.4 * level,
                 }
@@ -319,10 +326,13 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
     if there:
         folder.mkdir()
     fitted = calibrate(read_bundle(copy), options, folder, 1)
-    assert fitted.metadata["fluid_levels"]["offset"] == pytest.approx(offset, abs=1e-3)
-    assert fitted.metadata["ratio_interval"]["half_width"] == pytest.approx(0.0, abs=1e-3)
-    assert fitted.metadata["calibration"]["ears"] == 24
-    assert fitted.most_noise == pytest.approx(1.25 * noise.max(), abs=1e-4)
+    known = Calibration.all_of(fitted.metadata)
+    assert set(known) == set(WAYS)
+    for calibration in known.values():
+        assert calibration.levels.offset == pytest.approx(offset, abs=1e-3)
+        assert calibration.half_width == pytest.approx(0.0, abs=1e-3)
+        assert calibration.most_noise == pytest.approx(1.25 * noise.max(), abs=1e-4)
+    assert fitted.metadata["calibrated_on"]["ears"] == 24
     few = evaluated(kinds=["specimen"], scan=None).head(15)
     with pytest.raises(HydropsError, match="15 heads are too few"):
         fit_levels(fitted, options, few)

@@ -30,7 +30,7 @@ from hydrops.images import (
     spacing_mm,
 )
 from hydrops.labels import SIDES
-from hydrops.paths import Paths, Unit
+from hydrops.paths import SUM_MI2, Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
 from hydrops.records import CSF_RATIO, StageResult, read_record
 from hydrops.register import MOVING_ROLES, MRC_WEIGHT, combine
@@ -110,6 +110,9 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         if hydrops is not None:
             mi2 = np.asarray(hydrops * crop, np.float32)
             save_image(output / paths.crop(unit, side, "HYDROPSMi2").name, mi2, grid)
+        if options.combination == "PPI-PEI":
+            summed = np.asarray((moved["PPI"] + moved["PEI"]) * crop, np.float32)
+            save_image(output / paths.crop(unit, side, SUM_MI2).name, summed, grid)
     result.numbers = {
         "centres_ras_mm": {s: [round(float(v), 3) for v in found.centres[s]] for s in kept},
         "score": {s: round(found.scores[s], 4) for s in kept},

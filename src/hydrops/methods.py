@@ -57,16 +57,21 @@ def methods_section(bundle: Bundle) -> str:
     """How the numbers were made, with citations and the versions that are installed."""
     calibrated = (
         " At the surface of the labyrinth a voxel's brightness, between bone and full fluid, gave "
-        "its share of fluid; its share of endolymph is the mean of the network's and of that which "
-        "its HYDROPS over MRC shows, weighted by their precision. How much of the labyrinth's "
-        "fluid is endolymph in all follows from its summed HYDROPS over its summed MRC, with "
-        "levels of the pure fluids fitted on simulated ears of different noise and T1, and, where "
-        "the network's share lies far from it, from the network; the odds of endolymph were "
+        "its share of fluid; its share of endolymph is the mean of the network's and of that "
+        "which its signal shows, weighted by their precision. The signal is the signed sum of the "
+        "two inversion images over the MRC, their signs told by the sum and the difference of "
+        "their magnitudes; it falls evenly with the share of endolymph whatever the sequences "
+        "null, and its levels in pure fluids are those where the network is sure. Where HYDROPS "
+        "alone was to be had, it is HYDROPS over MRC between the levels of perilymph and CSF. How "
+        "much of the labyrinth's fluid is endolymph in all follows from the signal's mean and the "
+        "network's share, weighted as was fitted on simulated ears of different noise and T1, and "
+        "the more by the network's the further the two lie apart; the odds of endolymph were "
         "multiplied in each ear so that its fractions agree. An ear's ratio has an interval, "
-        "conformal on those simulated heads, that is wider by what the network changes. Inversion "
-        "times other than 2250 and 2050 ms, and a T1 of the patient's fluids that the CSF shows "
-        "to be other than usual, are allowed for by the recovery of their magnetisation."
-        if "fluid_levels" in bundle.metadata
+        "conformal on those simulated heads, that is wider by what the network changes beyond its "
+        "usual weight. Inversion times other than 2250 and 2050 ms, and a T1 of the patient's "
+        "fluids that the CSF shows to be other than usual, are allowed for by the recovery of "
+        "their magnetisation."
+        if "calibrations" in bundle.metadata
         else ""
     )
     spacing = " x ".join(map(str, CROP_SPACING_MM))

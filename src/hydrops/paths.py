@@ -11,6 +11,9 @@ from pathlib import Path
 
 #: BIDS suffix of each role's image; the inversion-recovery images are heavily T2-weighted FLAIRs.
 BIDS_SUFFIX = {"MRC": "T2w", "PPI": "FLAIR", "PEI": "FLAIR", "HYDROPS": "FLAIR"}
+#: What a crop of the sum of PPI and PEI times the MRC is called, beside HYDROPS-Mi2, which is that
+#: of their difference.
+SUM_MI2 = "SUMMi2"
 #: BIDS entity of each side.
 HEMI = {"left": "L", "right": "R"}
 
@@ -62,7 +65,7 @@ class Paths:
         return self.unit("register", unit) / f"{unit.name}_from-{role}_to-MRC_xfm.txt"
 
     def crop(self, unit: Unit, side: str, kind: str) -> Path:
-        """Crop of one ear: `kind` is MRC or HYDROPSMi2."""
+        """Crop of one ear: `kind` is MRC, HYDROPSMi2 or `SUM_MI2`."""
         return self.unit("locate", unit) / f"{unit.name}_hemi-{HEMI[side]}_{kind}.nii.gz"
 
     def segmentation(self, unit: Unit, side: str, kind: str, model: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,15 +30,17 @@ from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.novelty import Novelty, ear_features
 from hydrops.model.precision import computes_in_half
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
+from hydrops.model.unfold import unfolded_channels
 from hydrops.model.unmix import (
-    SIGNAL_NAMES,
-    FluidLevels,
+    WAYS,
+    Calibration,
     FluidSignal,
+    Way,
     endolymph_by_signal,
     fluid_by_signal,
     read_signal,
 )
-from hydrops.paths import Paths, Unit
+from hydrops.paths import SUM_MI2, Paths, Unit
 from hydrops.records import CSF_RATIO, StageResult, read_record, whole_part
 
 FloatGrid = npt.NDArray[np.float32]
@@ -54,9 +56,9 @@ WHOLE: Part = tuple(slice(0, n) for n in CROP_SHAPE)
 MIDDLE: Part = tuple(slice((n - w) // 2, (n + w) // 2) for n, w in zip(CROP_SHAPE, WINDOW_SHAPE))
 #: What an ear's part of the work says of it, beside its images.
 _TOLD = "ear.json"
-#: Largest correction (`FluidLevels.correction`) of an EH ratio: with more, its interval spans from
-#: no hydrops to a severe one and says nothing.
-MOST_CORRECTION = 0.3
+#: Largest difference of an ear's EH ratio by its signal alone from that by the network; in the ears
+#: of a calibration it is 0.20 at most with PPI and PEI, 0.37 with HYDROPS alone.
+MOST_CONTRADICTION = 0.5
 #: Least volume of the largest piece for it to be taken for an ear, mm3.
 LEAST_EAR_MM3 = 20.0
 
@@ -65,7 +67,8 @@ LEAST_EAR_MM3 = 20.0
 class Segmenter:
     """A loaded network, ready for one ear after another.
 
-    `levels` calibrates how much of the fluid is endolymph; without it the network's word stands.
+    `calibrations` tell by a way of reading the signal how much of the fluid is endolymph; without
+    any, the network's word stands.
     `novelty` says what the model knows; without it nothing is refused for being unlike it. `half`
     is whether its convolutions are computed in bfloat16 (`hydrops.model.precision`); `fold` is that
     of `hydrops.model.network.NetworkOptions`.
@@ -75,7 +78,7 @@ class Segmenter:
     bundle: Bundle
     network: torch.nn.Module
     device: torch.device
-    levels: FluidLevels | None
+    calibrations: Mapping[Way, Calibration]
     novelty: Novelty | None
     half: bool
     fold: tuple[int, ...] = (1, 1, 1)
@@ -97,8 +100,9 @@ class EarSegmentation:
         (3,) or (0,): share of each heatmap at its peak, 0 to 1.
     uncertainty
         Mean entropy of the classes in the fluid as a share of its maximum; 0 is sure, 1 is not.
-    signal
-        What images and network say of the labyrinth's fluid; None without HYDROPS-Mi2.
+    signals
+        What images and network say of the labyrinth's fluid, by the way that it is read; none
+        without HYDROPS-Mi2.
     half_width
         Of the interval of the labyrinth's EH volume ratio, see `hydrops.model.unmix.half_width`;
         None where the model gives none.
@@ -111,7 +115,7 @@ class EarSegmentation:
     landmarks: FloatGrid
     confidences: FloatGrid
     uncertainty: float
-    signal: FluidSignal | None
+    signals: Mapping[Way, FluidSignal]
     half_width: float | None
     novelty: float | None
 
@@ -176,12 +180,12 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
     except RuntimeError as error:
         raise HydropsError(f"{weights}: does not fit the network of its metadata") from error
     fast_layout(network.eval().to(where))
-    levels, known = (bundle.metadata.get(key) for key in ("fluid_levels", "novelty"))
+    known = bundle.metadata.get("novelty")
     return Segmenter(
         bundle,
         network,
         where,
-        None if levels is None else FluidLevels(**levels),
+        Calibration.all_of(bundle.metadata),
         None if known is None else Novelty(**known),
         computes_in_half(where),
         options.fold,
@@ -272,6 +276,7 @@ def segment_ear(
     mi2: FloatGrid | None,
     side: str,
     pair: InversionPair = USUAL_PAIR,
+    summed: FloatGrid | None = None,
 ) -> EarSegmentation:
     """Segment one ear on the crop grid (axes near R, A, S; `hydrops.model.geometry`).
 
@@ -285,19 +290,20 @@ def segment_ear(
     ----------
     pair
         Timing of the images that HYDROPS-Mi2 was made of.
+    summed
+        The sum of PPI and PEI times the MRC, where HYDROPS-Mi2 was made of both.
 
     Raises
     ------
     ExcludedError
         If there is nothing in the crop that the network takes for an ear, the ear is too unlike
         those of the training, or HYDROPS-Mi2 shows no perilymph that gadolinium has reached,
-        too much noise, or what the network contradicts.
+        too much noise, too few full voxels, or what the network contradicts.
     """
     flip = side == "left" and not segmenter.sided
-    images = [None if i is None else torch.from_numpy(_turned(i, flip)) for i in (mrc, mi2)]
-    if images[0] is None:
-        raise ValueError("an ear cannot be segmented without MRC")
-    channels = prepare(images[0], images[1])
+    turned = partial(_turned, flip=flip)
+    second = None if mi2 is None else torch.from_numpy(turned(mi2))
+    channels = prepare(torch.from_numpy(turned(mrc)), second)
     if mi2 is not None and float(channels[2].max()) < 1.001 * LEAST_ENHANCEMENT:
         raise ExcludedError(
             "hardly any gadolinium has reached the perilymph, so endolymph cannot be told from it"
@@ -307,7 +313,8 @@ def segment_ear(
         channels = contrast.stretched(channels)
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
-    fractions, signal, half_width = found.fractions, None, None
+    fractions, half_width = found.fractions, None
+    signals: dict[Way, FluidSignal] = {}
     if not segmenter.sided:
         # Beside what a network knows of one side's organs alone lies other fluid, just as bright.
         fractions = fluid_by_signal(channels[0].numpy(), fractions)
@@ -315,17 +322,17 @@ def segment_ear(
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     else:
-        seen = contrast.straightened(channels.numpy(), fractions)
-        signal = read_signal(seen, fractions)
-        if signal.noise > segmenter.bundle.most_noise:
-            raise ExcludedError(
-                f"HYDROPS is too noisy in the labyrinth (noise {signal.noise:.2f} of the distance "
-                f"between its fluids' levels, at most {segmenter.bundle.most_noise:.2f})"
-            )
-        if segmenter.levels is not None:
-            _check_agreed(segmenter.levels, signal)
-            fractions = endolymph_by_signal(seen, fractions, segmenter.levels, signal)
-            half_width = _half_width(segmenter.bundle, segmenter.levels, signal)
+        seen: dict[Way, FloatGrid] = {"HYDROPS": contrast.straightened(channels.numpy(), fractions)}
+        if mi2 is not None and summed is not None and segmenter.bundle.endolymph:
+            pair_seen = (turned(mi2), turned(summed))
+            seen["unfolded"] = unfolded_channels(*pair_seen, channels.numpy(), found.fractions)
+        signals = {way: read_signal(read, fractions) for way, read in seen.items()}
+        way = _chosen_way(segmenter.calibrations, signals)
+        if way is not None:
+            known = segmenter.calibrations[way]
+            _check_readable(known, signals[way])
+            fractions = endolymph_by_signal(seen[way], fractions, known.levels, signals[way])
+            half_width = known.half_width + known.levels.correction(signals[way])
     landmarks = found.landmarks
     if flip:
         fractions = np.ascontiguousarray(fractions[:, ::-1])
@@ -335,26 +342,30 @@ def segment_ear(
         landmarks,
         found.confidences,
         _entropy_in_fluid(found.fractions),
-        signal,
+        signals,
         half_width,
         novelty,
     )
 
 
-def _half_width(bundle: Bundle, levels: FluidLevels, signal: FluidSignal) -> float | None:
-    """Half the width of an ear's interval: the model's, and what the network has changed."""
-    usual = bundle.ratio_half_width
-    return None if usual is None else usual + levels.correction(signal)
+def _chosen_way(known: Container[Way], read: Container[Way]) -> Way | None:
+    """The better way that a model was calibrated for and that the images can be read in."""
+    return next((way for way in WAYS if way in known and way in read), None)
 
 
-def _check_agreed(levels: FluidLevels, signal: FluidSignal) -> None:
-    """Refuse an ear of which signal and network tell such different things that neither counts."""
-    correction = levels.correction(signal)
-    if correction > MOST_CORRECTION:
+def _check_readable(known: Calibration, signal: FluidSignal) -> None:
+    """Refuse an ear too noisy, or of which signal and network tell too different things."""
+    if signal.noise > known.most_noise:
+        raise ExcludedError(
+            f"HYDROPS is too noisy in the labyrinth (noise {signal.noise:.2f} of the distance "
+            f"between its fluids' levels, at most {known.most_noise:.2f})"
+        )
+    contradiction = known.levels.contradiction(signal)
+    if contradiction > MOST_CONTRADICTION:
         raise ExcludedError(
             "the brightness of HYDROPS and the network contradict each other: by them the share of "
-            f"endolymph differs by {correction:.2f}, at most {MOST_CORRECTION:.2f} is taken. Were "
-            "PPI and PEI swapped, or taken at other inversion times than is told?"
+            f"endolymph differs by {contradiction:.2f}, at most {MOST_CONTRADICTION:.2f} is taken. "
+            "Were PPI and PEI swapped, or taken at other inversion times than is told?"
         )
 
 
@@ -464,10 +475,13 @@ def _segment_side(
     image = nib.load(mrc_path)
     known = pair is not None and mi2_path.is_file()
     mi2 = np.asarray(nib.load(mi2_path).dataobj, np.float32) if known else None
+    sum_path = paths.crop(unit, side, SUM_MI2)
+    summed = None
+    if known and sum_path.is_file():
+        summed = np.asarray(nib.load(sum_path).dataobj, np.float32)
+    mrc = np.asarray(image.dataobj, np.float32)
     try:
-        found = segment_ear(
-            segmenter, np.asarray(image.dataobj, np.float32), mi2, side, pair or USUAL_PAIR
-        )
+        found = segment_ear(segmenter, mrc, mi2, side, pair or USUAL_PAIR, summed)
     except ExcludedError as exclusion:
         told: dict[str, Any] = {"excluded": exclusion.reason}
     else:
@@ -476,7 +490,7 @@ def _segment_side(
             "uncertainty": round(found.uncertainty, 4),
             "endolymph": mi2 is not None and segmenter.bundle.endolymph,
             "organs": list(segmenter.bundle.organs),
-            **_rounded(found.signal),
+            "signals": {way: _rounded(signal) for way, signal in found.signals.items()},
             "half_width": None if found.half_width is None else round(found.half_width, 4),
             "novelty": None if found.novelty is None else round(found.novelty, 3),
         }
@@ -494,10 +508,8 @@ def inversion_pair(unit: Unit, paths: Paths) -> InversionPair | None:
     return read_pair(paths.sidecar(unit, "PPI"), paths.sidecar(unit, "PEI"), csf_ratio)
 
 
-def _rounded(signal: FluidSignal | None) -> dict[str, float | None]:
-    """The numbers of a signal by name; None where there is none."""
-    if signal is None:
-        return dict.fromkeys(SIGNAL_NAMES)
+def _rounded(signal: FluidSignal) -> dict[str, float]:
+    """The numbers of a signal by name."""
     return {name: round(number, 5) for name, number in asdict(signal).items()}
 
 

@@ -185,8 +185,10 @@ def _segment_mr(
         grid = crop_affine(located.centres[side].tolist(), affine)
         crop = crop_image(mrc, affine, grid)
         moved = [crop_image(image, own, grid, transform) for image, own, transform in others]
-        mi2 = (moved[0] - moved[1]) * crop if len(moved) == 2 else next(iter(moved), None)
-        found = segment_ear(segmenter, crop, mi2, side, pair)
+        mi2, summed = next(iter(moved), None), None
+        if len(moved) == 2:
+            mi2, summed = (moved[0] - moved[1]) * crop, (moved[0] + moved[1]) * crop
+        found = segment_ear(segmenter, crop, mi2, side, pair, summed)
         _paint(labels, affine, found.fractions, grid)
         ears[side] = named_landmarks(found, grid)
     return labels, affine, ears

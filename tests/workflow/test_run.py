@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 from project import Project, job_counts
@@ -51,6 +54,19 @@ def test_the_hydropic_ear_stands_out_and_volumes_are_near_the_truth(finished: Pr
         truth = pd.read_csv(finished.path(f"demo/truth/sub-{participant}/ears.tsv"), sep="\t")
         true = truth[(truth.side == side) & (truth.organ == "labyrinth")].tfs_mm3.item()
         assert row.tfs_mm3 == pytest.approx(true, rel=0.15)
+
+
+def test_an_ear_is_read_from_both_inversion_images(finished: Project) -> None:
+    (record,) = finished.path("results/segment").rglob("sub-01/ses-1/record.json")
+    for side in ("left", "right"):
+        read = json.loads(record.read_text(encoding="utf-8"))["numbers"][side]
+        assert set(read["signals"]) == {"unfolded", "HYDROPS"}
+    (difference,) = finished.path("results/locate").rglob("sub-01*hemi-L_HYDROPSMi2.nii.gz")
+    total = difference.with_name(difference.name.replace("HYDROPSMi2", "SUMMi2"))
+    images = [nib.load(path).get_fdata() for path in (difference, total)]
+    middle = (slice(24, 40), slice(24, 40), slice(12, 20))
+    # Of magnitudes no difference is larger than the sum, but where they were interpolated.
+    assert np.mean(np.abs(images[0][middle]) <= images[1][middle]) > 0.97
 
 
 def test_everything_a_study_needs_is_there(finished: Project) -> None:

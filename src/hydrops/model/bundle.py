@@ -9,7 +9,6 @@ imports torch, so a run can be planned without it.
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,17 +48,6 @@ class Bundle:
     def endolymph(self) -> bool:
         """Whether it tells endolymph from perilymph."""
         return bool(self.metadata.get("endolymph", True))
-
-    @property
-    def ratio_half_width(self) -> float | None:
-        """Half the width of the interval of a ratio, None where the model was not calibrated."""
-        interval = self.metadata.get("ratio_interval")
-        return None if interval is None else float(interval["half_width"])
-
-    @property
-    def most_noise(self) -> float:
-        """Most noise (`hydrops.model.unmix.signal_noise`) that it gives a ratio for."""
-        return float(self.metadata.get("most_noise", math.inf))
 
 
 def read_bundle(folder: Path) -> Bundle:

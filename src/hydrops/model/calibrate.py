@@ -17,9 +17,18 @@ from hydrops.model.evaluate import Kind, evaluate
 from hydrops.model.novelty import Novelty
 from hydrops.model.simulate import draw_images, read_pool
 from hydrops.model.train import TrainOptions
-from hydrops.model.unmix import SIGNAL_NAMES, FluidLevels, FluidSignal, half_width
+from hydrops.model.unmix import (
+    SIGNAL_NAMES,
+    WAYS,
+    Calibration,
+    FluidLevels,
+    FluidSignal,
+    Way,
+    half_width,
+)
 from hydrops.phantom.anatomy import Ear
-from hydrops.phantom.cohort import Examination, examine_other_fluids
+from hydrops.phantom.cohort import Examination, examine
+from hydrops.phantom.signal import draw_fluids
 from hydrops.records import write_text_atomically
 from hydrops.segment import load_segmenter, run_network
 
@@ -29,11 +38,6 @@ LOG = logging.getLogger(__name__)
 COVERAGE = 0.95
 #: Least and most noise of a calibration's heads, times that of `hydrops.phantom.head.NOISE`.
 CALIBRATED_NOISE = (0.25, 1.6)
-#: SD of how much longer or shorter than usual the T1 of a calibration's fluids are, as a share. An
-#: assumption: body temperatures have an SD of 0.4 degrees (Obermeyer et al., BMJ 2017;359:j5468:
-#: 95 % within 35.7 and 37.3), and water's T1 rises by some 2 % a degree (Krynicki, Physica
-#: 1966;32:167).
-T1_SD = 0.01
 #: Most noise that a ratio is given for, times that of the noisiest ear of a calibration.
 NOISE_MARGIN = 1.25
 #: Simulated ears that say what a model knows.
@@ -67,10 +71,10 @@ def calibrate(
 
 
 def examine_as_people_differ(rng: np.random.Generator, left: Ear, right: Ear) -> Examination:
-    """A head of fluids that recover a little faster or slower, by a scanner of any noise."""
+    """A head of any patient's fluids, by a scanner of any noise."""
     low, high = np.log(CALIBRATED_NOISE)
     noise = float(np.exp(rng.uniform(low, high)))
-    return examine_other_fluids(rng, left, right, float(rng.normal(0.0, T1_SD)), noise)
+    return examine(rng, left, right, noise=noise, fluids=draw_fluids(rng))
 
 
 def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -> Bundle:
@@ -87,29 +91,34 @@ def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -
         If there are too few of them.
     """
     ears = evaluated.dropna(subset=["ratio"])
-    signals = [FluidSignal(*row) for row in ears[list(SIGNAL_NAMES)].to_numpy()]
-    levels = FluidLevels.fit(signals, ears["ratio_true"])
     try:
-        reach = half_width(signals, ears["ratio_true"], ears["seed"], COVERAGE)
+        known = {way: _fit_way(way, ears) for way in WAYS}
     except ValueError as error:
         raise HydropsError(
             f"{bundle.identifier}: {error}; have more calibration_heads in its configuration, "
             f"{options.calibration_heads} were asked for"
         ) from error
-    interval = {"coverage": COVERAGE, "half_width": round(reach, 4)}
-    LOG.info("fluid levels from %d ears: %s, interval %s", len(ears), levels, interval)
     metadata = bundle.metadata | {
-        "fluid_levels": asdict(levels),
-        "ratio_interval": interval,
-        "most_noise": round(NOISE_MARGIN * max(signal.noise for signal in signals), 4),
-        "calibration": {
+        "calibrations": {way: asdict(calibration) for way, calibration in known.items()},
+        "calibrated_on": {
             "ears": len(ears),
             "seed": options.calibration_seed,
-            "t1_sd": T1_SD,
+            "coverage": COVERAGE,
         },
     }
     write_text_atomically(bundle.folder / METADATA, json.dumps(metadata, indent=2) + "\n")
     return read_bundle(bundle.folder)
+
+
+def _fit_way(way: Way, ears: pd.DataFrame) -> Calibration:
+    """Calibrate one way of reading the signal; ValueError if there are too few heads."""
+    columns = [f"{way}_{name}" for name in SIGNAL_NAMES]
+    signals = [FluidSignal(*row) for row in ears[columns].to_numpy()]
+    levels = FluidLevels.fit(signals, ears["ratio_true"])
+    reach = half_width(signals, ears["ratio_true"], ears["seed"], COVERAGE)
+    LOG.info("%s, %d ears: %s, interval %.4f", way, len(ears), levels, reach)
+    most_noise = NOISE_MARGIN * max(signal.noise for signal in signals)
+    return Calibration(levels, round(reach, 4), round(most_noise, 4))
 
 
 def learn_novelty(bundle: Bundle, options: TrainOptions, pool: Path) -> Bundle:

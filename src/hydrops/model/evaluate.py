@@ -32,7 +32,6 @@ from hydrops.model.metrics import (
     volume_error_percent,
 )
 from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
-from hydrops.model.unmix import SIGNAL_NAMES
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
 from hydrops.phantom.cohort import Examination, examine
@@ -267,7 +266,9 @@ def _measured(
             compared, cut = _compare(examination, ear, unit, side, paths, segmenter.bundle)
             row |= compared
             found = read_record(paths.record("segment", unit, model)).numbers[side]
-            row |= {name: found[name] for name in (*SIGNAL_NAMES, "half_width")}
+            row["half_width"] = found["half_width"]
+            for way, signal in found["signals"].items():
+                row |= {f"{way}_{name}": number for name, number in signal.items()}
         else:
             row["reason"] = record.reason or record.excluded_sides[side]["reason"]
         yield row, cut

@@ -23,6 +23,7 @@ from hydrops.model.network import NetworkOptions
 from hydrops.model.pictures import CAPTIONS
 from hydrops.model.preprocess import CHANNELS
 from hydrops.model.train import TrainOptions
+from hydrops.model.unmix import WAYS
 from hydrops.records import sha256_of_file
 
 DATA_SOURCES = (
@@ -252,33 +253,34 @@ overlay of each ear. An ear that hardly any gadolinium has reached is refused.{_
 
 def _how_calibrated(bundle: Bundle) -> str:
     """What a card says of a calibration; nothing where there was none."""
-    calibration = bundle.metadata.get("calibration")
-    if calibration is None:
+    known = bundle.metadata.get("calibrated_on")
+    if known is None:
         return ""
-    interval = bundle.metadata["ratio_interval"]
+    by_both, by_hydrops = (bundle.metadata["calibrations"][way]["half_width"] for way in WAYS)
     return f"""How full a voxel is and how much of that is endolymph comes from the signal as well
-as from the network (`hydrops.model.unmix`); the levels of the pure fluids were fitted on
-{calibration["ears"]} more simulated ears (seed {calibration["seed"]}), with any noise, and T1 that
-differ between heads, in all fluids alike, by an SD of {calibration["t1_sd"]:.0%}; the brightness
-of the CSF tells by how much (`hydrops.model.contrast`).
-Where signal and network are far apart, the ratio is the network's.
-An ear's ratio is given with an interval of +-{interval["half_width"]}, meant to hold for
-{interval["coverage"]:.0%} of ears, and of as much more as the network changes the ratio of the
-signal. Inversion times other than the published ones, and other T1, are allowed for by physics
-(`benchmarks/results/endolymph.tsv` shows how well).
+as from the network (`hydrops.model.unmix`): from PPI and PEI, their signs told by each other,
+where there are both (`hydrops.model.unfold`), else from HYDROPS. Their levels were fitted on
+{known["ears"]} more simulated ears (seed {known["seed"]}) with any noise, half of them of fluids
+near those that the published inversion times null, half of fluids of T1 up to the longest that was
+measured (`hydrops.phantom.signal.draw_fluids`). The network has a say in the ratio beside the
+signal, and all of it where they are far apart.
+An ear's ratio is given with an interval of +-{by_both} (by HYDROPS alone +-{by_hydrops}), meant to
+hold for {known["coverage"]:.0%} of ears, and of as much more as the network changes the ratio by
+being far from the signal. Inversion times other than the published ones, and other T1, are allowed
+for by physics (`benchmarks/results/endolymph.tsv` shows how well).
 """
 
 
 def _limits(bundle: Bundle) -> str:
     """What a card says of the limits of a volume ratio; nothing where there is none."""
-    if bundle.metadata.get("calibration") is None:
+    if "calibrated_on" not in bundle.metadata:
         return ""
     return """ Ratios are calibrated
 for voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.6 mm and more they come out too low
 (`benchmarks/results/resolution.tsv`). The interval allows for other noise, motion, dose, anatomy
-and T1 where all fluids' T1 differ alike, as with the body's temperature; how much they do is an
-assumption. Where the T1 of endolymph or perilymph alone are others, nothing tells. The area ratio
-of the vestibule hangs on how the head lies, even with true regions
+and T1; how much the T1 of patients' fluids differ is an assumption. PPI and PEI that were scaled
+differently by more than a quarter may make the ratio wrong. The area ratio of the vestibule
+hangs on how the head lies, even with true regions
 (`benchmarks/results/repeatability.tsv`)."""
 
 

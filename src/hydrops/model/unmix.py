@@ -1,21 +1,23 @@
 """How much of a voxel is fluid, and how much of that is endolymph, from the signal itself.
 
 A network says where the labyrinth and its compartments lie; how full a voxel at their borders is,
-its brightness says better. Bone is dark, so a voxel's MRC is its share of fluid. A voxel's HYDROPS
-falls evenly from perilymph to endolymph with its share of endolymph, and bone
-adds nothing to HYDROPS or MRC. So the sum of HYDROPS over the labyrinth, divided by that of MRC,
-gives the share of the whole whatever the size of the voxels, and no voxel has to be called one
-or the other. The levels of the two pure fluids are a model's calibration, `FluidLevels`; they are
-told from an ear's own brightest and darkest fluid, which large voxels mix, so a calibration holds
-for voxels like those it was made with (`benchmarks/resolution.py` shows how far). It holds, too,
-for fluids and timings like those: where they are others, signal and network disagree, and the
-network, which has seen many, has the last word (`agreed_share`).
+its brightness says better. Bone is dark, so a voxel's MRC is its share of fluid. A voxel's signal,
+HYDROPS or what PPI and PEI show unfolded (`hydrops.model.unfold`), falls evenly from perilymph to
+endolymph with its share of endolymph, and bone adds nothing to it or to MRC. So the sum of the
+signal over the labyrinth, divided by that of MRC, gives the share of the whole whatever the size of
+the voxels, and no voxel has to be called one or the other. The levels of the two pure fluids are
+told from an ear's own voxels, which mix them if they are large; what that does to the share is a
+model's calibration, `FluidLevels`, which holds for voxels like those it was made with
+(`benchmarks/resolution.py` shows how far). It holds, too, for fluids and timings like those: where
+they are others, signal and network disagree, and the network, which has seen many, has the last
+word (`agreed_share`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -41,11 +43,17 @@ REACH_VOXELS = 5
 #: SD of the share of endolymph that a voxel full of fluid shows by its signal in an image without
 #: noise, and by what that and the noise are multiplied, for the errors of neighbours are alike; the
 #: variance of the network's share p as a multiple of p (1 - p). Chosen on simulated ears of
-#: development: still and moved, with noise and without.
-SIGNAL_SD, LIKE_ERRORS, NETWORK_VARIANCE = 0.07, 1.5, 1.0
-#: Difference at which signal and network have half a say each; chosen on simulated ears of
-#: development, where theirs is 0.04 (SD) with the fluids of the calibration and 0.12 with others.
-DISAGREEMENT = 0.12
+#: development of fluids of any T1, moved and noisy, of which those of little endolymph need the
+#: network most.
+SIGNAL_SD, LIKE_ERRORS, NETWORK_VARIANCE = 0.15, 1.5, 1.0
+#: Ways to read from the images how much endolymph there is: from PPI and PEI unfolded
+#: (`hydrops.model.unfold`), or from HYDROPS alone.
+Way = Literal["unfolded", "HYDROPS"]
+#: The better one first.
+WAYS: tuple[Way, ...] = get_args(Way)
+#: Difference from what both have weighed at which the network goes half the way to its own share;
+#: chosen on simulated ears of a calibration, where it is 0.04 (SD) unfolded and 0.02 by HYDROPS.
+DISAGREEMENT = 0.25
 #: The share is kept from the ends, where no voxel could differ from another.
 LEAST_SHARE = 0.005
 
@@ -58,8 +66,6 @@ class FluidSignal:
     ----------
     level
         See `hydrops_level`.
-    enhancement
-        Level of perilymph beside that of CSF, `hydrops.model.preprocess.prepare`.
     noise
         See `signal_noise`.
     network
@@ -67,7 +73,6 @@ class FluidSignal:
     """
 
     level: float
-    enhancement: float
     noise: float
     network: float
 
@@ -78,67 +83,89 @@ SIGNAL_NAMES = tuple(field.name for field in fields(FluidSignal))
 
 @dataclass(frozen=True)
 class FluidLevels:
-    """Share of endolymph = offset + (slope + noise_slope N) L + enhancement E + noise N.
+    """Share of endolymph = offset + slope L by the signal alone, L the level of a `FluidSignal`.
 
-    L, E and N are those of a `FluidSignal`; its network joins in by `agreed_share`. Pure perilymph
-    lies where the share is zero, pure endolymph where it is one. The levels of perilymph and CSF
-    are estimated from an ear's brightest and darkest fluid. The brightest is more too bright the
-    less gadolinium there is, and noise takes both too far out, so that the same fluid lies nearer
-    the middle: that is what the other numbers take back.
+    The network knows the share less exactly, but errs otherwise, so that it has a `say`, from 0 to
+    1, in what both agree on.
     """
 
     offset: float
     slope: float
-    enhancement: float
-    noise: float
-    noise_slope: float
+    say: float
 
     def share(self, signal: FluidSignal) -> float:
         """Share of endolymph in the fluid, within `LEAST_SHARE` of its ends."""
         return float(np.clip(self._agreed(signal), LEAST_SHARE, 1.0 - LEAST_SHARE))
 
-    def shares(self, ratio: FloatGrid, signal: FluidSignal) -> FloatGrid:
-        """The same for each voxel's HYDROPS over MRC; noise takes some beyond the ends."""
-        slope = self.slope + self.noise_slope * signal.noise
-        return np.asarray(self._agreed(signal) + slope * (ratio - signal.level), np.float32)
+    def shares(self, level: FloatGrid, signal: FluidSignal) -> FloatGrid:
+        """The same for the level of each voxel; noise takes some beyond the ends."""
+        agreed = self._agreed(signal)
+        return np.asarray(agreed + self.slope * (level - signal.level), np.float32)
+
+    def contradiction(self, signal: FluidSignal) -> float:
+        """By how much the share of the signal alone and that of the network differ."""
+        return abs(signal.network - self._alone(signal))
 
     def correction(self, signal: FluidSignal) -> float:
-        """By how much the network changes the share of the signal."""
-        return abs(self._agreed(signal) - self._by_signal(signal))
+        """By how much the network changes the share beyond its usual say, for being far away."""
+        return abs(self._agreed(signal) - self._weighed(signal))
 
     def _agreed(self, signal: FluidSignal) -> float:
-        return float(agreed_share(self._by_signal(signal), signal.network))
+        return float(agreed_share(self._weighed(signal), signal.network))
 
-    def _by_signal(self, signal: FluidSignal) -> float:
-        return float(_columns(signal) @ np.array(astuple(self)))
+    def _weighed(self, signal: FluidSignal) -> float:
+        return (1.0 - self.say) * self._alone(signal) + self.say * signal.network
+
+    def _alone(self, signal: FluidSignal) -> float:
+        return self.offset + self.slope * signal.level
 
     @staticmethod
     def fit(signals: Sequence[FluidSignal], shares: npt.ArrayLike) -> FluidLevels:
         """Least squares over ears whose share of endolymph is known, free of bias once agreed."""
-        columns = np.stack([_columns(signal) for signal in signals])
+        columns = np.array([(1.0, signal.level, signal.network) for signal in signals])
         truth = np.asarray(shares, dtype=float)
         numbers = np.linalg.lstsq(columns, truth, rcond=None)[0]
-        agreed = agreed_share(columns @ numbers, [signal.network for signal in signals])
-        numbers[0] -= (agreed - truth).mean()
-        return FluidLevels(*(round(float(number), 4) for number in numbers))
+        numbers[0] -= (agreed_share(columns @ numbers, columns[:, 2]) - truth).mean()
+        say = numbers[2]
+        alone = numbers[:2] / (1.0 - say)
+        return FluidLevels(*(round(float(number), 4) for number in (*alone, say)))
 
 
-def agreed_share(signal: npt.ArrayLike, network: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Share of endolymph on which signal and network agree.
+@dataclass(frozen=True)
+class Calibration:
+    """What a model knows of one way to read the signal.
 
-    The signal's, which is the more exact, where both are well within `DISAGREEMENT` of each other,
-    and the network's where they are far apart: then the levels of the fluids are not those of the
-    calibration. In between it goes over smoothly.
+    Parameters
+    ----------
+    half_width
+        See `half_width`.
+    most_noise
+        Most noise (`signal_noise`) that a ratio is given for.
     """
-    known = np.asarray(signal, float)
+
+    levels: FluidLevels
+    half_width: float
+    most_noise: float
+
+    @staticmethod
+    def all_of(metadata: Mapping[str, Any]) -> dict[Way, Calibration]:
+        """Those of a bundle, as its metadata tell them; none where it was not calibrated."""
+        return {
+            way: Calibration(**told | {"levels": FluidLevels(**told["levels"])})
+            for way, told in metadata.get("calibrations", {}).items()
+        }
+
+
+def agreed_share(weighed: npt.ArrayLike, network: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Share of endolymph on which signal and network agree, from both as usually weighed.
+
+    It stays where the network is well within `DISAGREEMENT` of it, and is the network's where that
+    is far away: then the levels of the fluids are not those of the calibration. In between it goes
+    over smoothly.
+    """
+    known = np.asarray(weighed, float)
     apart = np.asarray(network, float) - known
     return np.asarray(known + apart**5 / (apart**4 + DISAGREEMENT**4))
-
-
-def _columns(signal: FluidSignal) -> npt.NDArray[np.float64]:
-    """What the numbers of `FluidLevels` are multiplied by, in their order."""
-    level, noise = signal.level, signal.noise
-    return np.array([1.0, level, signal.enhancement, noise, noise * level])
 
 
 def half_width(
@@ -146,13 +173,12 @@ def half_width(
 ) -> float:
     """Half the width of an interval of the share that holds for `coverage` of ears like these.
 
-    It is that of an ear whose network has nothing to change in the share of the signal; a
-    correction (`FluidLevels.correction`) is added to it. Conformal: the quantile of how far the
+    It is that of an ear whose network has its usual say; a correction (`FluidLevels.correction`) is
+    added to it. Conformal: the quantile of how far the
     absolute errors go beyond the correction, each of an ear whose head the fit left out. Heads, not
     ears, are drawn independently, so all ears of a head weigh as much as one head, and the head to
     come counts as one whose errors are beyond all others (hierarchical conformal prediction: Lee,
-    Barber and Willett, arXiv:2306.06342). Neither the share nor the enhancement foretells the
-    error.
+    Barber and Willett, arXiv:2306.06342). The share does not foretell the error.
 
     Parameters
     ----------
@@ -193,7 +219,6 @@ def read_signal(channels: FloatGrid, fractions: FloatGrid) -> FluidSignal:
     fluid = fractions[1:].sum(0)
     return FluidSignal(
         hydrops_level(channels, fluid),
-        float(channels[2].max()),
         signal_noise(channels),
         float(fractions[2::2].sum() / max(float(fluid.sum()), 1e-6)),
     )

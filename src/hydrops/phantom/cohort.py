@@ -28,7 +28,7 @@ from hydrops.phantom.head import (
     truth_fractions,
 )
 from hydrops.phantom.motion import draw_motion
-from hydrops.phantom.signal import MRC, PEI, PPI, as_if_longer_t1
+from hydrops.phantom.signal import MRC, PEI, PERILYMPH_MMOL, PPI, USUAL_FLUIDS, Fluids
 from hydrops.phantom.signal import Sequence as MRSequence
 from hydrops.phantom.specs import ParticipantSpec
 
@@ -86,6 +86,7 @@ def examine(
     moved: bool = True,
     noise: float = 1.0,
     sequences: Sequence[MRSequence] = (MRC, PPI, PEI),
+    fluids: Fluids = USUAL_FLUIDS,
 ) -> Examination:
     """Scan a head: MRC, PPI and PEI with the motion of real patients between them.
 
@@ -99,10 +100,16 @@ def examine(
         Times that of `hydrops.phantom.head.NOISE`.
     sequences
         MRC, PPI and PEI, with other timings than the published ones if need be.
+    fluids
+        What the head is filled with, which nobody is told.
     """
     tilt = rng.normal(0.0, 4.0, 3)
     offset = rng.normal(0.0, 4.0, 3) if offset_mm is None else np.asarray(offset_mm)
     head = draw_head(rng, left, right, list(tilt), list(offset))
+    more = fluids.perilymph_mmol / PERILYMPH_MMOL
+    doses = {side: more * mmol for side, mmol in head.gadolinium_mmol.items()}
+    head = replace(head, gadolinium_mmol=doses)
+    tissues = fluids.tissues()
     affine = scanner_affine(MATRIX, VOXEL_MM, (0.0, 0.0, 8.0), float(rng.normal(0.0, 3.0)))
     first = draw_motion(rng) if moved else np.eye(4)
     second = draw_motion(rng) @ first if moved else np.eye(4)
@@ -116,30 +123,11 @@ def examine(
             rng,
             motions[sequence.name],
             noise * NOISE[sequence.name],
+            tissues,
         )
         for sequence in sequences
     }
     return Examination(head, affine, images, motions, {s.name: s for s in sequences})
-
-
-def examine_other_fluids(
-    rng: np.random.Generator,
-    left: Ear | None,
-    right: Ear | None,
-    longer: float,
-    noise: float = 1.0,
-) -> Examination:
-    """`examine` where all T1 are longer than usual, which nobody is told.
-
-    Parameters
-    ----------
-    longer
-        By how much, as a share of the usual T1; negative if shorter.
-    """
-    told = (MRC, PPI, PEI)
-    seen = [as_if_longer_t1(sequence, longer) for sequence in told]
-    examination = examine(rng, left, right, noise=noise, sequences=seen)
-    return replace(examination, sequences={sequence.name: sequence for sequence in told})
 
 
 def write_participant(spec: ParticipantSpec, dicom_dir: Path, truth_dir: Path) -> None:

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from hydrops.labels import LABELS
 from hydrops.phantom.anatomy import Ear
-from hydrops.phantom.signal import PERILYMPH_MMOL, TISSUES, gadolinium, signal
+from hydrops.phantom.signal import PERILYMPH_MMOL, TISSUES, Tissue, gadolinium, signal
 from hydrops.phantom.signal import Sequence as MRSequence
 
 Affine = npt.NDArray[np.float64]
@@ -216,6 +216,7 @@ def render(
     rng: np.random.Generator,
     motion: Affine | None = None,
     noise: float | None = None,
+    tissues: Mapping[str, Tissue] = TISSUES,
 ) -> FloatGrid:
     """Image of a head: physics, partial volume, point spread, shading and noise.
 
@@ -227,16 +228,18 @@ def render(
         How the head has moved since the MRC, 4 x 4, RAS mm, about the middle between the ears.
     noise
         SD of one channel relative to water's proton density; that of `NOISE` when None.
+    tissues
+        Tissues by the names of `hydrops.phantom.signal.TISSUES`.
 
     Returns
     -------
     Magnitude (signed where the sequence is real), water's proton density being 1.
     """
     placed = _placed(head, motion)
-    levels = {name: signal(tissue, sequence) for name, tissue in TISSUES.items()}
+    levels = {name: signal(tissue, sequence) for name, tissue in tissues.items()}
     image = _coarse_background(head, placed, levels, shape, affine)
     for side in head.ears:
-        _paint_ear(image, head, side, placed, sequence, levels, affine)
+        _paint_ear(image, head, side, placed, sequence, tissues, affine)
     image = ndimage.gaussian_filter(image, (0.35, 0.35, 0.25), truncate=2.0)
     image *= _shading(rng, shape, affine)
     spread = NOISE[sequence.name] if noise is None else noise
@@ -418,13 +421,13 @@ def _paint_ear(
     side: str,
     placed: Affine,
     sequence: MRSequence,
-    levels: Mapping[str, float],
+    tissues: Mapping[str, Tissue],
     affine: Affine,
 ) -> None:
     """Draw nerve canal, bony capsule and the ear's compartments on the scanner's grid."""
     ear = head.ears[side]
     mmol = head.gadolinium_mmol[side]
-    canal_level = signal(gadolinium(TISSUES["csf"], 0.15 * mmol), sequence)
+    canal_level = signal(gadolinium(tissues["csf"], 0.15 * mmol), sequence)
     to_head = np.linalg.inv(placed) @ affine
     fundus, porus, narrow, wide = ear.canal
     start, end = (head.places[side] + p for p in (fundus, porus))
@@ -434,7 +437,7 @@ def _paint_ear(
     for lift in (-0.8, 0.8):
         shift = np.array([0.0, 0.3, lift])
         nerve = Tube("nerve", tuple(start + 0.6 * shift), tuple(end + shift * 1.2), (0.45, 0.6))
-        _paint_tube(image, nerve, levels["nerve"], to_head, soft)
+        _paint_tube(image, nerve, signal(tissues["nerve"], sequence), to_head, soft)
     motion_free = placed @ np.linalg.inv(head.pose)
     fractions, region = ear_fractions(
         head, side, image.shape, affine, _about_centre(motion_free, head.pose[:3, 3])
@@ -444,11 +447,11 @@ def _paint_ear(
     fluid = fractions[1:].sum(0)
     capsule = ndimage.maximum_filter(fluid, size=(3, 3, 1)) > 0
     part = image[region]
-    part[capsule] = levels["bone"]
-    perilymph = signal(gadolinium(TISSUES["perilymph"], mmol), sequence)
+    part[capsule] = signal(tissues["bone"], sequence)
+    perilymph = signal(gadolinium(tissues["perilymph"], mmol), sequence)
     part *= 1.0 - fluid
     part += np.float32(perilymph) * fractions[1::2].sum(0)
-    part += np.float32(levels["endolymph"]) * fractions[2::2].sum(0)
+    part += np.float32(signal(tissues["endolymph"], sequence)) * fractions[2::2].sum(0)
 
 
 def _about_centre(matrix: Affine, centre: npt.NDArray[np.float64]) -> Affine:

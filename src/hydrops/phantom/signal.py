@@ -72,6 +72,72 @@ TISSUES = {
 }
 
 
+@dataclass(frozen=True)
+class Fluids:
+    """T1 (ms) of a patient's fluids without gadolinium, and what reaches the perilymph.
+
+    Parameters
+    ----------
+    perilymph_mmol
+        Gadolinium in the perilymph of a typical such patient, mmol/l.
+    """
+
+    csf_ms: float
+    endolymph_ms: float
+    perilymph_ms: float
+    perilymph_mmol: float
+
+    def longer(self, share: float) -> Fluids:
+        """Fluids whose T1 are longer by a share, with as much gadolinium."""
+        more = 1.0 + share
+        return Fluids(
+            more * self.csf_ms,
+            more * self.endolymph_ms,
+            more * self.perilymph_ms,
+            self.perilymph_mmol,
+        )
+
+    def tissues(self) -> dict[str, Tissue]:
+        """`TISSUES` with these fluids."""
+        t1 = {"csf": self.csf_ms, "endolymph": self.endolymph_ms, "perilymph": self.perilymph_ms}
+        return TISSUES | {name: replace(TISSUES[name], t1_ms=ms) for name, ms in t1.items()}
+
+
+#: The fluids of `TISSUES`.
+USUAL_FLUIDS = Fluids(
+    TISSUES["csf"].t1_ms, TISSUES["endolymph"].t1_ms, TISSUES["perilymph"].t1_ms, PERILYMPH_MMOL
+)
+
+#: Longest T1 of CSF that was measured at 3 T, ms (Quantification of T1 and T2 of subarachnoid CSF,
+#: Magn Reson Med 2023, PMC10696635, Results).
+MOST_CSF_MS = 4450.0
+#: SD of how much longer or shorter than usual T1 are in a patient, as a share. An assumption: body
+#: temperatures have an SD of 0.4 degrees (Obermeyer et al., BMJ 2017;359:j5468: 95 % within 35.7
+#: and 37.3), and water's T1 rises by some 2 % a degree (Krynicki, Physica 1966;32:167).
+T1_SD = 0.01
+
+
+def draw_fluids(rng: np.random.Generator) -> Fluids:
+    """Fluids of a patient: half the time those that the published inversion times null.
+
+    The other half, CSF has a T1 between that and `MOST_CSF_MS`; endolymph and perilymph one up to
+    6 % and 4 % shorter, the most by which they are in the usual fluids; and gadolinium brings the
+    perilymph's to about what the published inversion time nulls, 3240 ms, or less. All of that is
+    an assumption: nobody has measured endolymph and perilymph apart.
+    """
+    if rng.random() < 0.5:
+        return USUAL_FLUIDS.longer(float(rng.normal(0.0, T1_SD)))
+    csf = float(rng.uniform(USUAL_FLUIDS.csf_ms, MOST_CSF_MS))
+    endolymph, perilymph = (csf * float(rng.uniform(least, 1.0)) for least in (0.94, 0.96))
+    enhanced = float(rng.uniform(2900.0, 3300.0))
+    return Fluids(csf, endolymph, perilymph, gadolinium_for(enhanced, perilymph))
+
+
+def gadolinium_for(t1_ms: float, free_ms: float) -> float:
+    """Gadolinium (mmol/l) that shortens a T1 without it, `free_ms`, to `t1_ms`."""
+    return (1000.0 / t1_ms - 1000.0 / free_ms) / R1_PER_MMOL_S
+
+
 def gadolinium(tissue: Tissue, mmol_per_l: float) -> Tissue:
     """A tissue whose relaxation rates a gadolinium chelate has raised.
 
