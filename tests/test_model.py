@@ -299,7 +299,7 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
     (shipped,) = (REPOSITORY / "models" / "paired_unet3d").iterdir()
     copy = tmp_path / "paired_unet3d" / shipped.name
     shutil.copytree(shipped, copy)
-    level, enhancement, noise = np.random.default_rng(0).uniform(0.0, 0.5, (3, 24))
+    level, noise = np.random.default_rng(0).uniform(0.0, 0.5, (2, 24))
 
     def evaluated(*_: object, kinds: Sequence[str], scan: object) -> pd.DataFrame:  # noqa: ARG001
         return pd.concat(
@@ -310,7 +310,7 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
                         f"{way}_{name}": value
                         for way in WAYS
                         for name, value in (
-                            ("level", level), ("enhancement", enhancement), ("noise", noise),
+                            ("level", level), ("noise", noise),
                             ("network", (0.6 if kind == "specimen" else 0.5) - 0.4 * level),
                         )
                     },

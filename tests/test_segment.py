@@ -109,11 +109,11 @@ def test_an_unseen_ear_is_measured_near_its_truth(segmenter: Segmenter) -> None:
     for organ in (*ORGANS, LABYRINTH):
         assert measured[organ][0] == pytest.approx(true[organ][0], rel=0.2)
     total, endolymph = measured[LABYRINTH]
-    true = head.ears["left"].ratios()[LABYRINTH]
-    assert endolymph / total == pytest.approx(true, abs=0.05)
+    ratio = head.ears["left"].ratios()[LABYRINTH]
+    assert endolymph / total == pytest.approx(ratio, abs=0.05)
     alone = segment_ear(segmenter, mrc, mi2, "left")
     assert alone.half_width is not None
-    assert ratio_of(segmenter, mrc, mi2, "left") == pytest.approx(true, abs=alone.half_width)
+    assert ratio_of(segmenter, mrc, mi2, "left") == pytest.approx(ratio, abs=alone.half_width)
     points = (affine[:3, :3] @ found.landmarks.T).T + affine[:3, 3]
     marks = head.landmarks("left")
     for point, name in zip(points, LANDMARKS):

@@ -239,10 +239,7 @@ def test_an_interval_holds_as_often_as_it_says() -> None:
     for _ in range(60):
         signals, shares = made_up_ears(rng, FluidLevels(0.55, -0.4, 0.2), 240, 0.02)
         known = (signals[:40], shares[:40])
-        fitted, reach = (
-            FluidLevels.fit(*known),
-            half_width(*known, np.arange(40), 0.9),
-        )
+        fitted, reach = FluidLevels.fit(*known), half_width(*known, np.arange(40), 0.9)
         found = np.array([fitted.share(signal) for signal in signals])
         reaches = reach + np.array([fitted.correction(signal) for signal in signals])
         held.append((np.abs(found - shares) <= reaches)[40:].mean())

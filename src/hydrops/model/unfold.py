@@ -19,6 +19,7 @@ import torch
 
 from hydrops.errors import ExcludedError
 from hydrops.model.preprocess import FLUID, NO_FLUID, fluid_levels
+from hydrops.model.unmix import LEAST_FLUID
 
 FloatGrid = npt.NDArray[np.float32]
 
@@ -29,8 +30,6 @@ FloatGrid = npt.NDArray[np.float32]
 DISTANCE, SPREAD = 0.9, 0.4
 #: Places on the line that are looked at, multiples of d.
 PLACES = np.linspace(-6.0, 6.0, 61, dtype=np.float32)
-#: MRC relative to fluid below which a voxel is left as folded as it is.
-LEAST_FLUID = 0.2
 #: Network's share of a fluid from which its voxels count as pure; of 0.8 to 0.98, chosen on
 #: simulated ears of development.
 SURE = 0.98

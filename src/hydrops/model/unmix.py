@@ -174,11 +174,11 @@ def half_width(
     """Half the width of an interval of the share that holds for `coverage` of ears like these.
 
     It is that of an ear whose network has its usual say; a correction (`FluidLevels.correction`) is
-    added to it. Conformal: the quantile of how far the
-    absolute errors go beyond the correction, each of an ear whose head the fit left out. Heads, not
-    ears, are drawn independently, so all ears of a head weigh as much as one head, and the head to
-    come counts as one whose errors are beyond all others (hierarchical conformal prediction: Lee,
-    Barber and Willett, arXiv:2306.06342). The share does not foretell the error.
+    added to it. Conformal: the quantile of how far the absolute errors go beyond the correction,
+    each of an ear whose head the fit left out. Heads, not ears, are drawn independently, so all
+    ears of a head weigh as much as one head, and the head to come counts as one whose errors are
+    beyond all others (hierarchical conformal prediction: Lee, Barber and Willett,
+    arXiv:2306.06342). The share does not foretell the error.
 
     Parameters
     ----------
