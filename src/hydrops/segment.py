@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,7 +32,6 @@ from hydrops.model.precision import computes_in_half
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
 from hydrops.model.unfold import unfolded_channels
 from hydrops.model.unmix import (
-    WAYS,
     Calibration,
     FluidSignal,
     Way,
@@ -57,7 +56,7 @@ MIDDLE: Part = tuple(slice((n - w) // 2, (n + w) // 2) for n, w in zip(CROP_SHAP
 #: What an ear's part of the work says of it, beside its images.
 _TOLD = "ear.json"
 #: Largest difference of an ear's EH ratio by its signal alone from that by the network; in the ears
-#: of a calibration it is 0.20 at most with PPI and PEI, 0.37 with HYDROPS alone.
+#: of a calibration it is 0.16 at most with PPI and PEI, 0.54 with HYDROPS alone.
 MOST_CONTRADICTION = 0.5
 #: Least volume of the largest piece for it to be taken for an ear, mm3.
 LEAST_EAR_MM3 = 20.0
@@ -100,9 +99,9 @@ class EarSegmentation:
         (3,) or (0,): share of each heatmap at its peak, 0 to 1.
     uncertainty
         Mean entropy of the classes in the fluid as a share of its maximum; 0 is sure, 1 is not.
-    signals
-        What images and network say of the labyrinth's fluid, by the way that it is read; none
-        without HYDROPS-Mi2.
+    signal
+        What images and network say of the labyrinth's fluid; None without HYDROPS-Mi2, and of a
+        model that does not tell endolymph.
     half_width
         Of the interval of the labyrinth's EH volume ratio, see `hydrops.model.unmix.half_width`;
         None where the model gives none.
@@ -115,7 +114,7 @@ class EarSegmentation:
     landmarks: FloatGrid
     confidences: FloatGrid
     uncertainty: float
-    signals: Mapping[Way, FluidSignal]
+    signal: FluidSignal | None
     half_width: float | None
     novelty: float | None
 
@@ -313,26 +312,25 @@ def segment_ear(
         channels = contrast.stretched(channels)
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
-    fractions, half_width = found.fractions, None
-    signals: dict[Way, FluidSignal] = {}
+    fractions, signal, half_width = found.fractions, None, None
     if not segmenter.sided:
         # Beside what a network knows of one side's organs alone lies other fluid, just as bright.
         fractions = fluid_by_signal(channels[0].numpy(), fractions)
-    if contrast is None:
+    if mi2 is None or contrast is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
-    else:
-        seen: dict[Way, FloatGrid] = {"HYDROPS": contrast.straightened(channels.numpy(), fractions)}
-        if mi2 is not None and summed is not None and segmenter.bundle.endolymph:
-            pair_seen = (turned(mi2), turned(summed))
-            seen["unfolded"] = unfolded_channels(*pair_seen, channels.numpy(), found.fractions)
-        signals = {way: read_signal(read, fractions) for way, read in seen.items()}
-        way = _chosen_way(segmenter.calibrations, signals)
-        if way is not None:
+    elif segmenter.bundle.endolymph:
+        way: Way = "HYDROPS" if summed is None else "unfolded"
+        if summed is None:
+            seen = contrast.straightened(channels.numpy(), fractions)
+        else:
+            seen = unfolded_channels(turned(mi2), turned(summed), channels.numpy(), found.fractions)
+        signal = read_signal(seen, fractions)
+        if way in segmenter.calibrations:
             known = segmenter.calibrations[way]
-            _check_readable(known, signals[way])
-            fractions = endolymph_by_signal(seen[way], fractions, known.levels, signals[way])
-            half_width = known.half_width + known.levels.correction(signals[way])
+            _check_readable(known, signal)
+            fractions = endolymph_by_signal(seen, fractions, known.levels, signal)
+            half_width = known.half_width + known.levels.correction(signal)
     landmarks = found.landmarks
     if flip:
         fractions = np.ascontiguousarray(fractions[:, ::-1])
@@ -342,15 +340,10 @@ def segment_ear(
         landmarks,
         found.confidences,
         _entropy_in_fluid(found.fractions),
-        signals,
+        signal,
         half_width,
         novelty,
     )
-
-
-def _chosen_way(known: Container[Way], read: Container[Way]) -> Way | None:
-    """The better way that a model was calibrated for and that the images can be read in."""
-    return next((way for way in WAYS if way in known and way in read), None)
 
 
 def _check_readable(known: Calibration, signal: FluidSignal) -> None:
@@ -490,7 +483,7 @@ def _segment_side(
             "uncertainty": round(found.uncertainty, 4),
             "endolymph": mi2 is not None and segmenter.bundle.endolymph,
             "organs": list(segmenter.bundle.organs),
-            "signals": {way: _rounded(signal) for way, signal in found.signals.items()},
+            "signal": None if found.signal is None else _rounded(found.signal),
             "half_width": None if found.half_width is None else round(found.half_width, 4),
             "novelty": None if found.novelty is None else round(found.novelty, 3),
         }

@@ -60,7 +60,7 @@ def test_an_ear_is_read_from_both_inversion_images(finished: Project) -> None:
     (record,) = finished.path("results/segment").rglob("sub-01/ses-1/record.json")
     for side in ("left", "right"):
         read = json.loads(record.read_text(encoding="utf-8"))["numbers"][side]
-        assert set(read["signals"]) == {"unfolded", "HYDROPS"}
+        assert read["signal"]["level"] != 0.0
     (difference,) = finished.path("results/locate").rglob("sub-01*hemi-L_HYDROPSMi2.nii.gz")
     total = difference.with_name(difference.name.replace("HYDROPSMi2", "SUMMi2"))
     images = [nib.load(path).get_fdata() for path in (difference, total)]

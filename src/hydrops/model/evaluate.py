@@ -7,9 +7,10 @@ import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -32,13 +33,16 @@ from hydrops.model.metrics import (
     volume_error_percent,
 )
 from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
-from hydrops.paths import Paths, Unit
+from hydrops.paths import SUM_MI2, Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
 from hydrops.phantom.cohort import Examination, examine
 from hydrops.phantom.head import ear_fractions, truth_fractions
 from hydrops.records import read_record, run_stage
 from hydrops.slices import on_acquired_slices
 from hydrops.statistics import bland_altman, icc_2_1
+
+if TYPE_CHECKING:
+    from hydrops.segment import Segmenter
 
 LOG = logging.getLogger(__name__)
 
@@ -267,11 +271,30 @@ def _measured(
             row |= compared
             found = read_record(paths.record("segment", unit, model)).numbers[side]
             row["half_width"] = found["half_width"]
-            for way, signal in found["signals"].items():
-                row |= {f"{way}_{name}": number for name, number in signal.items()}
+            row |= _signals(segmenter, unit, side, paths)
         else:
             row["reason"] = record.reason or record.excluded_sides[side]["reason"]
         yield row, cut
+
+
+def _signals(segmenter: Segmenter, unit: Unit, side: str, paths: Paths) -> dict[str, float]:
+    """What images and network say of an ear, both ways that a signal can be read in; or nothing."""
+    from hydrops.segment import inversion_pair, segment_ear
+
+    pair = inversion_pair(unit, paths)
+    if pair is None or not segmenter.bundle.endolymph:
+        return {}
+    mrc, mi2, summed = (
+        np.asarray(nib.load(paths.crop(unit, side, role)).dataobj, np.float32)
+        for role in ("MRC", "HYDROPSMi2", SUM_MI2)
+    )
+    bare = replace(segmenter, calibrations={}, novelty=None)
+    told: dict[str, float] = {}
+    for way, total in (("unfolded", summed), ("HYDROPS", None)):
+        signal = segment_ear(bare, mrc, mi2, side, pair, total).signal
+        if signal is not None:
+            told |= {f"{way}_{name}": number for name, number in asdict(signal).items()}
+    return told
 
 
 def _compare(

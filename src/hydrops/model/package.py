@@ -23,7 +23,7 @@ from hydrops.model.network import NetworkOptions
 from hydrops.model.pictures import CAPTIONS
 from hydrops.model.preprocess import CHANNELS
 from hydrops.model.train import TrainOptions
-from hydrops.model.unmix import WAYS
+from hydrops.model.unmix import WAYS, Calibration
 from hydrops.records import sha256_of_file
 
 DATA_SOURCES = (
@@ -256,18 +256,20 @@ def _how_calibrated(bundle: Bundle) -> str:
     known = bundle.metadata.get("calibrated_on")
     if known is None:
         return ""
-    by_both, by_hydrops = (bundle.metadata["calibrations"][way]["half_width"] for way in WAYS)
+    both, alone = (Calibration.all_of(bundle.metadata)[way] for way in WAYS)
     return f"""How full a voxel is and how much of that is endolymph comes from the signal as well
 as from the network (`hydrops.model.unmix`): from PPI and PEI, their signs told by each other,
 where there are both (`hydrops.model.unfold`), else from HYDROPS. Their levels were fitted on
 {known["ears"]} more simulated ears (seed {known["seed"]}) with any noise, half of them of fluids
 near those that the published inversion times null, half of fluids of T1 up to the longest that was
-measured (`hydrops.phantom.signal.draw_fluids`). The network has a say in the ratio beside the
-signal, and all of it where they are far apart.
-An ear's ratio is given with an interval of +-{by_both} (by HYDROPS alone +-{by_hydrops}), meant to
-hold for {known["coverage"]:.0%} of ears, and of as much more as the network changes the ratio by
-being far from the signal. Inversion times other than the published ones, and other T1, are allowed
-for by physics (`benchmarks/results/endolymph.tsv` shows how well).
+measured (`hydrops.phantom.signal.draw_fluids`). The network has {both.levels.say:.0%} of the say
+in the ratio (by HYDROPS alone {alone.levels.say:.0%}), the signal the rest; where they are far
+apart, the network has all of it.
+An ear's ratio is given with an interval of +-{both.half_width} (by HYDROPS alone
++-{alone.half_width}), meant to hold for {known["coverage"]:.0%} of ears, and of as much more as
+the network changes the ratio by being far from the signal. Inversion times other than the
+published ones, and other T1, are allowed for by physics (`benchmarks/results/endolymph.tsv` shows
+how well).
 """
 
 

@@ -16,25 +16,29 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import trim_mean
 
 from hydrops.errors import ExcludedError
-from hydrops.model.preprocess import FLUID, NO_FLUID, fluid_levels
+from hydrops.model.preprocess import FLUID, fluid_levels
 from hydrops.model.unmix import LEAST_FLUID
 
 FloatGrid = npt.NDArray[np.float32]
 
 #: d as a multiple of what HYDROPS falls to in the darkest tenth of an ear's fluid, which noise
 #: makes darker, and the SD of difference and sum about their line as a share of d: noise, motion
-#: and what the fluids differ in. Of 0.8 to 1.0 and 0.3 to 0.55, chosen on simulated ears of
+#: and what the fluids differ in. Of 0.8 to 1.0 and 0.2 to 0.55, chosen on simulated ears of
 #: development; ratio and Dice hang on them little.
-DISTANCE, SPREAD = 0.9, 0.4
+DISTANCE, SPREAD = 0.9, 0.3
 #: Places on the line that are looked at, multiples of d.
-PLACES = np.linspace(-6.0, 6.0, 61, dtype=np.float32)
+PLACES = np.linspace(-6.0, 6.0, 25, dtype=np.float32)
 #: Network's share of a fluid from which its voxels count as pure; of 0.8 to 0.98, chosen on
 #: simulated ears of development.
 SURE = 0.98
 #: Voxels of each fluid that count as pure at least, should the network be sure of fewer.
 LEAST_SURE = 20
+#: Share of the pure voxels that is left out at either end of their mean. Noise moves what lies at
+#: a corner of the line inwards, so that a median is not what the mean of an ear is to be held to.
+TRIMMED = 0.1
 #: Network's fluid above which a voxel counts as full.
 FULL = 0.9
 
@@ -74,7 +78,7 @@ def unfolded_channels(
         share <= max(1.0 - SURE, ranked[LEAST_SURE - 1]),
         share >= min(SURE, ranked[-LEAST_SURE]),
     )
-    bright, dark = (float(np.median(known[where])) for where in pure)
+    bright, dark = (float(trim_mean(known[where], TRIMMED)) for where in pure)
     if dark >= bright:
         raise ExcludedError(
             "what the network takes for endolymph is brighter in PPI beside PEI than what it takes "
@@ -98,7 +102,9 @@ def unfold(mi2: FloatGrid, summed: FloatGrid, mrc: FloatGrid) -> FloatGrid:
     mrc
         (x, y, z), fluid at one.
     """
-    over = mrc**2 + np.float32(NO_FLUID**2)
+    # Divided by all the fluid that a voxel holds, not damped as for a network: that would make
+    # what is half bone look half endolymph.
+    over = np.maximum(mrc, np.float32(LEAST_FLUID)) ** 2
     difference, total = mi2 / over, summed / over
     _, dark = fluid_levels(torch.from_numpy(difference), torch.from_numpy(mrc > FLUID))
     distance = -DISTANCE * float(dark)

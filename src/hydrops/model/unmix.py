@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from scipy.optimize import brentq
+from scipy.optimize import brentq, lsq_linear
 from scipy.special import expit, logit
 
 from hydrops.images import box_around
@@ -54,6 +54,8 @@ WAYS: tuple[Way, ...] = get_args(Way)
 #: Difference from what both have weighed at which the network goes half the way to its own share;
 #: chosen on simulated ears of a calibration, where it is 0.04 (SD) unfolded and 0.02 by HYDROPS.
 DISAGREEMENT = 0.25
+#: Largest say of a network in what it and the signal agree on.
+MOST_SAY = 0.9
 #: The share is kept from the ends, where no voxel could differ from another.
 LEAST_SHARE = 0.005
 
@@ -85,8 +87,8 @@ SIGNAL_NAMES = tuple(field.name for field in fields(FluidSignal))
 class FluidLevels:
     """Share of endolymph = offset + slope L by the signal alone, L the level of a `FluidSignal`.
 
-    The network knows the share less exactly, but errs otherwise, so that it has a `say`, from 0 to
-    1, in what both agree on.
+    The network knows the share less exactly, but errs otherwise, so that it may have a `say`, from
+    0 to `MOST_SAY`, in what both agree on.
     """
 
     offset: float
@@ -124,7 +126,8 @@ class FluidLevels:
         """Least squares over ears whose share of endolymph is known, free of bias once agreed."""
         columns = np.array([(1.0, signal.level, signal.network) for signal in signals])
         truth = np.asarray(shares, dtype=float)
-        numbers = np.linalg.lstsq(columns, truth, rcond=None)[0]
+        bounds = ((-np.inf, -np.inf, 0.0), (np.inf, np.inf, MOST_SAY))
+        numbers = lsq_linear(columns, truth, bounds).x
         numbers[0] -= (agreed_share(columns @ numbers, columns[:, 2]) - truth).mean()
         say = numbers[2]
         alone = numbers[:2] / (1.0 - say)
