@@ -252,6 +252,8 @@ def test_a_mirrored_ear_is_read_alike_from_the_pair(segmenter: Segmenter) -> Non
     turned = {name: np.ascontiguousarray(250.0 * image[::-1]) for name, image in seen.items()}
     back = segment_ear(segmenter, mrc[::-1].copy(), side="right", **turned)
     assert there.signal is not None
+    assert there.way == back.way == "unfolded"
+    assert segment_ear(segmenter, mrc, seen["mi2"], "left").way == "HYDROPS"
     assert np.allclose(back.fractions[:, ::-1], there.fractions, atol=1e-3)
     assert back.half_width == pytest.approx(there.half_width, abs=1e-3)
 

@@ -102,6 +102,8 @@ class EarSegmentation:
     signal
         What images and network say of the labyrinth's fluid; None without HYDROPS-Mi2, and of a
         model that does not tell endolymph.
+    way
+        By which it was read, None where there is none.
     half_width
         Of the interval of the labyrinth's EH volume ratio, see `hydrops.model.unmix.half_width`;
         None where the model gives none.
@@ -115,6 +117,7 @@ class EarSegmentation:
     confidences: FloatGrid
     uncertainty: float
     signal: FluidSignal | None
+    way: Way | None
     half_width: float | None
     novelty: float | None
 
@@ -313,6 +316,7 @@ def segment_ear(
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
     fractions, signal, half_width = found.fractions, None, None
+    way: Way | None = None
     if not segmenter.sided:
         # Beside what a network knows of one side's organs alone lies other fluid, just as bright.
         fractions = fluid_by_signal(channels[0].numpy(), fractions)
@@ -320,10 +324,10 @@ def segment_ear(
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     elif segmenter.bundle.endolymph:
-        way: Way = "HYDROPS" if summed is None else "unfolded"
         if summed is None:
-            seen = contrast.straightened(channels.numpy(), fractions)
+            way, seen = "HYDROPS", contrast.straightened(channels.numpy(), fractions)
         else:
+            way = "unfolded"
             seen = unfolded_channels(turned(mi2), turned(summed), channels.numpy(), found.fractions)
         signal = read_signal(seen, fractions)
         if way in segmenter.calibrations:
@@ -341,6 +345,7 @@ def segment_ear(
         found.confidences,
         _entropy_in_fluid(found.fractions),
         signal,
+        way,
         half_width,
         novelty,
     )
@@ -484,6 +489,7 @@ def _segment_side(
             "endolymph": mi2 is not None and segmenter.bundle.endolymph,
             "organs": list(segmenter.bundle.organs),
             "signal": None if found.signal is None else _rounded(found.signal),
+            "way": found.way,
             "half_width": None if found.half_width is None else round(found.half_width, 4),
             "novelty": None if found.novelty is None else round(found.novelty, 3),
         }

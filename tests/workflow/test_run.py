@@ -12,6 +12,8 @@ import pytest
 from project import Project, job_counts
 from test_dry_run import set_version
 
+from hydrops.model.unmix import SIGNAL_NAMES
+
 MODELLED = ("segment_ears", "measure_ears", "draw_overlays", "tabulate_cohort", "write_report")
 
 
@@ -60,7 +62,8 @@ def test_an_ear_is_read_from_both_inversion_images(finished: Project) -> None:
     (record,) = finished.path("results/segment").rglob("sub-01/ses-1/record.json")
     for side in ("left", "right"):
         read = json.loads(record.read_text(encoding="utf-8"))["numbers"][side]
-        assert read["signal"]["level"] != 0.0
+        assert read["way"] == "unfolded"
+        assert set(read["signal"]) == set(SIGNAL_NAMES)
     (difference,) = finished.path("results/locate").rglob("sub-01*hemi-L_HYDROPSMi2.nii.gz")
     total = difference.with_name(difference.name.replace("HYDROPSMi2", "SUMMi2"))
     images = [nib.load(path).get_fdata() for path in (difference, total)]

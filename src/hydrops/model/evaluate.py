@@ -290,10 +290,11 @@ def _signals(segmenter: Segmenter, unit: Unit, side: str, paths: Paths) -> dict[
     )
     bare = replace(segmenter, calibrations={}, novelty=None)
     told: dict[str, float] = {}
-    for way, total in (("unfolded", summed), ("HYDROPS", None)):
-        signal = segment_ear(bare, mrc, mi2, side, pair, total).signal
-        if signal is not None:
-            told |= {f"{way}_{name}": number for name, number in asdict(signal).items()}
+    for total in (summed, None):
+        found = segment_ear(bare, mrc, mi2, side, pair, total)
+        if found.signal is not None:
+            read = asdict(found.signal)
+            told |= {f"{found.way}_{name}": number for name, number in read.items()}
     return told
 
 

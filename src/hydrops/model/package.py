@@ -256,7 +256,8 @@ def _how_calibrated(bundle: Bundle) -> str:
     known = bundle.metadata.get("calibrated_on")
     if known is None:
         return ""
-    both, alone = (Calibration.all_of(bundle.metadata)[way] for way in WAYS)
+    calibrations = Calibration.all_of(bundle.metadata)
+    both, alone = (calibrations[way] for way in WAYS)
     return f"""How full a voxel is and how much of that is endolymph comes from the signal as well
 as from the network (`hydrops.model.unmix`): from PPI and PEI, their signs told by each other,
 where there are both (`hydrops.model.unfold`), else from HYDROPS. Their levels were fitted on
