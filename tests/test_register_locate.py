@@ -36,6 +36,7 @@ from hydrops.phantom.signal import MRC, PEI, PPI, as_if_longer_t1
 from hydrops.records import Record, write_record
 from hydrops.register import (
     RegisterOptions,
+    check_sign,
     csf_ratio,
     motion_size,
     mutual_information,
@@ -158,6 +159,41 @@ def test_without_csf_no_t1_is_told() -> None:
     rng = np.random.default_rng(2)
     speckle = (rng.random((20, 20, 20)) > 0.98).astype(np.float32)
     assert csf_ratio(speckle, speckle, speckle, np.eye(4)) is None
+
+
+def test_hydrops_of_the_other_sign_is_refused(examination: Examination) -> None:
+    """Whatever the gains of the images are, multiplied by the MRC or not."""
+    mrc, affine = examination.images["MRC"], examination.affine
+    hydrops = 3.0 * (examination.images["PPI"] - examination.images["PEI"])
+    for right in (hydrops, hydrops * mrc):
+        check_sign(200.0 * mrc, right, affine)
+        with pytest.raises(ExcludedError, match="was the PPI taken from the PEI"):
+            check_sign(200.0 * mrc, -right, affine)
+
+
+def test_csf_beyond_the_field_of_view_of_hydrops_is_passed_over(examination: Examination) -> None:
+    mrc, affine = examination.images["MRC"], examination.affine
+    hydrops = -mrc
+    hydrops[..., : mrc.shape[2] * 3 // 4] = 0.0
+    check_sign(mrc, hydrops, affine)
+    with pytest.raises(ExcludedError, match="100% of it"):
+        check_sign(mrc, -hydrops, affine)
+
+
+def test_a_session_of_hydrops_of_the_other_sign_is_excluded(
+    examination: Examination, tmp_path: Path
+) -> None:
+    paths, affine = Paths(tmp_path), examination.affine
+    hydrops = examination.images["PPI"] - examination.images["PEI"]
+    output = paths.registered(UNIT, "HYDROPS").parent
+    output.mkdir(parents=True)
+    save_image(paths.image(UNIT, "MRC"), examination.images["MRC"], affine)
+    options = RegisterOptions(combination="HYDROPS")
+    save_image(paths.image(UNIT, "HYDROPS"), hydrops, affine)
+    register_session(UNIT, paths, options, output)
+    save_image(paths.image(UNIT, "HYDROPS"), -hydrops, affine)
+    with pytest.raises(ExcludedError, match="of it is positive"):
+        register_session(UNIT, paths, options, output)
 
 
 def test_an_mrc_in_place_of_the_pei_leaves_perilymph_positive_and_endolymph_negative(

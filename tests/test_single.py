@@ -101,6 +101,14 @@ def test_ppi_and_pei_stand_for_hydrops_though_the_head_has_moved(
         segment_files(given, PAIRED, tmp_path / "list")
 
 
+def test_hydrops_of_the_other_sign_is_refused(images: list[Path], tmp_path: Path) -> None:
+    turned, image = tmp_path / "turned.nii.gz", nib.load(images[1])
+    save_image(turned, -np.asarray(image.dataobj, np.float32), image.affine)
+    with pytest.raises(HydropsError, match="CSF should be negative in HYDROPS"):
+        segment_files([images[0], turned], PAIRED, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_mrc_alone_gives_no_endolymph(
     images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,7 +84,7 @@ def register_session(
     Raises
     ------
     ExcludedError
-        If an image cannot be read, see `match` and `csf_ratio`.
+        If an image cannot be read, see `match`, `csf_ratio` and `check_sign`.
     """
     mrc, affine = load_image(paths.image(unit, "MRC"))
     motion: dict[str, dict[str, float]] = {}
@@ -104,6 +104,9 @@ def register_session(
         result.numbers[CSF_RATIO] = csf_ratio(mrc, moved["PPI"], moved["PEI"], affine)
     hydrops = combine(options.combination, mrc, moved, weight)
     if hydrops is not None:
+        # Made with a weight of the MRC, it leaves open which sign CSF has.
+        if weight is None:
+            check_sign(mrc, hydrops, affine)
         for kind, image in (("HYDROPS", hydrops), ("HYDROPSMi2", hydrops * mrc)):
             save_image(output / paths.registered(unit, kind).name, image, affine)
     return result
@@ -187,26 +190,53 @@ def mrc_weight(mrc: FloatGrid, ppi: FloatGrid) -> float:
 def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid, affine: Affine) -> float | None:
     """How bright CSF is in the PPI, as a multiple of that in the PEI; None where there is no CSF.
 
-    By images on one grid. The median over the inside of what is bright in the MRC: nearly all fluid
-    of a head lies in its cisterns and ventricles. Where there is less than `LEAST_CSF_MM3` of it,
-    it may be that of the ears.
+    By images on one grid, the median.
 
     Raises
     ------
     ExcludedError
-        If CSF is not darker in the PPI: in HYDROPS, their difference, it is negative, as endolymph
-        is (Naganawa et al., Magn Reson Med Sci 2012;11:213).
+        If CSF is not darker in the PPI.
     """
-    fluid = ndimage.binary_erosion(_is_fluid(mrc)) & (pei != 0.0)
-    if fluid.sum() * abs(np.linalg.det(affine[:3, :3])) < LEAST_CSF_MM3:
+    csf = _inside_csf(mrc, pei, affine)
+    if csf is None:
         return None
-    ratio = float(np.median(np.abs(ppi[fluid] / pei[fluid])))
+    ratio = float(np.median(np.abs(ppi[csf] / pei[csf])))
     if ratio >= 1.0:
         raise ExcludedError(
             f"CSF is {ratio:.2f} times as bright in the PPI as in the PEI, but should be darker: "
             "are they swapped, one and the same, scaled differently, or of other inversion times?"
         )
     return round(ratio, 5)
+
+
+def check_sign(mrc: FloatGrid, hydrops: FloatGrid, affine: Affine) -> None:
+    """Refuse HYDROPS or HYDROPS-Mi2 in which most of the CSF is not negative; images on one grid.
+
+    Raises
+    ------
+    ExcludedError
+        CSF is negative, as endolymph is (Naganawa et al., Magn Reson Med Sci 2012;11:213).
+    """
+    csf = _inside_csf(mrc, hydrops, affine)
+    if csf is None:
+        return
+    positive = float((hydrops[csf] > 0.0).mean())
+    if positive >= 0.5:
+        raise ExcludedError(
+            f"CSF should be negative in HYDROPS, as endolymph is, but {positive:.0%} of it is "
+            "positive: was the PPI taken from the PEI, or is this another image altogether?"
+        )
+
+
+def _inside_csf(mrc: FloatGrid, other: FloatGrid, affine: Affine) -> npt.NDArray[np.bool_] | None:
+    """Where CSF is, well within its borders and the field of view of another image; None: nowhere.
+
+    Nearly all fluid of a head lies in its cisterns and ventricles. Where there is less than
+    `LEAST_CSF_MM3` of it, it may be that of the ears.
+    """
+    csf = np.asarray(ndimage.binary_erosion(_is_fluid(mrc)) & (other != 0.0))
+    enough = csf.sum() * abs(np.linalg.det(affine[:3, :3])) >= LEAST_CSF_MM3
+    return csf if enough else None
 
 
 def register_rigid(

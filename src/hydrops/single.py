@@ -26,6 +26,7 @@ from hydrops.images import (
     majority_labels,
     part_under,
     read_image,
+    resample,
     save_image,
     sidecar_of,
 )
@@ -36,7 +37,7 @@ from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
 from hydrops.records import write_text_atomically
-from hydrops.register import RegisterOptions, csf_ratio, match
+from hydrops.register import RegisterOptions, check_sign, csf_ratio, match
 from hydrops.segment import choose_device, load_segmenter, named_landmarks, segment_ear
 
 if TYPE_CHECKING:
@@ -200,6 +201,8 @@ def _other_images(
     """HYDROPS-Mi2 as it is, or PPI and PEI registered; each with its affine and its transform."""
     images = [read_image(path) for path in paths]
     if len(images) < 2:
+        for product, own in images:
+            check_sign(mrc, resample(product, own, mrc.shape, affine), affine)
         return USUAL_PAIR, [(image, own, np.eye(4)) for image, own in images]
     others, on_grid = [], []
     for path, (image, own) in zip(paths, images):
@@ -207,8 +210,10 @@ def _other_images(
         transform, moved, _ = match(path.name, mrc, affine, image, own, RegisterOptions())
         others.append((image, own, transform))
         on_grid.append(moved)
-    ppi, pei = map(sidecar_of, paths)
-    return read_pair(ppi, pei, csf_ratio(mrc, on_grid[0], on_grid[1], affine)), others
+    ppi, pei = on_grid
+    ratio = csf_ratio(mrc, ppi, pei, affine)
+    check_sign(mrc, ppi - pei, affine)
+    return read_pair(sidecar_of(paths[0]), sidecar_of(paths[1]), ratio), others
 
 
 def _paint(
