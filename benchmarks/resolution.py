@@ -64,6 +64,7 @@ def measure_ear(segmenter: object, seed: int) -> list[dict[str, object]]:
             (cut[1] - cut[2]) * cut[0],
             "left",
             summed=(cut[1] + cut[2]) * cut[0],
+            voxel_mm=(voxel,) * 3,
         )
         total, endolymph = organ_volumes(found.fractions, crop)[LABYRINTH]
         there = average_onto(found.fractions, crop, mrc.shape, grid)

@@ -22,6 +22,7 @@ from hydrops.images import (
     read_itk_transform,
     resample,
     save_image,
+    voxel_extent_mm,
     write_itk_transform,
 )
 from hydrops.locate import LocateOptions, find_ears, locate_session
@@ -300,6 +301,7 @@ def test_an_ear_beyond_the_edge_is_excluded_alone(tmp_path: Path) -> None:
     assert list(result.excluded_sides) == ["right"]
     assert "outside the MRC's field of view" in result.excluded_sides["right"]
     assert list(result.numbers["centres_ras_mm"]) == ["left"]
+    assert result.numbers["voxel_mm"] == pytest.approx(VOXEL)
 
 
 def test_a_head_without_ears_is_excluded(tmp_path: Path) -> None:
@@ -317,6 +319,19 @@ def test_a_real_ear_is_found_on_its_side(shared_data: Path) -> None:
     # The crop was cut around the ear.
     middle = affine[:3] @ [*(np.array(image.shape) - 1) / 2, 1.0]
     assert np.linalg.norm(found.centres["left"] - middle) < 4.0
+
+
+@given(st.permutations(range(3)), st.integers(0, 2**16))
+def test_a_voxel_reaches_as_far_along_a_grid_as_its_box_blurs(order: list[int], seed: int) -> None:
+    sizes, turn = np.array([0.4, 0.7, 1.2]), np.eye(4)
+    stored = np.diag([*sizes, 1.0])[:, [*order, 3]] @ np.diag([-1.0, 1.0, -1.0, 1.0])
+    assert voxel_extent_mm(stored, np.diag([0.5, 0.5, 1.0, 1.0])) == pytest.approx(sizes)
+    turn[:3, :3] = Rotation.random(random_state=seed).as_matrix()
+    # Against the spread of points that fill the voxel, whichever way it lies.
+    points = np.random.default_rng(seed).uniform(-0.5, 0.5, (20_000, 3)) @ (turn @ stored)[:3, :3].T
+    found = voxel_extent_mm(turn @ stored, np.diag([0.5, 0.5, 1.0, 1.0]))
+    assert found == pytest.approx(points.std(0) * 12**0.5, rel=0.03)
+    assert voxel_extent_mm(turn @ stored, turn) == pytest.approx(sizes)
 
 
 def test_resampling_moves_by_the_transform_and_keeps_values(tmp_path: Path) -> None:

@@ -245,6 +245,26 @@ def test_fluids_of_any_t1_give_the_true_ratio(
     assert abs(error) <= found.half_width
 
 
+def test_coarse_voxels_change_ratios_less_where_their_size_is_told(segmenter: Segmenter) -> None:
+    coarse, rng, count = np.eye(4), np.random.default_rng(6), 40
+    errors = []
+    for severity in (0.3, 0.5, 0.7):
+        ear = draw_ear(rng, "left", draw_hydrops(rng, severity))
+        head = draw_head(rng, ear, None)
+        coarse[:3, 3] = head.to_scanner(head.places["left"]) - (count - 1) / 2
+        affine = crop_affine(head.to_scanner(head.places["left"]).tolist(), coarse)
+        mrc, ppi, pei = (
+            crop_image(render(head, s, (count,) * 3, coarse, rng), coarse, affine)
+            for s in (MRC, PPI, PEI)
+        )
+        images = {"mi2": (ppi - pei) * mrc, "summed": (ppi + pei) * mrc}
+        for told in ({"voxel_mm": (1.0, 1.0, 1.0)}, {}):
+            found = segment_ear(segmenter, mrc, side="left", **images, **told)
+            total, endolymph = organ_volumes(found.fractions, affine)[LABYRINTH]
+            errors.append(abs(endolymph / total - ear.ratios()[LABYRINTH]))
+    assert sum(errors[::2]) < 0.75 * sum(errors[1::2])
+
+
 def test_a_mirrored_ear_is_read_alike_from_the_pair(segmenter: Segmenter) -> None:
     mrc, ppi, pei, _ = scanned(a_head(), "left")
     seen = {"mi2": (ppi - pei) * mrc, "summed": (ppi + pei) * mrc}

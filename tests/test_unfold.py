@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError
+from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.unfold import LEAST_SURE, unfold, unfolded_channels
 from hydrops.phantom.signal import (
     MRC,
@@ -61,12 +62,17 @@ def read_all(fluids: Fluids, fluid: np.ndarray, share: np.ndarray, gain: float) 
     """Share that the pair shows, by a network that knows where all is."""
     mrc, ppi, pei = (shown(fluids, s, fluid, share) for s in (MRC, PPI, PEI))
     channels = np.stack([mrc / mrc.max(), np.zeros_like(mrc), np.ones_like(mrc)])
-    fractions = np.zeros((7, *fluid.shape), np.float32)
-    fractions[0], fractions[1], fractions[2] = 1.0 - fluid, fluid * (1.0 - share), fluid * share
     mi2, summed = (gain * (ppi + sign * pei) * mrc for sign in (-1.0, 1.0))
-    seen = unfolded_channels(mi2, summed, channels, fractions)
+    seen = unfolded_channels(mi2, summed, channels, fractions_of(fluid, share))
     assert np.array_equal(seen[[0, 2]], channels[[0, 2]])
     return np.asarray((1.0 - seen[1]) / 2.0)
+
+
+def fractions_of(fluid: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """What a network that knows where all is finds, in one organ."""
+    fractions = np.zeros((7, *fluid.shape), np.float32)
+    fractions[0], fractions[1], fractions[2] = 1.0 - fluid, fluid * (1.0 - share), fluid * share
+    return fractions
 
 
 @given(st.floats(2900.0, 4450.0), st.floats(-100.0, 100.0))
@@ -90,6 +96,27 @@ def test_a_mixed_voxel_shows_its_share_with_the_fluids_of_any_patient(
     # Round the corners of the line, what noise could have moved there counts as well.
     assert found == pytest.approx(share[fluid > 0.99], abs=0.16)
     assert np.mean(found) == pytest.approx(np.mean(share[fluid > 0.99]), abs=0.05)
+
+
+@pytest.mark.parametrize("fluids", [USUAL_FLUIDS, *OTHERS])
+def test_voxels_that_hold_both_fluids_in_a_coarse_image_do_not_count_as_pure(
+    fluids: Fluids,
+) -> None:
+    """Thin perilymph between endolymph, seen at 1 mm, and a network that knows it at 0.5 mm."""
+    fluid, _ = an_ear()
+    share = np.broadcast_to((np.arange(30)[:, None, None] % 8 > 1), fluid.shape)
+    sharp, width = fluid * share, 0.5**0.5
+    coarse, endolymph = (ndimage.gaussian_filter(part, (width, 0, 0)) for part in (fluid, sharp))
+    seen_share = np.divide(endolymph, coarse, out=np.zeros_like(coarse), where=coarse > 1e-3)
+    mrc, ppi, pei = (shown(fluids, s, coarse, seen_share) for s in (MRC, PPI, PEI))
+    channels = np.stack([mrc / mrc.max(), np.zeros_like(mrc), np.ones_like(mrc)])
+    mi2, summed = ((ppi + sign * pei) * mrc for sign in (-1.0, 1.0))
+    full, fractions = fluid > 0.99, fractions_of(fluid, share.astype(np.float32))
+    errors = []
+    for voxel_mm in ((1.0, 0.5, 1.0), CROP_SPACING_MM):
+        seen = unfolded_channels(mi2, summed, channels, fractions, voxel_mm)
+        errors.append((1.0 - seen[1][full].mean()) / 2.0 - seen_share[full].mean())
+    assert abs(errors[0]) < 0.01 < abs(errors[1])
 
 
 @pytest.mark.parametrize("fluids", [USUAL_FLUIDS, *OTHERS])

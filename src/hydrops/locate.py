@@ -28,11 +28,12 @@ from hydrops.images import (
     resample,
     save_image,
     spacing_mm,
+    voxel_extent_mm,
 )
 from hydrops.labels import SIDES
 from hydrops.paths import SUM_MI2, Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
-from hydrops.records import CSF_RATIO, StageResult, read_record
+from hydrops.records import CSF_RATIO, VOXEL_MM, StageResult, read_record
 from hydrops.register import MOVING_ROLES, MRC_WEIGHT, combine
 
 #: Voxel of the search, mm, and radius of the ball that is correlated, mm.
@@ -113,9 +114,12 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         if options.combination == "PPI-PEI":
             summed = np.asarray((moved["PPI"] + moved["PEI"]) * crop, np.float32)
             save_image(output / paths.crop(unit, side, SUM_MI2).name, summed, grid)
+    # The crops of both sides have the same axes.
+    voxels = [voxel_extent_mm(a, grid) for a in (affine, *(a for _, a, _ in roles.values()))]
     result.numbers = {
         "centres_ras_mm": {s: [round(float(v), 3) for v in found.centres[s]] for s in kept},
         "score": {s: round(found.scores[s], 4) for s in kept},
+        VOXEL_MM: [round(float(width), 4) for width in np.max(voxels, 0)],
         CSF_RATIO: registered.get(CSF_RATIO),
     }
     return result

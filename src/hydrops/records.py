@@ -25,6 +25,8 @@ Outcome = Literal["done", "excluded"]
 WHOLE = ".whole"
 #: What records of registration, and of the location after it, call `hydrops.register.csf_ratio`.
 CSF_RATIO = "csf_ratio"
+#: What records of location call the voxel of the coarsest images along the axes of the crops, mm.
+VOXEL_MM = "voxel_mm"
 
 
 @dataclass

@@ -40,7 +40,7 @@ from hydrops.model.unmix import (
     read_signal,
 )
 from hydrops.paths import SUM_MI2, Paths, Unit
-from hydrops.records import CSF_RATIO, StageResult, read_record, whole_part
+from hydrops.records import CSF_RATIO, VOXEL_MM, StageResult, read_record, whole_part
 
 FloatGrid = npt.NDArray[np.float32]
 #: A box of voxels along x, y, z.
@@ -279,6 +279,7 @@ def segment_ear(
     side: str,
     pair: InversionPair = USUAL_PAIR,
     summed: FloatGrid | None = None,
+    voxel_mm: Sequence[float] = CROP_SPACING_MM,
 ) -> EarSegmentation:
     """Segment one ear on the crop grid (axes near R, A, S; `hydrops.model.geometry`).
 
@@ -294,6 +295,8 @@ def segment_ear(
         Timing of the images that HYDROPS-Mi2 was made of.
     summed
         The sum of PPI and PEI times the MRC, where HYDROPS-Mi2 was made of both.
+    voxel_mm
+        Voxel of the coarsest of the images along the axes of the crop.
 
     Raises
     ------
@@ -328,7 +331,9 @@ def segment_ear(
             way, seen = "HYDROPS", contrast.straightened(channels.numpy(), fractions)
         else:
             way = "unfolded"
-            seen = unfolded_channels(turned(mi2), turned(summed), channels.numpy(), found.fractions)
+            seen = unfolded_channels(
+                turned(mi2), turned(summed), channels.numpy(), found.fractions, voxel_mm
+            )
         signal = read_signal(seen, fractions)
         if way in segmenter.calibrations:
             known = segmenter.calibrations[way]
@@ -433,10 +438,12 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
     """
     located = read_record(paths.record("locate", unit))
     sides = [side for side in SIDES if side not in located.excluded_sides]
-    pair = inversion_pair(unit, paths)
+    pair, voxel_mm = inversion_pair(unit, paths), scanned_voxel_mm(unit, paths)
     # An ear that is whole is kept if the job is killed before its session is done.
     parts = {
-        side: whole_part(output, side, partial(_segment_side, segmenter, unit, paths, pair, side))
+        side: whole_part(
+            output, side, partial(_segment_side, segmenter, unit, paths, pair, voxel_mm, side)
+        )
         for side in sides
     }
     result = StageResult()
@@ -462,6 +469,7 @@ def _segment_side(
     unit: Unit,
     paths: Paths,
     pair: InversionPair | None,
+    voxel_mm: Sequence[float],
     side: str,
     output: Path,
 ) -> None:
@@ -479,7 +487,7 @@ def _segment_side(
         summed = np.asarray(nib.load(sum_path).dataobj, np.float32)
     mrc = np.asarray(image.dataobj, np.float32)
     try:
-        found = segment_ear(segmenter, mrc, mi2, side, pair or USUAL_PAIR, summed)
+        found = segment_ear(segmenter, mrc, mi2, side, pair or USUAL_PAIR, summed, voxel_mm)
     except ExcludedError as exclusion:
         told: dict[str, Any] = {"excluded": exclusion.reason}
     else:
@@ -505,6 +513,12 @@ def inversion_pair(unit: Unit, paths: Paths) -> InversionPair | None:
         return None
     csf_ratio = read_record(paths.record("locate", unit)).numbers.get(CSF_RATIO)
     return read_pair(paths.sidecar(unit, "PPI"), paths.sidecar(unit, "PEI"), csf_ratio)
+
+
+def scanned_voxel_mm(unit: Unit, paths: Paths) -> Sequence[float]:
+    """Voxel of the coarsest of a located session's images, along the axes of its crops."""
+    numbers = read_record(paths.record("locate", unit)).numbers
+    return tuple(numbers.get(VOXEL_MM, CROP_SPACING_MM))
 
 
 def _rounded(signal: FluidSignal) -> dict[str, float]:

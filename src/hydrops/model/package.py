@@ -279,7 +279,7 @@ def _limits(bundle: Bundle) -> str:
     if "calibrated_on" not in bundle.metadata:
         return ""
     return """ Ratios are calibrated
-for voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 0.8 mm and more they come out too low
+for voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 1.0 mm they come out too low
 (`benchmarks/results/resolution.tsv`). The interval allows for other noise, motion, dose, anatomy
 and T1; how much the T1 of patients' fluids differ is an assumption. PPI and PEI that were scaled
 differently by more than a quarter may make the ratio wrong. The area ratio of the vestibule
