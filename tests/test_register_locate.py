@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from hydrops.errors import ExcludedError
 from hydrops.images import (
+    coarsest_voxel_mm,
     crop_affine,
     crop_image,
     cube_affine,
@@ -22,7 +23,6 @@ from hydrops.images import (
     read_itk_transform,
     resample,
     save_image,
-    voxel_extent_mm,
     write_itk_transform,
 )
 from hydrops.locate import LocateOptions, find_ears, locate_session
@@ -325,13 +325,15 @@ def test_a_real_ear_is_found_on_its_side(shared_data: Path) -> None:
 def test_a_voxel_reaches_as_far_along_a_grid_as_its_box_blurs(order: list[int], seed: int) -> None:
     sizes, turn = np.array([0.4, 0.7, 1.2]), np.eye(4)
     stored = np.diag([*sizes, 1.0])[:, [*order, 3]] @ np.diag([-1.0, 1.0, -1.0, 1.0])
-    assert voxel_extent_mm(stored, np.diag([0.5, 0.5, 1.0, 1.0])) == pytest.approx(sizes)
+    grid = np.diag([0.5, 0.5, 1.0, 1.0])
+    assert coarsest_voxel_mm(grid, stored) == pytest.approx(sizes)
+    assert coarsest_voxel_mm(grid, stored, np.eye(4)) == pytest.approx([1.0, 1.0, 1.2])
     turn[:3, :3] = Rotation.random(random_state=seed).as_matrix()
     # Against the spread of points that fill the voxel, whichever way it lies.
     points = np.random.default_rng(seed).uniform(-0.5, 0.5, (20_000, 3)) @ (turn @ stored)[:3, :3].T
-    found = voxel_extent_mm(turn @ stored, np.diag([0.5, 0.5, 1.0, 1.0]))
+    found = coarsest_voxel_mm(grid, turn @ stored)
     assert found == pytest.approx(points.std(0) * 12**0.5, rel=0.03)
-    assert voxel_extent_mm(turn @ stored, turn) == pytest.approx(sizes)
+    assert coarsest_voxel_mm(turn, turn @ stored) == pytest.approx(sizes)
 
 
 def test_resampling_moves_by_the_transform_and_keeps_values(tmp_path: Path) -> None:

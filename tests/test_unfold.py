@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -55,15 +56,22 @@ def shown(fluids: Fluids, sequence: MRSequence, fluid: np.ndarray, share: np.nda
 
 def read(fluids: Fluids, fluid: np.ndarray, share: np.ndarray, gain: float = 1.0) -> np.ndarray:
     """Share that the pair shows in full voxels, see `read_all`."""
-    return read_all(fluids, fluid, share, gain)[fluid > 0.99]
+    return read_all(fluids, fluid, share, fractions_of(fluid, share), gain)[fluid > 0.99]
 
 
-def read_all(fluids: Fluids, fluid: np.ndarray, share: np.ndarray, gain: float) -> np.ndarray:
-    """Share that the pair shows, by a network that knows where all is."""
+def read_all(
+    fluids: Fluids,
+    fluid: np.ndarray,
+    share: np.ndarray,
+    network: np.ndarray,
+    gain: float = 1.0,
+    voxel_mm: Sequence[float] = CROP_SPACING_MM,
+) -> np.ndarray:
+    """Share that the pair shows, by what a network finds."""
     mrc, ppi, pei = (shown(fluids, s, fluid, share) for s in (MRC, PPI, PEI))
     channels = np.stack([mrc / mrc.max(), np.zeros_like(mrc), np.ones_like(mrc)])
     mi2, summed = (gain * (ppi + sign * pei) * mrc for sign in (-1.0, 1.0))
-    seen = unfolded_channels(mi2, summed, channels, fractions_of(fluid, share))
+    seen = unfolded_channels(mi2, summed, channels, network, voxel_mm)
     assert np.array_equal(seen[[0, 2]], channels[[0, 2]])
     return np.asarray((1.0 - seen[1]) / 2.0)
 
@@ -108,14 +116,13 @@ def test_voxels_that_hold_both_fluids_in_a_coarse_image_do_not_count_as_pure(
     sharp, width = fluid * share, 0.5**0.5
     coarse, endolymph = (ndimage.gaussian_filter(part, (width, 0, 0)) for part in (fluid, sharp))
     seen_share = np.divide(endolymph, coarse, out=np.zeros_like(coarse), where=coarse > 1e-3)
-    mrc, ppi, pei = (shown(fluids, s, coarse, seen_share) for s in (MRC, PPI, PEI))
-    channels = np.stack([mrc / mrc.max(), np.zeros_like(mrc), np.ones_like(mrc)])
-    mi2, summed = ((ppi + sign * pei) * mrc for sign in (-1.0, 1.0))
-    full, fractions = fluid > 0.99, fractions_of(fluid, share.astype(np.float32))
-    errors = []
-    for voxel_mm in ((1.0, 0.5, 1.0), CROP_SPACING_MM):
-        seen = unfolded_channels(mi2, summed, channels, fractions, voxel_mm)
-        errors.append((1.0 - seen[1][full].mean()) / 2.0 - seen_share[full].mean())
+    network = fractions_of(fluid, share.astype(np.float32))
+    errors = [
+        (read_all(fluids, coarse, seen_share, network, voxel_mm=v) - seen_share)[
+            fluid > 0.99
+        ].mean()
+        for v in ((1.0, 0.5, 1.0), CROP_SPACING_MM)
+    ]
     assert abs(errors[0]) < 0.01 < abs(errors[1])
 
 
@@ -124,7 +131,7 @@ def test_a_voxel_that_is_partly_bone_shows_the_share_of_its_fluid(fluids: Fluids
     fluid, share = an_ear()
     fluid[:, :3] = 0.0
     rim = (fluid > 0.25) & (fluid < 0.9)
-    found = read_all(fluids, fluid, share, 1.0)
+    found = read_all(fluids, fluid, share, fractions_of(fluid, share))
     for part in (share == 0.0, share == 1.0):
         assert np.mean((found - share)[rim & part]) == pytest.approx(0.0, abs=0.02)
 

@@ -156,13 +156,14 @@ def spacing_mm(affine: Affine) -> FloatGrid:
     return np.asarray(np.linalg.norm(affine[:3, :3], axis=0), np.float32)
 
 
-def voxel_extent_mm(image: Affine, grid: Affine) -> npt.NDArray[np.float64]:
-    """How far a voxel of an image reaches along each axis of a grid, mm.
+def coarsest_voxel_mm(grid: Affine, *images: Affine) -> list[float]:
+    """How far a voxel of the coarsest of some images reaches along each axis of a grid, mm.
 
     The width of the box along that axis that blurs as much: variances of independent widths add.
     """
-    axes = grid[:3, :3] / np.linalg.norm(grid[:3, :3], axis=0)
-    return np.asarray(np.linalg.norm(axes.T @ image[:3, :3], axis=1))
+    axes = grid[:3, :3] / spacing_mm(grid)
+    extents = [np.linalg.norm(axes.T @ image[:3, :3], axis=1) for image in images]
+    return [float(width) for width in np.max(extents, 0)]
 
 
 def crop_affine(centre_ras_mm: Sequence[float], image: Affine | None = None) -> Affine:

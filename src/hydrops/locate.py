@@ -21,6 +21,7 @@ from hydrops.errors import ExcludedError
 from hydrops.images import (
     Affine,
     FloatGrid,
+    coarsest_voxel_mm,
     crop_affine,
     crop_image,
     load_image,
@@ -28,7 +29,6 @@ from hydrops.images import (
     resample,
     save_image,
     spacing_mm,
-    voxel_extent_mm,
 )
 from hydrops.labels import SIDES
 from hydrops.paths import SUM_MI2, Paths, Unit
@@ -115,11 +115,11 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
             summed = np.asarray((moved["PPI"] + moved["PEI"]) * crop, np.float32)
             save_image(output / paths.crop(unit, side, SUM_MI2).name, summed, grid)
     # The crops of both sides have the same axes.
-    voxels = [voxel_extent_mm(a, grid) for a in (affine, *(a for _, a, _ in roles.values()))]
+    voxel_mm = coarsest_voxel_mm(grid, affine, *(own for _, own, _ in roles.values()))
     result.numbers = {
         "centres_ras_mm": {s: [round(float(v), 3) for v in found.centres[s]] for s in kept},
         "score": {s: round(found.scores[s], 4) for s in kept},
-        VOXEL_MM: [round(float(width), 4) for width in np.max(voxels, 0)],
+        VOXEL_MM: [round(width, 4) for width in voxel_mm],
         CSF_RATIO: registered.get(CSF_RATIO),
     }
     return result

@@ -20,6 +20,7 @@ from hydrops.images import (
     Affine,
     FloatGrid,
     average_onto,
+    coarsest_voxel_mm,
     crop_affine,
     crop_image,
     image_stem,
@@ -29,7 +30,6 @@ from hydrops.images import (
     resample,
     save_image,
     sidecar_of,
-    voxel_extent_mm,
 )
 from hydrops.labels import SIDES
 from hydrops.locate import LocateOptions, find_ears
@@ -190,8 +190,8 @@ def _segment_mr(
         mi2, summed = next(iter(moved), None), None
         if len(moved) == 2:
             mi2, summed = (moved[0] - moved[1]) * crop, (moved[0] + moved[1]) * crop
-        voxels = [voxel_extent_mm(own, grid) for own in (affine, *(own for _, own, _ in others))]
-        found = segment_ear(segmenter, crop, mi2, side, pair, summed, np.max(voxels, 0).tolist())
+        voxel_mm = coarsest_voxel_mm(grid, affine, *(own for _, own, _ in others))
+        found = segment_ear(segmenter, crop, mi2, side, pair, summed, voxel_mm)
         _paint(labels, affine, found.fractions, grid)
         ears[side] = named_landmarks(found, grid)
     return labels, affine, ears
