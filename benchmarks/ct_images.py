@@ -26,13 +26,15 @@ sys.path.insert(0, str(ROOT / "src"))
 from hydrops.cohort import write_table  # noqa: E402
 from hydrops.figures import PALETTE, draw_box  # noqa: E402
 from hydrops.images import average_onto, spacing_mm  # noqa: E402
-from hydrops.model.cases import Case, draw_folds, load_cases, specimens_in  # noqa: E402
+from hydrops.model.cases import Case, load_cases, specimens_in  # noqa: E402
 from hydrops.model.crossval import evaluate_cases  # noqa: E402
-from hydrops.model.ct_package import fold_model  # noqa: E402
+from hydrops.model.ct_package import tested_fold  # noqa: E402
 from hydrops.model.ct_task import CtOptions  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("joint_unet3d_ct", "autocasnet")
+#: Columns of a specimen; a model without landmarks leaves theirs empty.
+SHOWN = ["model", "specimen", "change", "dice", "hausdorff95_mm", "landmark_mm"]
 MEASURES = {"dice": "Dice", "hausdorff95_mm": "95 % Hausdorff distance, mm"}
 
 
@@ -104,23 +106,21 @@ CHANGES: dict[str, Callable[[Case], Case]] = {
 
 
 def test_model(name: str, specimens: Path, chosen: int | None) -> pd.DataFrame:
-    """Rows of `hydrops.model.crossval.evaluate_cases` of the last stage, and the change.
-
-    Those of one fold, or of all when None.
-    """
+    """`SHOWN` of the last stage, by specimen and change, of one fold or of all when None."""
     options = CtOptions.load(ROOT / "config" / "models" / f"{name}.yaml")
-    folds = draw_folds(specimens_in(specimens), options.folds, options.seed)
+    cases = load_cases(specimens, specimens_in(specimens))
     tables = []
-    for fold, names in enumerate(folds):
+    for fold in range(options.folds):
         if chosen not in (None, fold):
             continue
-        model = fold_model(options, ROOT / "training" / name / str(fold) / "weights.pt")
-        for case in load_cases(specimens, names):
+        weights = ROOT / "training" / name / str(fold) / "weights.pt"
+        model, tested = tested_fold(options, cases, weights, fold)
+        for case in tested:
             for change, make in CHANGES.items():
                 table = evaluate_cases(name, model, [make(case)], fold).tail(1)
                 tables.append(table.assign(change=change))
             print(f"{name}: {case.name}", file=sys.stderr)
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True).reindex(columns=SHOWN)
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
@@ -173,8 +173,7 @@ def main() -> None:
     tables = [test_model(name, specimens, asked.fold) for name in asked.models]
     rows = pd.concat(tables, ignore_index=True)
     if asked.fold is not None:
-        shown = ["model", "specimen", "change", "dice", "hausdorff95_mm", "landmark_mm"]
-        print(rows[shown].round(4).to_string(index=False))
+        print(rows.round(4).to_string(index=False))
         return
     summary = summarise(rows)
     RESULTS.mkdir(exist_ok=True)

@@ -10,9 +10,9 @@ import pandas as pd
 
 from hydrops.model.ablate import changed_options
 from hydrops.model.ablation import UNCHANGED, Grid
-from hydrops.model.cases import draw_folds, load_cases, specimens_in
+from hydrops.model.cases import load_cases, specimens_in
 from hydrops.model.crossval import evaluate_cases
-from hydrops.model.ct_package import fold_model
+from hydrops.model.ct_package import tested_fold
 
 LOG = logging.getLogger(__name__)
 
@@ -30,13 +30,13 @@ def evaluate_changes(
     weights_of
         File of weights of a change and a fold.
     """
+    cases = load_cases(specimens, specimens_in(specimens))
     tables = []
     for change in grid.changes:
         options = changed_options(grid, configuration, change)
-        folds = draw_folds(specimens_in(specimens), options.folds, options.seed)
         for fold in grid.folds:
-            model = fold_model(options, weights_of(change, fold))
-            tables.append(evaluate_cases(change, model, load_cases(specimens, folds[fold]), fold))
+            model, tested = tested_fold(options, cases, weights_of(change, fold), fold)
+            tables.append(evaluate_cases(change, model, tested, fold))
         LOG.info("tested: %s", change)
     return tabulate_changes(pd.concat(tables, ignore_index=True), grid)
 

@@ -88,10 +88,18 @@ def _train_joint(
 
 @dataclass(frozen=True)
 class CtModel:
-    """A trained network, and what it needs to know of an image; a cascade's finds the pose."""
+    """A trained network, and what it needs to know of an image; a cascade's finds the pose.
+
+    Parameters
+    ----------
+    surface_share
+        Share of a voxel that is lumen where the labels that it was taught on have their surface,
+        see `hydrops.model.surface`.
+    """
 
     network: torch.nn.Module
     design: Design
+    surface_share: float
     pose: CtModel | None = None
 
     def find(self, image: FloatGrid, affine: Affine) -> CtFinding:
@@ -103,8 +111,10 @@ class CtModel:
         return find_labyrinths(self, image, affine)
 
 
-def load_ct_model(design: Design, weights: Path, device: torch.device) -> CtModel:
-    """Load weights, and nothing else, from a file.
+def load_ct_model(
+    design: Design, weights: Path, device: torch.device, surface_share: float
+) -> CtModel:
+    """Load weights, and nothing else, from a file; for the rest see `CtModel`.
 
     Raises
     ------
@@ -118,8 +128,10 @@ def load_ct_model(design: Design, weights: Path, device: torch.device) -> CtMode
     except RuntimeError as error:
         raise HydropsError(f"{weights}: does not fit the network of its metadata") from error
     network = network.eval().to(device)
-    pose = CtModel(network.pose, of_pose) if isinstance(network, Cascade) and of_pose else None
-    return CtModel(network, design, pose)
+    pose = None
+    if isinstance(network, Cascade) and of_pose:
+        pose = CtModel(network.pose, of_pose, surface_share)
+    return CtModel(network, design, surface_share, pose)
 
 
 @dataclass(frozen=True)
@@ -213,7 +225,9 @@ def _find_in(model: CtModel, image: FloatGrid, field: Field) -> CtFinding:
         rough = resample(part.float().cpu().numpy(), grid, own.shape, field.affine).clip(0.0, 1.0)
         inside = (largest_component(torch.from_numpy(rough)) > 0.5).numpy()
         probability[name] = np.zeros(image.shape, np.float32)
-        probability[name][field.part] = surface_by_signal(rough, inside, own, field.affine)
+        probability[name][field.part] = surface_by_signal(
+            rough, inside, own, field.affine, model.surface_share
+        )
     finding = CtFinding(probability, landmarks, confidences, ear_like)
     if not finding.label.any():
         raise ExcludedError(NO_EAR)

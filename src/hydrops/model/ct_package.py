@@ -18,7 +18,7 @@ from hydrops.cohort import markdown_table
 from hydrops.figures import PALETTE, draw_box
 from hydrops.labels import LANDMARKS
 from hydrops.model.bundle import CARD, Bundle, verify_weights
-from hydrops.model.cases import Case, draw_folds, load_cases, specimens_in
+from hydrops.model.cases import Case, split_cases
 from hydrops.model.crossval import MEASURES, Model, evaluate_cases
 from hydrops.model.ct import CtModel, load_ct_model
 from hydrops.model.ct_task import CtOptions, Design
@@ -29,6 +29,7 @@ from hydrops.model.package import (
     place_bundle,
     place_pictures,
 )
+from hydrops.model.surface import surface_share
 from hydrops.records import sha256_of_file
 
 LOG = logging.getLogger(__name__)
@@ -46,9 +47,9 @@ CLASSES = ("background", "labyrinth")
 
 
 def write_ct_bundle(
-    options: CtOptions, specimens: Sequence[str], weights: Path, models_dir: Path
+    options: CtOptions, taught: Sequence[Case], weights: Path, models_dir: Path
 ) -> Bundle:
-    """Write ``models/<name>/<version>``; its card is for `write_ct_card`."""
+    """Write ``models/<name>/<version>`` of a training on cases; its card is for `write_ct_card`."""
     joint = options.kind == "joint"
     known = common_metadata(
         options.name, options.version, options.description, sha256_of_file(weights), DATA_SOURCES
@@ -59,7 +60,7 @@ def write_ct_bundle(
         "training": {
             "seed": options.seed,
             "phases": [asdict(phase) for phase in options.phases],
-            "specimens": list(specimens),
+            "specimens": [case.name for case in taught],
             "folds": options.folds,
             "augmentation": asdict(options.augmentation),
         },
@@ -68,6 +69,7 @@ def write_ct_bundle(
         "landmarks": list(LANDMARKS) if joint else [],
         "spacing_mm": [options.spacing_mm] * 3,
         "patch": options.patch,
+        "surface_share": surface_share(taught),
         "network_data_format": data_format(
             "CT", ("CT",), CLASSES, (options.patch,) * 3, (-4.0, 4.0)
         ),
@@ -90,28 +92,37 @@ def load_ct_bundle(bundle: Bundle, device: torch.device) -> CtModel:
     HydropsError
         If the weights are missing, changed, or do not fit the network.
     """
-    return load_ct_model(Design.from_dict(bundle.metadata), verify_weights(bundle), device)
+    known = bundle.metadata
+    weights = verify_weights(bundle)
+    return load_ct_model(Design.from_dict(known), weights, device, float(known["surface_share"]))
 
 
-def evaluate_folds(options: CtOptions, folder: Path, weights: Sequence[Path]) -> pd.DataFrame:
+def evaluate_folds(
+    options: CtOptions, cases: Sequence[Case], weights: Sequence[Path]
+) -> pd.DataFrame:
     """Rows of `hydrops.model.crossval.evaluate_cases` for every fold, in the order of `weights`."""
-    folds = draw_folds(specimens_in(folder), options.folds, options.seed)
     tables = []
-    for number, (names, path) in enumerate(zip(folds, weights, strict=True)):
-        cases = load_cases(folder, names)
-        tables.append(evaluate_cases(options.name, fold_model(options, path), cases, number))
-        LOG.info("tested %s of fold %d of %d", ", ".join(names), number + 1, len(folds))
+    for fold, path in enumerate(weights):
+        model, tested = tested_fold(options, cases, path, fold)
+        tables.append(evaluate_cases(options.name, model, tested, fold))
+        names = ", ".join(case.name for case in tested)
+        LOG.info("tested %s of fold %d of %d", names, fold + 1, len(weights))
     return pd.concat(tables, ignore_index=True)
 
 
 def draw_folds_tested(
-    options: CtOptions, folder: Path, weights: Sequence[Path], cases: pd.DataFrame, target: Path
+    options: CtOptions,
+    cases: Sequence[Case],
+    weights: Sequence[Path],
+    rows: pd.DataFrame,
+    target: Path,
 ) -> None:
-    """See `draw_tested`."""
+    """See `draw_tested`; `rows` are those of `evaluate_folds`."""
+    known = {case.name: case for case in cases}
     draw_tested(
-        cases,
-        lambda name: load_cases(folder, [name])[0],
-        lambda fold: fold_model(options, weights[fold]),
+        rows,
+        known.__getitem__,
+        lambda fold: tested_fold(options, cases, weights[fold], fold)[0],
         target,
     )
 
@@ -143,9 +154,13 @@ def draw_tested(
     draw_boxes(cases).savefig(target / "boxes.png", dpi=110)
 
 
-def fold_model(options: CtOptions, weights: Path) -> CtModel:
-    """The network of a fold, from its file of weights."""
-    return load_ct_model(options.design, weights, torch.device("cpu"))
+def tested_fold(
+    options: CtOptions, cases: Sequence[Case], weights: Path, fold: int
+) -> tuple[CtModel, list[Case]]:
+    """The network of a fold, from its file of weights, and the cases that it never saw."""
+    taught, tested = split_cases(cases, options.folds, options.seed, str(fold))
+    share = surface_share(taught)
+    return load_ct_model(options.design, weights, torch.device("cpu"), share), tested
 
 
 def draw_overlays(models: Sequence[tuple[Model, Case, float]]) -> Figure:

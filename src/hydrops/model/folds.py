@@ -9,7 +9,7 @@ import pandas as pd
 
 from hydrops.errors import HydropsError
 from hydrops.model.bundle import Bundle
-from hydrops.model.cases import specimens_in
+from hydrops.model.cases import load_cases, specimens_in
 from hydrops.model.crossval import compare_parts, compare_variants, summarise_folds
 from hydrops.model.ct_package import (
     draw_folds_tested,
@@ -45,8 +45,9 @@ def evaluate_parts(
         draw_lesion_folds(options, weights, cases, pictures)
         comparison = compare_parts(cases)
     else:
-        cases = _some_found(evaluate_folds(options, specimens, weights))
-        draw_folds_tested(options, specimens, weights, cases, pictures)
+        specimen_cases = load_cases(specimens, specimens_in(specimens))
+        cases = _some_found(evaluate_folds(options, specimen_cases, weights))
+        draw_folds_tested(options, specimen_cases, weights, cases, pictures)
         comparison = compare_variants(cases)
     return {"cases": cases, "summary": summarise_folds(cases), "comparison": comparison}
 
@@ -73,6 +74,7 @@ def package_folds(
         bundle = write_lesion_bundle(options, weights, models_dir)
         write_lesion_card(bundle, tables["summary"], tables["comparison"], pictures, notes)
     else:
-        bundle = write_ct_bundle(options, specimens_in(specimens), weights, models_dir)
+        taught = load_cases(specimens, specimens_in(specimens))
+        bundle = write_ct_bundle(options, taught, weights, models_dir)
         write_ct_card(bundle, tables["summary"], tables["comparison"], pictures, notes)
     return bundle
