@@ -1,4 +1,4 @@
-"""Models of CT on images unlike those that they were trained on: coarser, noisier, larger.
+"""Models of CT on images unlike those of their training: coarser, noisier, larger, oblique.
 
     python benchmarks/ct_images.py [joint_unet3d_ct autocasnet] [--fold 6]
 
@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from nibabel.affines import apply_affine
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
@@ -85,6 +87,18 @@ def enlarged(by_mm: float, texture: bool) -> Callable[[Case], Case]:
     return change
 
 
+def oblique(degrees: float) -> Callable[[Case], Case]:
+    """The case as if its slices lay so far off the axes of the body, about each of them."""
+
+    def change(case: Case) -> Case:
+        turn = np.eye(4)
+        turn[:3, :3] = Rotation.from_euler("xyz", [degrees] * 3, degrees=True).as_matrix()
+        landmarks = apply_affine(turn, case.landmarks)
+        return replace(case, affine=turn @ case.affine, landmarks=landmarks)
+
+    return change
+
+
 def _bone(like: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     low, high = np.percentile(like, (5, 95))
     noise = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
@@ -102,6 +116,7 @@ CHANGES: dict[str, Callable[[Case], Case]] = {
     "15 % noise": with_noise(0.15),
     "padded by 15 mm": enlarged(15.0, texture=False),
     "10 mm of texture around": enlarged(10.0, texture=True),
+    "oblique by 20 degrees": oblique(20.0),
 }
 
 

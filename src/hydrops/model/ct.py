@@ -170,9 +170,9 @@ class CtFinding:
 def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFinding:
     """Segment the ear of an image of any orientation and voxel size, the clearer one of two.
 
-    The image is brought to the network's axes and voxels, once, and the result back; its surface
-    is drawn on the image's own voxels, see `hydrops.model.surface`. In an image larger than those
-    of the training the ear is looked for first, and then seen in a field as large as theirs.
+    The image is brought to the network's voxels, once, and the result back; its surface is drawn
+    on the image's own voxels, see `hydrops.model.surface`. In an image larger than those of the
+    training the ear is looked for first, and then seen in a field as large as theirs.
 
     Raises
     ------

@@ -29,7 +29,7 @@ from hydrops.model.package import (
     place_bundle,
     place_pictures,
 )
-from hydrops.model.surface import surface_share
+from hydrops.model.surface import MIDDLE, surface_share
 from hydrops.records import sha256_of_file
 
 LOG = logging.getLogger(__name__)
@@ -92,9 +92,10 @@ def load_ct_bundle(bundle: Bundle, device: torch.device) -> CtModel:
     HydropsError
         If the weights are missing, changed, or do not fit the network.
     """
-    known = bundle.metadata
-    weights = verify_weights(bundle)
-    return load_ct_model(Design.from_dict(known), weights, device, float(known["surface_share"]))
+    # Bundles of before it was fitted to labels drew the surface in the middle.
+    share = float(bundle.metadata.get("surface_share", MIDDLE))
+    design = Design.from_dict(bundle.metadata)
+    return load_ct_model(design, verify_weights(bundle), device, share)
 
 
 def evaluate_folds(

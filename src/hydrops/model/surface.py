@@ -25,6 +25,8 @@ LEAST_CONTRAST = 3.0
 #: Standard deviation of a network's probability, where it is in doubt, from the share that the
 #: brightness gives: 0.19 on four specimens that the networks had not seen.
 NETWORK_SD = 0.2
+#: Share of lumen where the surface lies if no labels tell otherwise: the middle of the step.
+MIDDLE = 0.5
 #: Shares of lumen that are tried for the surface of labels.
 SHARES = np.linspace(0.4, 0.6, 21)
 
@@ -53,10 +55,12 @@ def surface_share(cases: Sequence[Case]) -> float:
 
     Experts who draw a surface at a fixed level do not meet the middle between lumen and bone. Of
     `SHARES` it is the one at which brightness alone, within `REACH_MM` of a label's surface, gives
-    the labels back with the highest mean Dice; 0.5 where no case has enough contrast to tell.
+    the labels back with the highest mean Dice; `MIDDLE` where no case has the contrast to tell.
     """
     agreements = [found for case in cases if (found := _agreements(case)) is not None]
-    return round(float(SHARES[np.mean(agreements, axis=0).argmax()]), 2) if agreements else 0.5
+    if not agreements:
+        return MIDDLE
+    return round(float(SHARES[np.mean(agreements, axis=0).argmax()]), 2)
 
 
 def _agreements(case: Case) -> npt.NDArray[np.float64] | None:

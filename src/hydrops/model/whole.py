@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.inferers.utils import sliding_window_inference
+from nibabel.orientations import io_orientation
 from scipy import ndimage
 
 from hydrops.images import resample
@@ -28,23 +29,41 @@ LARGEST_PIECE = 96
 TELL_AFTER_S = 10.0
 
 
+def own_axes(affine: Affine) -> Affine:
+    """Unit axes of an image, the columns (3, 3) in the order and direction nearest R, A and S.
+
+    Those of a sheared image, as a tilted gantry makes it, are the nearest at right angles.
+    """
+    direction = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    axes = np.zeros((3, 3))
+    for along, (onto, sign) in zip(direction.T, io_orientation(affine)):
+        axes[:, int(onto)] = sign * along
+    left, _, right = np.linalg.svd(axes)
+    return np.asarray(left @ right)
+
+
 def working_grid(
     shape: Sequence[int], affine: Affine, spacing_mm: float
 ) -> tuple[Affine, tuple[int, int, int]]:
-    """RAS grid that covers an image, each side a multiple of eight voxels."""
+    """Grid on an image's own axes that covers it, each side a multiple of eight voxels.
+
+    On other axes its box would stick out at the corners of an oblique image, and a network would be
+    shown more of what is made up there than of the image.
+    """
+    axes = own_axes(affine)
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
-    reach = affine[:3, :3] @ corners + affine[:3, 3:]
+    reach = axes.T @ (affine[:3, :3] @ corners + affine[:3, 3:])
     # What a file's single precision adds to a length must not add a voxel.
     size = np.ceil((reach.max(1) - reach.min(1)) / spacing_mm - 1e-3) + 1
     padded = (np.ceil(size / 8) * 8).astype(int)
-    grid = np.diag([spacing_mm] * 3 + [1.0])
-    grid[:3, 3] = (reach.max(1) + reach.min(1)) / 2
-    grid[:3, 3] -= spacing_mm * (padded - 1) / 2
+    grid = np.eye(4)
+    grid[:3, :3] = axes * spacing_mm
+    grid[:3, 3] = axes @ ((reach.max(1) + reach.min(1)) / 2 - spacing_mm * (padded - 1) / 2)
     return grid, (int(padded[0]), int(padded[1]), int(padded[2]))
 
 
 def to_network(image: FloatGrid, affine: Affine, spacing_mm: float) -> tuple[torch.Tensor, Affine]:
-    """An image (1, x, y, z) on RAS axes in the network's voxels, as `onto_grid`, and its grid."""
+    """An image (1, x, y, z) on its own axes in the network's voxels, as `onto_grid`; its grid."""
     grid, shape = working_grid(image.shape, affine, spacing_mm)
     return onto_grid(image, affine, grid, shape), grid
 
