@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from hydrops.cohort import write_table  # noqa: E402
 from hydrops.figures import PALETTE, draw_box  # noqa: E402
-from hydrops.images import average_onto, spacing_mm  # noqa: E402
+from hydrops.images import average_onto, resample, spacing_mm  # noqa: E402
 from hydrops.model.cases import Case, load_cases, specimens_in  # noqa: E402
 from hydrops.model.crossval import evaluate_cases  # noqa: E402
 from hydrops.model.ct_package import tested_fold  # noqa: E402
@@ -35,6 +35,8 @@ from hydrops.model.ct_task import CtOptions  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("joint_unet3d_ct", "autocasnet")
+#: What a scanner writes where it saw nothing, HU.
+EMPTY = np.float32(-1024.0)
 #: Columns of a specimen; a model without landmarks leaves theirs empty.
 SHOWN = ["model", "specimen", "change", "dice", "hausdorff95_mm", "landmark_mm"]
 MEASURES = {"dice": "Dice", "hausdorff95_mm": "95 % Hausdorff distance, mm"}
@@ -78,7 +80,7 @@ def enlarged(by_mm: float, texture: bool) -> Callable[[Case], Case]:
         widths = [(n, n) for n in counts]
         affine = case.affine.copy()
         affine[:3, 3] -= affine[:3, :3] @ counts
-        image = np.pad(case.image, widths, constant_values=-1024.0)
+        image = np.pad(case.image, widths, constant_values=EMPTY)
         if texture:
             inside = np.pad(np.ones(case.image.shape, bool), widths)
             image = np.where(inside, image, _bone(case.image, image.shape))
@@ -95,6 +97,26 @@ def oblique(degrees: float) -> Callable[[Case], Case]:
         turn[:3, :3] = Rotation.from_euler("xyz", [degrees] * 3, degrees=True).as_matrix()
         landmarks = apply_affine(turn, case.landmarks)
         return replace(case, affine=turn @ case.affine, landmarks=landmarks)
+
+    return change
+
+
+def turned(degrees: float) -> Callable[[Case], Case]:
+    """An oblique case that other software brought to the body's axes: its corners are empty."""
+
+    def change(case: Case) -> Case:
+        lying = oblique(degrees)(case)
+        voxel = spacing_mm(case.affine)
+        ends = np.array(np.meshgrid(*[(0, n - 1) for n in case.image.shape])).reshape(3, -1).T
+        reach = apply_affine(lying.affine, ends)
+        grid = np.diag([*voxel, 1.0])
+        grid[:3, 3] = reach.min(0)
+        shape = tuple(int(n) for n in np.ceil(np.ptp(reach, axis=0) / voxel) + 1)
+        image, label = (
+            resample(part, lying.affine, shape, grid, order=1)
+            for part in (case.image - EMPTY, case.label.astype(np.float32))
+        )
+        return replace(lying, image=image + EMPTY, label=label > 0.5, affine=grid)
 
     return change
 
@@ -117,6 +139,7 @@ CHANGES: dict[str, Callable[[Case], Case]] = {
     "padded by 15 mm": enlarged(15.0, texture=False),
     "10 mm of texture around": enlarged(10.0, texture=True),
     "oblique by 20 degrees": oblique(20.0),
+    "turned by 20 degrees, empty corners": turned(20.0),
 }
 
 

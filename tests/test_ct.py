@@ -35,7 +35,7 @@ from hydrops.model.course import Phase
 from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_folds
 from hydrops.model.ct import CtModel, find_labyrinth, train_ct
 from hydrops.model.ct_ears import ear_fields, places
-from hydrops.model.ct_look import Look
+from hydrops.model.ct_look import Look, look_at
 from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
 from hydrops.model.ct_task import CtOptions
 from hydrops.model.field import field_around, is_long, without_padding
@@ -621,6 +621,35 @@ def test_coarse_voxels_reach_the_network_sharp(
     left = [1.0 - np.corrcoef(x, truth)[0, 1] for x in (seen, np.interp(there, along, wave))]
     assert left[0] < 1e-3
     assert left[0] < left[1]
+
+
+@pytest.mark.parametrize("landmark", range(3))
+def test_a_higher_peak_too_far_from_the_other_landmarks_is_not_taken(landmark: int) -> None:
+    """Distances are those of a specimen; another peak of one heatmap is 1.6 times as high."""
+    truth = np.array([[10, 12, 14], [25, 12, 14], [25, 19, 14]])
+    places = np.indices((40, 40, 40))
+
+    def heat(voxel: Sequence[float]) -> np.ndarray:
+        square = ((places - np.reshape(voxel, (3, 1, 1, 1))) ** 2).sum(0)
+        return np.asarray(np.exp(-square / 2))
+
+    heats = np.stack([heat(voxel) for voxel in truth])
+    heats[landmark] += 1.6 * heat((30, 34, 33))
+
+    class Seeing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = torch.stack([torch.zeros_like(image[0]), torch.full_like(image[0], 9.0)], 1)
+            return logits, torch.from_numpy(np.log(heats + 1e-6)).float()[None]
+
+    affine = np.diag([0.4, 0.4, 0.4, 1.0])
+    look = look_at(Seeing(), 0.4, np.random.default_rng(0).random((40,) * 3, np.float32), affine)
+    found = apply_affine(np.linalg.inv(look.grid), look.points)
+    assert np.allclose(found, truth, atol=0.1)
+    assert look.shares[landmark] < 0.5 < np.delete(look.shares, landmark).min()
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 0.7))

@@ -153,7 +153,9 @@ class DualHeadUNet(torch.nn.Module):
         return unfolded(heads[0], self.fold), unfolded(heads[1], self.fold)
 
 
-def landmark_positions(logits: torch.Tensor, window: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def landmark_positions(
+    logits: torch.Tensor, window: int = 3, peaks: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Sub-voxel landmarks from heatmap logits.
 
     The heatmap is a softmax over space; a landmark is the mean position within `window` voxels
@@ -163,6 +165,8 @@ def landmark_positions(logits: torch.Tensor, window: int = 3) -> tuple[torch.Ten
     ----------
     logits
         (landmarks, x, y, z).
+    peaks
+        (landmarks, 3) voxels of the peaks; the highest ones when None.
 
     Returns
     -------
@@ -170,7 +174,8 @@ def landmark_positions(logits: torch.Tensor, window: int = 3) -> tuple[torch.Ten
     """
     shape = logits.shape[1:]
     heat = torch.softmax(logits.flatten(1).float(), dim=1)
-    peaks = torch.stack(torch.unravel_index(heat.argmax(1), shape), dim=1)
+    if peaks is None:
+        peaks = torch.stack(torch.unravel_index(heat.argmax(1), shape), dim=1)
     heat = heat.view(-1, *shape)
     positions, confidences = [], []
     for channel, peak in zip(heat, peaks):
