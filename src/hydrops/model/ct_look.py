@@ -122,10 +122,11 @@ def _likely_peaks(heat: torch.Tensor, spacing_mm: float) -> torch.Tensor:
     A heatmap may have a second peak almost as high; the landmarks' distances tell which is right.
     """
     found = [_peaks(channel) for channel in torch.log_softmax(heat.flatten(1), 1).view_as(heat)]
-    places = [place * spacing_mm for place, _ in found]
-    likely: Affine = sum(np.ix_(*(height for _, height in found)))  # type: ignore[assignment]
+    first, second, third = (heights for _, heights in found)
+    likely = first[:, None, None] + second[:, None] + third
     for (one, other), (least, most) in zip(combinations(range(3), 2), APART_MM):
-        apart = np.linalg.norm(places[one][:, None] - places[other][None], axis=2)
+        between = found[one][0][:, None] - found[other][0]
+        apart = spacing_mm * np.linalg.norm(between, axis=2)
         beyond = np.maximum(np.maximum(least - apart, apart - most), 0.0) / APART_SD_MM
         likely = likely - np.expand_dims(beyond**2 / 2, 3 - one - other)
     best = np.unravel_index(likely.argmax(), likely.shape)
