@@ -166,6 +166,15 @@ def coarsest_voxel_mm(grid: Affine, *images: Affine) -> list[float]:
     return [float(width) for width in np.max(extents, 0)]
 
 
+def blur_of_larger(voxel_mm: npt.ArrayLike, larger_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Standard deviation of the Gaussian that smooths voxels as larger ones would, in voxels.
+
+    The variance of the larger box beyond that of the smaller one along each axis; 0 if it is none.
+    """
+    small, large = np.asarray(voxel_mm, float), np.asarray(larger_mm, float)
+    return np.asarray(np.sqrt(np.maximum(large**2 - small**2, 0.0) / 12.0) / small)
+
+
 def crop_affine(centre_ras_mm: Sequence[float], image: Affine | None = None) -> Affine:
     """Affine of the crop grid whose middle is at a point.
 

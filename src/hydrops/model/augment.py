@@ -13,6 +13,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hydrops.errors import HydropsError
+from hydrops.images import blur_of_larger
 from hydrops.model.cases import Affine, Case, FloatGrid
 from hydrops.model.pose import ear_frame
 
@@ -99,7 +100,7 @@ def standardise(image: torch.Tensor) -> torch.Tensor:
 def voxel_averaged(volume: FloatGrid, affine: Affine, spacing_mm: float) -> FloatGrid:
     """Smooth a volume as larger voxels would, with the variance of their box; none if finer."""
     voxel = np.linalg.norm(affine[:3, :3], axis=0)
-    width = np.sqrt(np.maximum(spacing_mm**2 - voxel**2, 0.0) / 12.0) / voxel
+    width = blur_of_larger(voxel, spacing_mm)
     return np.asarray(ndimage.gaussian_filter(volume, width), np.float32)
 
 

@@ -98,34 +98,22 @@ def load_ct_bundle(bundle: Bundle, device: torch.device) -> CtModel:
     return load_ct_model(design, verify_weights(bundle), device, share)
 
 
-def evaluate_folds(
-    options: CtOptions, cases: Sequence[Case], weights: Sequence[Path]
-) -> pd.DataFrame:
-    """Rows of `hydrops.model.crossval.evaluate_cases` for every fold, in the order of `weights`."""
+def evaluate_folds(name: str, folds: Sequence[tuple[CtModel, list[Case]]]) -> pd.DataFrame:
+    """Rows of `hydrops.model.crossval.evaluate_cases` of a model's folds, see `tested_fold`."""
     tables = []
-    for fold, path in enumerate(weights):
-        model, tested = tested_fold(options, cases, path, fold)
-        tables.append(evaluate_cases(options.name, model, tested, fold))
+    for fold, (model, tested) in enumerate(folds):
+        tables.append(evaluate_cases(name, model, tested, fold))
         names = ", ".join(case.name for case in tested)
-        LOG.info("tested %s of fold %d of %d", names, fold + 1, len(weights))
+        LOG.info("tested %s of fold %d of %d", names, fold + 1, len(folds))
     return pd.concat(tables, ignore_index=True)
 
 
 def draw_folds_tested(
-    options: CtOptions,
-    cases: Sequence[Case],
-    weights: Sequence[Path],
-    rows: pd.DataFrame,
-    target: Path,
+    folds: Sequence[tuple[CtModel, list[Case]]], rows: pd.DataFrame, target: Path
 ) -> None:
     """See `draw_tested`; `rows` are those of `evaluate_folds`."""
-    known = {case.name: case for case in cases}
-    draw_tested(
-        rows,
-        known.__getitem__,
-        lambda fold: tested_fold(options, cases, weights[fold], fold)[0],
-        target,
-    )
+    known = {case.name: case for _, tested in folds for case in tested}
+    draw_tested(rows, known.__getitem__, lambda fold: folds[fold][0], target)
 
 
 def draw_tested(

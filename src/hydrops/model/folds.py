@@ -14,6 +14,7 @@ from hydrops.model.crossval import compare_parts, compare_variants, summarise_fo
 from hydrops.model.ct_package import (
     draw_folds_tested,
     evaluate_folds,
+    tested_fold,
     write_ct_bundle,
     write_ct_card,
 )
@@ -45,9 +46,13 @@ def evaluate_parts(
         draw_lesion_folds(options, weights, cases, pictures)
         comparison = compare_parts(cases)
     else:
-        specimen_cases = load_cases(specimens, specimens_in(specimens))
-        cases = _some_found(evaluate_folds(options, specimen_cases, weights))
-        draw_folds_tested(options, specimen_cases, weights, cases, pictures)
+        known = load_cases(specimens, specimens_in(specimens))
+        folds = [
+            tested_fold(options, known, path, fold)
+            for fold, path in zip(range(options.folds), weights, strict=True)
+        ]
+        cases = _some_found(evaluate_folds(options.name, folds))
+        draw_folds_tested(folds, cases, pictures)
         comparison = compare_variants(cases)
     return {"cases": cases, "summary": summarise_folds(cases), "comparison": comparison}
 

@@ -22,6 +22,7 @@ from scipy import ndimage
 from scipy.stats import trim_mean
 
 from hydrops.errors import ExcludedError
+from hydrops.images import blur_of_larger
 from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.preprocess import FLUID, fluid_levels
 from hydrops.model.unmix import LEAST_FLUID
@@ -138,6 +139,5 @@ def _as_imaged(volumes: Sequence[FloatGrid], voxel_mm: Sequence[float]) -> list[
 
     Otherwise what the network is sure of would count as pure though its voxels hold both fluids.
     """
-    beyond = np.maximum(np.square(voxel_mm) - np.square(CROP_SPACING_MM), 0.0)
-    width = np.sqrt(BLUR * beyond / 12.0) / np.array(CROP_SPACING_MM)
+    width = np.sqrt(BLUR) * blur_of_larger(CROP_SPACING_MM, voxel_mm)
     return [np.asarray(ndimage.gaussian_filter(v, width), np.float32) for v in volumes]
