@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from hydrops.cohort import write_table  # noqa: E402
 from hydrops.figures import PALETTE, draw_box  # noqa: E402
-from hydrops.images import average_onto, resample, spacing_mm  # noqa: E402
+from hydrops.images import average_onto, corners_of, resample, spacing_mm  # noqa: E402
 from hydrops.model.cases import Case, load_cases, specimens_in  # noqa: E402
 from hydrops.model.crossval import evaluate_cases  # noqa: E402
 from hydrops.model.ct_package import tested_fold  # noqa: E402
@@ -107,8 +107,7 @@ def turned(degrees: float) -> Callable[[Case], Case]:
     def change(case: Case) -> Case:
         lying = oblique(degrees)(case)
         voxel = spacing_mm(case.affine)
-        ends = np.array(np.meshgrid(*[(0, n - 1) for n in case.image.shape])).reshape(3, -1).T
-        reach = apply_affine(lying.affine, ends)
+        reach = corners_of(case.image.shape, lying.affine)
         grid = np.diag([*voxel, 1.0])
         grid[:3, 3] = reach.min(0)
         shape = tuple(int(n) for n in np.ceil(np.ptp(reach, axis=0) / voxel) + 1)

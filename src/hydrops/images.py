@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 from collections.abc import Sequence
+from itertools import product
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import apply_affine
 from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
@@ -26,6 +28,8 @@ FloatGrid = npt.NDArray[np.float32]
 LARGEST_VOXEL_MM, LONGEST_SIDE_MM = 10.0, 1000.0
 #: Timing of a sequence as sidecars tell it, in seconds.
 SIDECAR_TIMES = ("RepetitionTime", "EchoTime", "InversionTime")
+#: Corners of a cube of edge one.
+CUBE_CORNERS = np.array(list(product((0, 1), repeat=3)))
 
 
 def load_image(path: Path) -> tuple[FloatGrid, Affine]:
@@ -156,6 +160,11 @@ def spacing_mm(affine: Affine) -> FloatGrid:
     return np.asarray(np.linalg.norm(affine[:3, :3], axis=0), np.float32)
 
 
+def corners_of(shape: Sequence[int], affine: Affine) -> Affine:
+    """Middles (8, 3) of the voxels at the corners of a grid, in the units of its affine."""
+    return np.asarray(apply_affine(affine, CUBE_CORNERS * (np.array(shape) - 1)))
+
+
 def coarsest_voxel_mm(grid: Affine, *images: Affine) -> list[float]:
     """How far a voxel of the coarsest of some images reaches along each axis of a grid, mm.
 
@@ -247,11 +256,10 @@ def resample(
         What lies outside the image: 0, or the voxel at its edge.
     """
     chain = np.linalg.inv(affine) @ (np.eye(4) if transform is None else transform) @ target
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
-    reach = chain[:3, :3] @ corners + chain[:3, 3:]
+    reach = corners_of(shape, chain)
     margin = 8
-    low = np.clip(np.floor(reach.min(1)).astype(int) - margin, 0, np.array(data.shape))
-    high = np.clip(np.ceil(reach.max(1)).astype(int) + margin + 1, 0, np.array(data.shape))
+    low = np.clip(np.floor(reach.min(0)).astype(int) - margin, 0, np.array(data.shape))
+    high = np.clip(np.ceil(reach.max(0)).astype(int) + margin + 1, 0, np.array(data.shape))
     if (high - low < 2).any():
         return np.zeros(shape, np.float32)
     part = data[tuple(slice(a, b) for a, b in zip(low, high))]
@@ -288,11 +296,9 @@ def part_under(
     shape: Sequence[int], affine: Affine, onto_shape: Sequence[int], onto: Affine
 ) -> tuple[tuple[slice, ...], Affine]:
     """The part of one grid (`onto`) that another one covers, and that part's own affine."""
-    chain = np.linalg.inv(onto) @ affine
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"))
-    reach = chain[:3, :3] @ corners.reshape(3, -1) + chain[:3, 3:]
-    low = np.clip(np.floor(reach.min(1)).astype(int), 0, onto_shape)
-    high = np.clip(np.ceil(reach.max(1)).astype(int) + 1, 0, onto_shape)
+    reach = corners_of(shape, np.linalg.inv(onto) @ affine)
+    low = np.clip(np.floor(reach.min(0)).astype(int), 0, onto_shape)
+    high = np.clip(np.ceil(reach.max(0)).astype(int) + 1, 0, onto_shape)
     part = onto.copy()
     part[:3, 3] += onto[:3, :3] @ low
     return tuple(slice(int(a), int(b)) for a, b in zip(low, high)), part

@@ -19,6 +19,7 @@ from hydrops.dicom import SeriesHeader, files_below, find_series
 from hydrops.errors import ExcludedError
 from hydrops.images import (
     Affine,
+    corners_of,
     in_words,
     load_image,
     read_sidecar,
@@ -217,8 +218,7 @@ def convert_series(header: SeriesHeader, folder: Path) -> Path:
 def _check_geometry(image: nib.Nifti1Image, header: SeriesHeader) -> None:
     """Compare size and corner voxels; dcm2niix may flip and reorder the axes."""
     shape = (*image.shape, 1)[:3]
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
-    found = (image.affine[:3, :3] @ corners + image.affine[:3, 3:]).T
+    found = corners_of(shape, image.affine)
     apart = np.linalg.norm(found[:, None] - header.corners()[None], axis=2).min(1).max()
     expected = (header.columns, header.rows, header.places)
     if sorted(shape) != sorted(expected) or apart > 0.05 * min(header.pixel_spacing_mm):

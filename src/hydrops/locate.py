@@ -22,6 +22,7 @@ from hydrops.images import (
     Affine,
     FloatGrid,
     coarsest_voxel_mm,
+    corners_of,
     crop_affine,
     crop_image,
     load_image,
@@ -177,9 +178,8 @@ def _distance_to_edge(
 
 def _to_search_grid(data: FloatGrid, affine: Affine) -> tuple[FloatGrid, Affine]:
     """The MRC on RAS axes with `STEP_MM` voxels, fluid at 1, brighter clipped."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in data.shape], indexing="ij"))
-    world = affine[:3, :3] @ corners.reshape(3, -1) + affine[:3, 3:]
-    low, high = world.min(1) - 6.0, world.max(1) + 6.0
+    world = corners_of(data.shape, affine)
+    low, high = world.min(0) - 6.0, world.max(0) + 6.0
     shape = tuple(np.ceil((high - low) / STEP_MM).astype(int) + 1)
     grid = np.diag([STEP_MM] * 3 + [1.0])
     grid[:3, 3] = low

@@ -16,7 +16,7 @@ from monai.inferers.utils import sliding_window_inference
 from nibabel.orientations import io_orientation
 from scipy import ndimage
 
-from hydrops.images import resample
+from hydrops.images import corners_of, resample
 from hydrops.model.augment import standardise, voxel_averaged
 
 LOG = logging.getLogger(__name__)
@@ -51,14 +51,13 @@ def working_grid(
     shown more of what is made up there than of the image.
     """
     axes = own_axes(affine)
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
-    reach = axes.T @ (affine[:3, :3] @ corners + affine[:3, 3:])
+    reach = corners_of(shape, affine) @ axes
     # What a file's single precision adds to a length must not add a voxel.
-    size = np.ceil((reach.max(1) - reach.min(1)) / spacing_mm - 1e-3) + 1
+    size = np.ceil(np.ptp(reach, axis=0) / spacing_mm - 1e-3) + 1
     padded = (np.ceil(size / 8) * 8).astype(int)
     grid = np.eye(4)
     grid[:3, :3] = axes * spacing_mm
-    grid[:3, 3] = axes @ ((reach.max(1) + reach.min(1)) / 2 - spacing_mm * (padded - 1) / 2)
+    grid[:3, 3] = axes @ ((reach.max(0) + reach.min(0)) / 2 - spacing_mm * (padded - 1) / 2)
     return grid, (int(padded[0]), int(padded[1]), int(padded[2]))
 
 

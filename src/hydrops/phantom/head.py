@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from hydrops.images import corners_of
 from hydrops.labels import LABELS
 from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.signal import PERILYMPH_MMOL, TISSUES, Tissue, gadolinium, signal
@@ -259,11 +260,10 @@ def ear_fractions(
     to_raster = np.linalg.inv(
         placed @ _shifted(head.places[side] + ear.origin_mm) @ np.diag([ear.spacing_mm] * 3 + [1])
     )
-    corners = np.array(np.meshgrid(*[(0, n) for n in ear.labels.shape], indexing="ij"))
-    from_raster = np.linalg.inv(to_raster @ affine)
-    reach = from_raster[:3, :3] @ corners.reshape(3, -1) + from_raster[:3, 3:]
-    low = np.clip(np.floor(reach.min(1)).astype(int) - 1, 0, shape)
-    high = np.clip(np.ceil(reach.max(1)).astype(int) + 2, 0, shape)
+    from_raster = np.asarray(np.linalg.inv(to_raster @ affine), np.float64)
+    reach = corners_of([n + 1 for n in ear.labels.shape], from_raster)
+    low = np.clip(np.floor(reach.min(0)).astype(int) - 1, 0, shape)
+    high = np.clip(np.ceil(reach.max(0)).astype(int) + 2, 0, shape)
     region = tuple(slice(a, max(a, b)) for a, b in zip(low, high))
     size = [r.stop - r.start for r in region]
     if min(size) <= 0:
