@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine
 from scipy import ndimage
@@ -24,7 +24,7 @@ from hydrops.cli import main
 from hydrops.cohort import read_table, write_table
 from hydrops.config import resolve
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import affine_of, average_onto
+from hydrops.images import affine_of, average_onto, corners_of, part_under, resample
 from hydrops.labels import LANDMARKS
 from hydrops.model.augment import Augmentation, draw_patch, prepare_case
 from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
@@ -38,7 +38,7 @@ from hydrops.model.ct_ears import ear_fields, places
 from hydrops.model.ct_look import Look, look_at
 from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
 from hydrops.model.ct_task import CtOptions
-from hydrops.model.field import field_around, is_long, without_padding
+from hydrops.model.field import field_around, is_long, shown_field
 from hydrops.model.folds import evaluate_parts
 from hydrops.model.metrics import overlap_metrics
 from hydrops.model.network import DualHeadUNet
@@ -239,25 +239,70 @@ def test_levels_change_inside_or_around_the_labyrinth_and_never_in_bone(
 
 def test_padding_is_what_hangs_together_with_a_corner() -> None:
     image = np.random.default_rng(0).normal(size=(12, 10, 8)).astype(np.float32)
-    shown, box = without_padding(image)
-    assert shown is image
-    assert box == tuple(slice(0, n) for n in image.shape)
+    assert shown_field(image, np.eye(4)).image is image
     image[5, 5, 4] = -7.0
     for width in (((2, 1), (1, 3), (1, 2)), ((0, 0), (0, 3), (0, 0))):
-        shown, box = without_padding(np.pad(image, width, constant_values=-7.0))
-        assert box == tuple(slice(a, a + n) for (a, _), n in zip(width, image.shape))
-        assert np.array_equal(shown, image)  # within it, the same value is a measurement
+        field = shown_field(np.pad(image, width, constant_values=-7.0), np.eye(4))
+        assert np.array_equal(field.affine[:3, 3], [before for before, _ in width])
+        assert np.array_equal(field.image, image)  # within it, the same value is a measurement
     nothing = np.full((4, 4, 4), 3.0, np.float32)
-    assert without_padding(nothing)[0] is nothing
+    assert shown_field(nothing, np.eye(4)).image is nothing
 
 
 def test_a_round_field_of_view_is_filled_with_the_mean() -> None:
     image = np.random.default_rng(0).normal(100.0, 1.0, (30, 30, 6)).astype(np.float32)
     outside = np.hypot(*(np.indices((30, 30)) - 14.5)) > 14.6
     image[outside] = -3024.0
-    shown, _ = without_padding(image)
+    shown = shown_field(image, np.eye(4)).image
     assert abs(shown[outside] - 100.0).max() < 0.1
     assert np.array_equal(shown[~outside], image[~outside])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.tuples(*[st.floats(-45.0, 45.0)] * 3), st.floats(0.3, 0.6))
+def test_a_turned_volume_is_seen_along_its_own_axes(
+    angles: tuple[float, float, float], voxel: float
+) -> None:
+    """Of a box that lies across an image the least box is its own, and it shows the same."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    assume(np.degrees(Rotation.from_matrix(turn[:3, :3]).magnitude()) > 12.0)
+    size = np.array([24, 18, 15])
+    noise = np.random.default_rng(0).normal(size=size)
+    image = 100.0 + 20.0 * ndimage.gaussian_filter(noise, 2.0).astype(np.float32)
+    own = turn @ np.diag([0.6, 0.6, 0.6, 1.0])
+    reach = corners_of(size, own)
+    grid = np.diag([voxel, voxel, voxel, 1.0])
+    grid[:3, 3] = reach.min(0) - 1.0
+    shape = tuple(int(n) for n in (np.ptp(reach, axis=0) + 2.0) // voxel + 1)
+    across = resample(image + 1000.0, own, shape, grid, order=1) - 1000.0
+    field = shown_field(across, grid)
+    axes = field.affine[:3, :3] / voxel
+    turned_by = np.abs(axes.T @ turn[:3, :3]).max(0)
+    assert turned_by.min() > np.cos(np.radians(3.0))
+    seen = np.prod(voxel * np.array(field.image.shape))
+    assert 0.6 < seen / np.prod(0.6 * size) < 1.05
+    there = resample(image, own, field.image.shape, field.affine, outside="nearest")
+    assert np.abs(there - field.image)[2:-2, 2:-2, 2:-2].mean() < 0.3 * image.std()
+
+
+def test_a_single_slice_in_an_empty_volume_is_left_as_it_lies() -> None:
+    image = np.zeros((20, 20, 5), np.float32)
+    x, y = np.indices((20, 20)) - 9.5
+    image[..., 2] = np.where(abs(x) + abs(y) < 9.0, 100.0 + x + y, 0.0)
+    field = shown_field(image, np.eye(4))
+    assert field.image.shape[2] == 1
+    assert np.array_equal(field.affine[:3, :3], np.eye(3))
+
+
+def test_a_head_in_constant_air_is_left_as_it_lies() -> None:
+    """What fills no box was not turned by any software."""
+    x, y, z = np.indices((40, 40, 40)) - 19.5
+    u, v = (x + y) / np.sqrt(2), (x - y) / np.sqrt(2)
+    head = (u / 19.0) ** 2 + (v / 12.0) ** 2 + (z / 12.0) ** 2 < 1.0
+    noise = np.random.default_rng(0).normal(40.0, 5.0, head.shape)
+    field = shown_field(np.where(head, noise, -1000.0).astype(np.float32), np.eye(4))
+    assert np.array_equal(field.affine[:3, :3], np.eye(3))
 
 
 def test_an_ear_in_a_large_field_is_looked_at_in_a_small_one() -> None:
@@ -583,7 +628,9 @@ def test_an_ear_is_told_from_larger_cavities_by_its_landmarks(also: tuple[float,
     assert len(fields) == (2 if also else 1)
     assert not also or np.allclose(middles[1], across, atol=0.6)
     for field in fields:
-        assert np.array_equal(image[field.part], field.image)
+        part, there = part_under(field.image.shape, field.affine, image.shape, affine)
+        assert np.array_equal(there, field.affine)
+        assert np.array_equal(image[part], field.image)
 
 
 def test_where_no_landmark_is_found_there_is_no_ear(options: CtOptions) -> None:
@@ -676,8 +723,7 @@ def test_a_tilted_gantrys_image_is_seen_on_axes_at_right_angles() -> None:
     assert np.allclose(axes @ axes.T, np.eye(3))
     assert np.degrees(np.arccos(np.diag(axes).min())) < 20.0
     volume, grid = to_network(np.zeros((20, 20, 20), np.float32), affine, 0.5)
-    corners = np.array(np.meshgrid(*[(0, 19)] * 3)).reshape(3, -1).T
-    within = apply_affine(np.linalg.inv(grid) @ affine, corners)
+    within = corners_of((20, 20, 20), np.linalg.inv(grid) @ affine)
     assert (within > -0.5).all()
     assert (within < np.array(volume.shape[1:]) - 0.5).all()
 

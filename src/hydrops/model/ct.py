@@ -18,16 +18,17 @@ import numpy.typing as npt
 import torch
 
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import resample
+from hydrops.images import part_under, resample
 from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import build_network
 from hydrops.model.augment import in_ear_frame, prepare_cases
 from hydrops.model.cascade import PLANES, Cascade, PlaneTask
 from hydrops.model.cases import Case
 from hydrops.model.course import run_course, save_state
-from hydrops.model.ct_ears import Field, ear_fields, likeness
+from hydrops.model.ct_ears import ear_fields, likeness
 from hydrops.model.ct_look import NO_EAR, Look, look_at
 from hydrops.model.ct_task import CtOptions, Design, JointTask
+from hydrops.model.field import Field
 from hydrops.model.pose import EarFrame, ear_frame
 from hydrops.model.surface import surface_by_signal
 from hydrops.model.whole import largest_component, onto_grid
@@ -179,7 +180,7 @@ def find_labyrinth(model: CtModel, image: FloatGrid, affine: Affine) -> CtFindin
     ExcludedError
         If nothing in the image is like an ear, or the model cannot tell how it lies.
     """
-    return _find_in(model, image, next(_fields(model, image, affine)))
+    return _find_in(model, image, affine, next(_fields(model, image, affine)))
 
 
 def find_labyrinths(model: CtModel, image: FloatGrid, affine: Affine) -> list[CtFinding]:
@@ -189,10 +190,10 @@ def find_labyrinths(model: CtModel, image: FloatGrid, affine: Affine) -> list[Ct
     `LEAST_OF_FIRST` as much like an ear as the first, is not taken for a second one.
     """
     first, *others = _fields(model, image, affine)
-    found = [_find_in(model, image, first)]
+    found = [_find_in(model, image, affine, first)]
     for field in others:
         try:
-            second = _find_in(model, image, field)
+            second = _find_in(model, image, affine, field)
         except ExcludedError as reason:
             LOG.info("no second ear: %s", reason)
             continue
@@ -202,7 +203,7 @@ def find_labyrinths(model: CtModel, image: FloatGrid, affine: Affine) -> list[Ct
 
 
 @torch.inference_mode()
-def _find_in(model: CtModel, image: FloatGrid, field: Field) -> CtFinding:
+def _find_in(model: CtModel, image: FloatGrid, affine: Affine, field: Field) -> CtFinding:
     """What a model finds in a field of an image, on the image's whole grid."""
     seen = _look(model, field.image, field.affine, EVERY_AXIS)
     ear_like = likeness(seen)
@@ -219,14 +220,15 @@ def _find_in(model: CtModel, image: FloatGrid, field: Field) -> CtFinding:
         volume = onto_grid(field.image, field.affine, grid, shape)
         found = model.network(volume.to(next(model.network.parameters()).device))
     probability = {}
-    own = image[field.part]
-    for name, part in found.items():
+    part, own_affine = part_under(field.image.shape, field.affine, image.shape, affine)
+    own = image[part]
+    for name, seen_by in found.items():
         # Not linearly: between voxels as large as the network's a narrow canal would come apart.
-        rough = resample(part.float().cpu().numpy(), grid, own.shape, field.affine).clip(0.0, 1.0)
+        rough = resample(seen_by.float().cpu().numpy(), grid, own.shape, own_affine).clip(0.0, 1.0)
         inside = (largest_component(torch.from_numpy(rough)) > 0.5).numpy()
         probability[name] = np.zeros(image.shape, np.float32)
-        probability[name][field.part] = surface_by_signal(
-            rough, inside, own, field.affine, model.surface_share
+        probability[name][part] = surface_by_signal(
+            rough, inside, own, own_affine, model.surface_share
         )
     finding = CtFinding(probability, landmarks, confidences, ear_like)
     if not finding.label.any():

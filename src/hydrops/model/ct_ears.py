@@ -20,7 +20,7 @@ from scipy import ndimage
 from hydrops.errors import ExcludedError
 from hydrops.images import affine_of
 from hydrops.model.ct_look import NO_EAR, Look
-from hydrops.model.field import Box, field_around, is_long, without_padding
+from hydrops.model.field import Field, field_around, is_long, shown_field
 
 LOG = logging.getLogger(__name__)
 Affine = npt.NDArray[np.float64]
@@ -40,15 +40,6 @@ EARS_APART_MM = (45.0, 105.0)
 LABYRINTH_MM3 = 200.0
 
 
-@dataclass(frozen=True)
-class Field:
-    """The part of an image in which one ear is seen, what it shows, and its affine."""
-
-    part: Box
-    image: FloatGrid
-    affine: Affine
-
-
 def ear_fields(looking: Looking, image: FloatGrid, affine: Affine) -> Iterator[Field]:
     """The fields in which the ears of an image are to be seen: all of a small one, else each ear's.
 
@@ -60,12 +51,11 @@ def ear_fields(looking: Looking, image: FloatGrid, affine: Affine) -> Iterator[F
     ExcludedError
         If nothing in a large image is taken for labyrinth.
     """
-    shown, box = without_padding(image)
-    whole = Field(box, shown, affine_of(box, affine))
-    if not is_long(shown.shape, whole.affine):
+    whole = shown_field(image, affine)
+    if not is_long(whole.image.shape, whole.affine):
         yield whole
         return
-    LOG.info("looking for inner ears in %s voxels", " x ".join(map(str, shown.shape)))
+    LOG.info("looking for inner ears in %s voxels", " x ".join(map(str, whole.image.shape)))
     middles, sizes = _pieces(looking(whole.image, whole.affine))
     first = _most_like_an_ear(looking, whole, places(middles, sizes))
     yield first.field
@@ -134,8 +124,7 @@ def _narrowed(whole: Field, centre: Affine) -> Field:
     """The part of a field in which an ear is seen that has its middle at a point, RAS mm."""
     at = apply_affine(np.linalg.inv(whole.affine), centre)
     near = field_around(at, whole.image.shape, whole.affine)
-    part = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(whole.part, near))
-    return Field(part, whole.image[near], affine_of(near, whole.affine))
+    return Field(whole.image[near], affine_of(near, whole.affine))
 
 
 def _pieces(look: Look) -> tuple[Affine, Affine]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import apply_affine
 from scipy import ndimage
+from scipy.optimize import minimize
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.transform import Rotation
 
-from hydrops.images import box_around, spacing_mm
+from hydrops.images import affine_of, box_around, resample, spacing_mm
+from hydrops.model.whole import own_axes
 
 Affine = npt.NDArray[np.float64]
 FloatGrid = npt.NDArray[np.float32]
@@ -18,10 +24,23 @@ Box = tuple[slice, ...]
 FIELD_MM = 20.0
 #: A longer field is narrowed to that edge once it is known where the ear is, mm.
 LONGEST_MM = 26.0
+#: A box lies across an image if it takes at most this share of it, and is filled at least to this
+#: share; the cylinder of a round field of view fills 0.79 of its box, a head about a half.
+MOST_OF_IMAGE, LEAST_OF_BOX = 0.8, 0.75
+#: Directions from which the least box around an image is looked for.
+STARTS = 24
 _CORNERS = np.ix_((0, -1), (0, -1), (0, -1))
 
 
-def without_padding(image: FloatGrid) -> tuple[FloatGrid, Box]:
+@dataclass(frozen=True)
+class Field:
+    """What is seen of an image (x, y, z), and its voxel-to-RAS-mm affine."""
+
+    image: FloatGrid
+    affine: Affine
+
+
+def shown_field(image: FloatGrid, affine: Affine) -> Field:
     """An image without what a scanner or a tool has filled up with one value.
 
     One value in all eight corners or all over a face of the volume is padding, as far as it hangs
@@ -30,23 +49,28 @@ def without_padding(image: FloatGrid) -> tuple[FloatGrid, Box]:
 
     Returns
     -------
-    The box that holds everything else, its padding set to the mean of the rest, and where it lies
-    in the image. An image without padding, or of nothing else, is returned as it is.
+    The box that holds everything else, its padding set to the mean of the rest. Of a volume that
+    other software has turned, the box that was turned; an image without padding, or of nothing
+    else, as it is.
     """
-    everything = tuple(slice(0, n) for n in image.shape)
     value = _padding_value(image)
     if value is None:
-        return image, everything
+        return Field(image, affine)
     there = image == value
     if there.all():
-        return image, everything
+        return Field(image, affine)
     pieces, _ = ndimage.label(there)
     corners = pieces[_CORNERS]
     padding = np.isin(pieces, corners[corners > 0])
     box = box_around(~padding, (0, 0, 0))
     filled = padding[box]
     mean = image[box].mean(where=~filled, dtype=np.float64)
-    return np.where(filled, np.float32(mean), image[box]), box
+    field = Field(np.where(filled, np.float32(mean), image[box]), affine_of(box, affine))
+    turned = _turned_box(~filled, field.affine) if filled.any() else None
+    if turned is None:
+        return field
+    grid, shape = turned
+    return Field(resample(field.image, field.affine, shape, grid, outside="nearest"), grid)
 
 
 def _padding_value(image: FloatGrid) -> float | None:
@@ -56,6 +80,61 @@ def _padding_value(image: FloatGrid) -> float | None:
         if lowest == float(part.max()):
             return lowest
     return None
+
+
+def _turned_box(
+    shown: npt.NDArray[np.bool_], affine: Affine
+) -> tuple[Affine, tuple[int, int, int]] | None:
+    """Grid on the box that is shown, where it lies across the image; None where none does.
+
+    Nor of a volume so long that an ear in it lies far from its corners.
+    """
+    voxel = spacing_mm(affine).astype(float)
+    points = apply_affine(affine, _ends(shown))
+    try:
+        axes = least_box_axes(points)
+    except QhullError:  # a single slice, or a single row
+        return None
+    reach = points @ axes
+    if np.ptp(reach, axis=0).max() > 2.0 * LONGEST_MM:
+        return None
+    volume = np.prod(np.ptp(reach, axis=0) + voxel.min())
+    if volume > MOST_OF_IMAGE * np.prod(voxel * shown.shape):
+        return None
+    if np.prod(voxel) * shown.sum() < LEAST_OF_BOX * volume:
+        return None
+    # At its rim the box shares voxels with the padding.
+    size = np.ptp(reach, axis=0) - 2.0 * voxel.max()
+    counts = np.floor(size / voxel.min()).astype(int) + 1
+    if counts.min() < 2:
+        return None
+    middle = (reach.max(0) + reach.min(0)) / 2
+    grid = np.eye(4)
+    grid[:3, :3] = axes * voxel.min()
+    grid[:3, 3] = axes @ (middle - voxel.min() * (counts - 1) / 2)
+    return grid, (int(counts[0]), int(counts[1]), int(counts[2]))
+
+
+def _ends(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """First and last voxel (n, 3) of a mask along its first axis: they have the same hull."""
+    rows, columns = np.nonzero(mask.any(0))
+    first = mask.argmax(0)[rows, columns]
+    last = len(mask) - 1 - mask[::-1].argmax(0)[rows, columns]
+    return np.concatenate([np.stack([x, rows, columns], 1) for x in (first, last)])
+
+
+def least_box_axes(points: Affine) -> Affine:
+    """Unit axes, the columns (3, 3), of the least box around points (n, 3), nearest R, A and S."""
+    hull = points[ConvexHull(points).vertices]
+
+    def volume(turn: npt.NDArray[np.float64]) -> float:
+        return float(np.prod(np.ptp(Rotation.from_rotvec(turn).apply(hull), axis=0)))
+
+    starts = Rotation.from_quat(np.random.default_rng(0).normal(size=(STARTS, 4))).as_rotvec()
+    found = min((minimize(volume, s, method="Nelder-Mead") for s in starts), key=lambda f: f.fun)
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_rotvec(found.x).as_matrix().T
+    return own_axes(turned)
 
 
 def is_long(shape: Sequence[int], affine: Affine) -> bool:
