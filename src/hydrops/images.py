@@ -165,6 +165,26 @@ def corners_of(shape: Sequence[int], affine: Affine) -> Affine:
     return np.asarray(apply_affine(affine, CUBE_CORNERS * (np.array(shape) - 1)))
 
 
+def grid_around(
+    centre: npt.ArrayLike, axes: Affine, voxel_mm: npt.ArrayLike, shape: Sequence[int]
+) -> Affine:
+    """Voxel-to-RAS-mm affine of a grid whose middle is at a point.
+
+    Parameters
+    ----------
+    centre
+        (3,) RAS mm.
+    axes
+        (3, 3), its columns the unit axes of the grid.
+    voxel_mm
+        Voxel along each of them, or along all.
+    """
+    grid = np.eye(4)
+    grid[:3, :3] = axes * np.asarray(voxel_mm)
+    grid[:3, 3] = np.asarray(centre) - grid[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return grid
+
+
 def coarsest_voxel_mm(grid: Affine, *images: Affine) -> list[float]:
     """How far a voxel of the coarsest of some images reaches along each axis of a grid, mm.
 
@@ -199,9 +219,7 @@ def crop_affine(centre_ras_mm: Sequence[float], image: Affine | None = None) -> 
         order = nib.orientations.io_orientation(image)
         turned = image @ nib.orientations.inv_ornt_aff(order, (1, 1, 1))
         axes = turned[:3, :3] / np.linalg.norm(turned[:3, :3], axis=0)
-    affine = np.eye(4)
-    affine[:3, :3] = axes * CROP_SPACING_MM
-    affine[:3, 3] = np.asarray(centre_ras_mm) - affine[:3, :3] @ ((np.array(CROP_SHAPE) - 1) / 2)
+    affine = grid_around(centre_ras_mm, axes, CROP_SPACING_MM, CROP_SHAPE)
     if image is not None:
         first = np.linalg.inv(image) @ affine[:, 3]
         affine[:, 3] = image @ np.append(np.round(first[:3]), 1.0)
@@ -299,9 +317,8 @@ def part_under(
     reach = corners_of(shape, np.linalg.inv(onto) @ affine)
     low = np.clip(np.floor(reach.min(0)).astype(int), 0, onto_shape)
     high = np.clip(np.ceil(reach.max(0)).astype(int) + 1, 0, onto_shape)
-    part = onto.copy()
-    part[:3, 3] += onto[:3, :3] @ low
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high)), part
+    part = tuple(slice(int(a), int(b)) for a, b in zip(low, high))
+    return part, affine_of(part, onto)
 
 
 def average_onto(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import part_under, resample
+from hydrops.images import grid_around, part_under, resample
 from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import build_network
 from hydrops.model.augment import in_ear_frame, prepare_cases
@@ -255,8 +255,5 @@ def _find_frame(seen: Look) -> EarFrame:
 
 def _ear_grid(frame: EarFrame, design: Design) -> tuple[Affine, tuple[int, int, int]]:
     """Cube on an ear's axes: its voxel-to-RAS-mm affine and its shape."""
-    edge = design.patch
-    grid = np.eye(4)
-    grid[:3, :3] = frame.axes * design.spacing_mm
-    grid[:3, 3] = frame.origin - grid[:3, :3].sum(1) * (edge - 1) / 2
-    return grid, (edge, edge, edge)
+    shape = (design.patch, design.patch, design.patch)
+    return grid_around(frame.origin, frame.axes, design.spacing_mm, shape), shape

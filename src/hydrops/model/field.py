@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
-from hydrops.images import affine_of, box_around, resample, spacing_mm
+from hydrops.images import affine_of, box_around, grid_around, resample, spacing_mm
 from hydrops.model.whole import own_axes
 
 Affine = npt.NDArray[np.float64]
@@ -27,6 +27,8 @@ LONGEST_MM = 26.0
 #: A box lies across an image if it takes at most this share of it, and is filled at least to this
 #: share; the cylinder of a round field of view fills 0.79 of its box, a head about a half.
 MOST_OF_IMAGE, LEAST_OF_BOX = 0.8, 0.75
+#: A longer box is not turned, mm: an ear in it lies far from its corners.
+LONGEST_TURNED_MM = 52.0
 #: Directions from which the least box around an image is looked for.
 STARTS = 24
 _CORNERS = np.ix_((0, -1), (0, -1), (0, -1))
@@ -85,18 +87,18 @@ def _padding_value(image: FloatGrid) -> float | None:
 def _turned_box(
     shown: npt.NDArray[np.bool_], affine: Affine
 ) -> tuple[Affine, tuple[int, int, int]] | None:
-    """Grid on the box that is shown, where it lies across the image; None where none does.
-
-    Nor of a volume so long that an ear in it lies far from its corners.
-    """
+    """Grid on the box that is shown, where it lies across the image; None where none does."""
     voxel = spacing_mm(affine).astype(float)
     points = apply_affine(affine, _ends(shown))
+    # No two points of a box are farther apart than its corners; to turn a whole head takes long.
+    if np.ptp(points, axis=0).max() > np.sqrt(3.0) * LONGEST_TURNED_MM:
+        return None
     try:
-        axes = least_box_axes(points)
+        axes = _least_box_axes(points)
     except QhullError:  # a single slice, or a single row
         return None
     reach = points @ axes
-    if np.ptp(reach, axis=0).max() > 2.0 * LONGEST_MM:
+    if np.ptp(reach, axis=0).max() > LONGEST_TURNED_MM:
         return None
     volume = np.prod(np.ptp(reach, axis=0) + voxel.min())
     if volume > MOST_OF_IMAGE * np.prod(voxel * shown.shape):
@@ -108,11 +110,9 @@ def _turned_box(
     counts = np.floor(size / voxel.min()).astype(int) + 1
     if counts.min() < 2:
         return None
-    middle = (reach.max(0) + reach.min(0)) / 2
-    grid = np.eye(4)
-    grid[:3, :3] = axes * voxel.min()
-    grid[:3, 3] = axes @ (middle - voxel.min() * (counts - 1) / 2)
-    return grid, (int(counts[0]), int(counts[1]), int(counts[2]))
+    shape = (int(counts[0]), int(counts[1]), int(counts[2]))
+    middle = axes @ (reach.max(0) + reach.min(0)) / 2
+    return grid_around(middle, axes, voxel.min(), shape), shape
 
 
 def _ends(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -123,7 +123,7 @@ def _ends(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.stack([x, rows, columns], 1) for x in (first, last)])
 
 
-def least_box_axes(points: Affine) -> Affine:
+def _least_box_axes(points: Affine) -> Affine:
     """Unit axes, the columns (3, 3), of the least box around points (n, 3), nearest R, A and S."""
     hull = points[ConvexHull(points).vertices]
 

@@ -16,7 +16,7 @@ from monai.inferers.utils import sliding_window_inference
 from nibabel.orientations import io_orientation
 from scipy import ndimage
 
-from hydrops.images import corners_of, resample
+from hydrops.images import corners_of, grid_around, resample
 from hydrops.model.augment import standardise, voxel_averaged
 
 LOG = logging.getLogger(__name__)
@@ -55,10 +55,9 @@ def working_grid(
     # What a file's single precision adds to a length must not add a voxel.
     size = np.ceil(np.ptp(reach, axis=0) / spacing_mm - 1e-3) + 1
     padded = (np.ceil(size / 8) * 8).astype(int)
-    grid = np.eye(4)
-    grid[:3, :3] = axes * spacing_mm
-    grid[:3, 3] = axes @ ((reach.max(0) + reach.min(0)) / 2 - spacing_mm * (padded - 1) / 2)
-    return grid, (int(padded[0]), int(padded[1]), int(padded[2]))
+    covering = (int(padded[0]), int(padded[1]), int(padded[2]))
+    middle = axes @ (reach.max(0) + reach.min(0)) / 2
+    return grid_around(middle, axes, spacing_mm, covering), covering
 
 
 def to_network(image: FloatGrid, affine: Affine, spacing_mm: float) -> tuple[torch.Tensor, Affine]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from hydrops.images import corners_of
+from hydrops.images import corners_of, grid_around
 from hydrops.labels import LABELS
 from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.signal import PERILYMPH_MMOL, TISSUES, Tissue, gadolinium, signal
@@ -202,11 +202,7 @@ def scanner_affine(
         Rotation of the slab about the left-right axis.
     """
     turn = Rotation.from_euler("x", oblique_deg, degrees=True).as_matrix()
-    directions = turn @ np.diag([-1.0, -1.0, 1.0]) * np.asarray(voxel_mm)
-    affine = np.eye(4)
-    affine[:3, :3] = directions
-    affine[:3, 3] = np.asarray(centre_mm) - directions @ ((np.asarray(shape) - 1) / 2)
-    return affine
+    return grid_around(centre_mm, turn @ np.diag([-1.0, -1.0, 1.0]), voxel_mm, shape)
 
 
 def render(
