@@ -239,6 +239,19 @@ def test_metadata_is_what_monai_expects(tiny: TrainOptions, tmp_path: Path) -> N
     assert json.loads((bundle.folder / "configs" / "metadata.json").read_text())["version"]
 
 
+CONFIGURATIONS = sorted((REPOSITORY / "config" / "models").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_a_bundle_tells_what_its_configuration_says_of_the_version(path: Path) -> None:
+    told = yaml.safe_load(path.read_text(encoding="utf-8"))
+    folder = REPOSITORY / "models" / told["name"] / told["version"]
+    if not folder.is_dir():
+        pytest.skip(f"{told['name']} {told['version']} is not shipped")
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert metadata["changelog"] == {told["version"]: told["changes"]}
+
+
 #: What MONAI's schema asks of metadata (meta_schema_20240725.json), as it bears on ours.
 STRINGS = (
     "schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description",

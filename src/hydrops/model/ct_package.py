@@ -51,9 +51,7 @@ def write_ct_bundle(
 ) -> Bundle:
     """Write ``models/<name>/<version>`` of a training on cases; its card is for `write_ct_card`."""
     joint = options.kind == "joint"
-    known = common_metadata(
-        options.name, options.version, options.description, sha256_of_file(weights), DATA_SOURCES
-    ) | {
+    known = common_metadata(options, sha256_of_file(weights), DATA_SOURCES) | {
         "task": "Labyrinth on temporal-bone CT" + (", and its landmarks" if joint else ""),
         "kind": options.kind,
         "network": asdict(options.network),

@@ -45,6 +45,7 @@ class CtOptions:
     name: str
     version: str
     description: str
+    changes: str
     seed: int
     folds: int
     spacing_mm: float

@@ -46,6 +46,7 @@ class LesionOptions:
     name: str
     version: str
     description: str
+    changes: str
     role: str
     data: str | None
     simulated: int

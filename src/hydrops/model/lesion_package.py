@@ -67,9 +67,7 @@ def write_lesion_bundle(options: LesionOptions, weights: Path, models_dir: Path)
     """Write ``models/<name>/<version>``; its card is for `write_lesion_card`."""
     names = [case.name for case in options.cases()]
     source = SIMULATED if options.data is None else f"{len(names)} labelled images of the user's."
-    known = common_metadata(
-        options.name, options.version, options.description, sha256_of_file(weights), [source]
-    ) | {
+    known = common_metadata(options, sha256_of_file(weights), [source]) | {
         "task": f"Lesion on {options.role}",
         "kind": options.kind,
         "network": asdict(options.network),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -74,9 +74,7 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
     patch = list(CROP_SHAPE)
     able = find_architecture(options.network)
     classes = ("background", *map(" ".join, SLICE_CLASSES)) if able.sided else LABELS
-    return common_metadata(
-        options.name, options.version, options.description, sha256, DATA_SOURCES
-    ) | {
+    return common_metadata(options, sha256, DATA_SOURCES) | {
         "task": "Compartments and landmarks of the inner ear on hydrops MRI",
         "kind": "paired",
         "network": asdict(options.network),
@@ -97,21 +95,39 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
     }
 
 
-def common_metadata(
-    name: str, version_: str, description: str, sha256: str, sources: Sequence[str]
-) -> dict[str, Any]:
+class Release(Protocol):
+    """What a training's configuration says of the version that it makes."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+
+    @property
+    def version(self) -> str:
+        """Of the model."""
+
+    @property
+    def description(self) -> str:
+        """What the model is."""
+
+    @property
+    def changes(self) -> str:
+        """What is new in this version."""
+
+
+def common_metadata(release: Release, sha256: str, sources: Sequence[str]) -> dict[str, Any]:
     """What the metadata of every bundle says."""
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/"
         "0.8.1/meta_schema_20240725.json",
-        "version": version_,
-        "changelog": {version_: "first release"},
+        "version": release.version,
+        "changelog": {release.version: release.changes},
         "monai_version": version("monai"),
         "pytorch_version": version("torch").split("+")[0],
         "numpy_version": version("numpy"),
         "required_packages_version": {},
-        "name": name,
-        "description": description,
+        "name": release.name,
+        "description": release.description,
         "authors": "The hydrops cohort pipeline's authors",
         "copyright": "Apache-2.0",
         "data_source": " ".join(sources),

@@ -60,6 +60,7 @@ class TrainOptions:
     name: str
     version: str
     description: str
+    changes: str
     seed: int
     phantoms: int
     crops_per_ear: int
