@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -74,6 +74,60 @@ UNIT = Unit("1", "1")
 Slice = dict[str, npt.NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class SimulatedHead:
+    """A head to evaluate on: its anatomy, its seed, and whose labyrinths it has, left and right."""
+
+    kind: Kind
+    seed: int
+    specimens: tuple[Specimen, Specimen] | None
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Of the specimens; empty of a phantom."""
+        left, right = self.specimens or (None, None)
+        return (left.name if left else "", right.name if right else "")
+
+    def examined(self, scan: Callable[..., Examination]) -> Examination:
+        """Its examination, by a scan of a generator and both ears."""
+        rng = np.random.default_rng([self.seed, 99])
+        if self.specimens is None:
+            # Uniform severities, where the training draws a third of its ears normal.
+            severities = rng.uniform(0.0, 1.0, 2)
+            ears = [
+                draw_ear(rng, side, draw_hydrops(rng, float(s)))
+                for side, s in zip(SIDES, severities)
+            ]
+        else:
+            ears = [specimen_ear(s, rng, side) for s, side in zip(self.specimens, SIDES)]
+        return scan(rng, *ears)
+
+
+def draw_heads(
+    specimens_folder: Path,
+    test_specimens: Sequence[str],
+    heads: int,
+    seed: int,
+    kinds: Collection[Kind] = ("phantom", "specimen"),
+) -> list[SimulatedHead]:
+    """Heads to evaluate on, so many of each kind; see `evaluate`."""
+    drawn = [
+        SimulatedHead("phantom", seed + number, None)
+        for number in range(heads)
+        if "phantom" in kinds
+    ]
+    if "specimen" in kinds and specimens_folder.is_dir():
+        known = load_specimens(specimens_folder, test_specimens)
+        pairs = [(known[2 * n % len(known)], known[(2 * n + 1) % len(known)]) for n in range(heads)]
+        drawn += [
+            SimulatedHead("specimen", seed + 10_000 + number, pair)
+            for number, pair in enumerate(pairs)
+        ]
+    elif "specimen" in kinds:
+        LOG.warning("%s is missing: phantoms alone are evaluated", specimens_folder)
+    return drawn
+
+
 def evaluate(
     bundles: Sequence[Path],
     specimens_folder: Path,
@@ -104,27 +158,13 @@ def evaluate(
     scan
         Makes the images of a head of its generator and its ears, left and right.
     """
-    jobs: list[tuple[Kind, int, tuple[Specimen, Specimen] | None]] = [
-        ("phantom", seed + number, None) for number in range(heads) if "phantom" in kinds
-    ]
-    if "specimen" in kinds and specimens_folder.is_dir():
-        known = load_specimens(specimens_folder, test_specimens)
-        jobs += [
-            (
-                "specimen",
-                seed + 10_000 + number,
-                (known[2 * number % len(known)], known[(2 * number + 1) % len(known)]),
-            )
-            for number in range(heads)
-        ]
-    elif "specimen" in kinds:
-        LOG.warning("%s is missing: phantoms alone are evaluated", specimens_folder)
+    drawn = draw_heads(specimens_folder, test_specimens, heads, seed, kinds)
     rows = []
     with ProcessPoolExecutor(processes) as executor:
-        measured = executor.map(partial(_one_head, bundles, slices, scan), jobs)
+        measured = executor.map(partial(_one_head, bundles, slices, scan), drawn)
         for number, found in enumerate(measured, start=1):
             rows += found
-            LOG.info("evaluated %d of %d heads", number, len(jobs))
+            LOG.info("evaluated %d of %d heads", number, len(drawn))
     return pd.DataFrame(rows)
 
 
@@ -187,29 +227,17 @@ def _one_head(
     bundles: Sequence[Path],
     slices: Path | None,
     scan: Callable[..., Examination],
-    job: tuple[Kind, int, tuple[Specimen, Specimen] | None],
+    head: SimulatedHead,
 ) -> list[dict[str, object]]:
-    kind, seed, specimens = job
-    rng = np.random.default_rng([seed, 99])
-    if specimens is None:
-        # Uniform severities, where the training draws a third of its ears normal.
-        severities = rng.uniform(0.0, 1.0, 2)
-        left, right = (
-            draw_ear(rng, side, draw_hydrops(rng, float(s))) for side, s in zip(SIDES, severities)
-        )
-        names = ("", "")
-    else:
-        left, right = (specimen_ear(s, rng, side) for s, side in zip(specimens, SIDES))
-        names = (specimens[0].name, specimens[1].name)
-    examination = scan(rng, left, right)
+    examination = head.examined(scan)
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as scratch:
         paths = Paths(Path(scratch))
         _locate(examination, paths)
         for bundle in bundles:
             model = read_bundle(bundle).identifier
-            for name, (row, cut) in zip(names, _measured(bundle, examination, paths)):
-                known = {"anatomy": kind, "seed": seed, "specimen": name}
+            for name, (row, cut) in zip(head.names, _measured(bundle, examination, paths)):
+                known = {"anatomy": head.kind, "seed": head.seed, "specimen": name}
                 rows.append({"model": model, **known, **row})
                 if slices is not None and cut is not None:
                     target = slices / slice_name(rows[-1])
