@@ -1,14 +1,17 @@
 """Time an ear costs from crop to volume fractions and landmarks, and where it goes (simulation).
 
     python benchmarks/speed.py [--ears 24] [--model paired_unet3d] [--threads 2]
+                               [--devices cpu cuda]
 
 Draws the crops of phantoms, segments each as the pipeline does, and times its parts: preparing the
 channels, the network, and everything after it. One pass of the network is timed once more, in full
 precision and over the whole crop, and beside nnU-Net's planned network (MONAI DynUNet, untrained,
 features as nnU-Net would choose them), which sees the same crops. Where nnunetv2 is installed, its
 own predictor runs on them too, with an untrained network of its own. On a machine with CUDA the
-same is done there, transfers included. Leaves speed.tsv in benchmarks/results, which keeps what was
-measured on another kind of device, with bfloat16 or without.
+same is done there, transfers included, and beside it what batches are made for: crops go to the
+device as they are, and fractions of the mean of both cuts come back. Leaves speed.tsv in
+benchmarks/results, which keeps what was measured on another kind of device, with bfloat16 or
+without.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,36 +40,34 @@ PUBLISHED = {"INHEARIT, an organ": 0.168, "IE-Vnet, an ear": 0.2}
 #: MRC, HYDROPS-Mi2, and the sum of PPI and PEI times the MRC.
 Crop = tuple[np.ndarray, np.ndarray, np.ndarray]
 Work = Callable[[list[Crop]], object]
-#: Ears that a batch holds.
-BATCH = 8
+#: Ears that a batch holds, on a processor and on a GPU.
+BATCH = {"cpu": 8, "cuda": 32}
 
 
-def draw_crops(count: int) -> list[Crop]:
-    """What the pipeline cuts out of phantoms' left ears, all reached by gadolinium."""
+def draw_crop(number: int) -> Crop:
+    """What the pipeline cuts out of a phantom's left ear, reached by gadolinium."""
     from hydrops.images import crop_affine
     from hydrops.model.geometry import CROP_SHAPE
     from hydrops.phantom.anatomy import draw_ear, draw_hydrops
     from hydrops.phantom.head import draw_head, render
     from hydrops.phantom.signal import MRC, PEI, PERILYMPH_MMOL, PPI
 
-    crops = []
-    for number in range(count):
-        rng = np.random.default_rng(SEED + number)
-        ear = draw_ear(rng, "left", draw_hydrops(rng, float(rng.uniform())))
-        head = replace(draw_head(rng, ear, None), gadolinium_mmol={"left": PERILYMPH_MMOL})
-        grid = crop_affine(head.to_scanner(head.places["left"]).tolist())
-        mrc, ppi, pei = (render(head, s, CROP_SHAPE, grid, rng) for s in (MRC, PPI, PEI))
-        crops.append((mrc, (ppi - pei) * mrc, (ppi + pei) * mrc))
-    return crops
+    rng = np.random.default_rng(SEED + number)
+    ear = draw_ear(rng, "left", draw_hydrops(rng, float(rng.uniform())))
+    head = replace(draw_head(rng, ear, None), gadolinium_mmol={"left": PERILYMPH_MMOL})
+    grid = crop_affine(head.to_scanner(head.places["left"]).tolist())
+    mrc, ppi, pei = (render(head, s, CROP_SHAPE, grid, rng) for s in (MRC, PPI, PEI))
+    return mrc, (ppi - pei) * mrc, (ppi + pei) * mrc
 
 
-def channels(crops: list[Crop]) -> torch.Tensor:
-    """What a network sees of crops, (n, 3, x, y, z)."""
+def channels(crops: list[Crop], device: str = "cpu") -> torch.Tensor:
+    """What a network sees of crops, (n, 3, x, y, z), made on a device."""
     import torch
 
     from hydrops.model.preprocess import prepare
 
-    return torch.stack([prepare(*map(torch.from_numpy, crop[:2])) for crop in crops])
+    images = [[torch.from_numpy(image).to(device) for image in crop[:2]] for crop in crops]
+    return torch.stack([prepare(mrc, mi2) for mrc, mi2 in images])
 
 
 def timed(work: Work, crops: list[Crop], size: int) -> np.ndarray:
@@ -164,7 +166,23 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
 
         return work
 
+    def both_cuts(crops: list[Crop]) -> object:
+        batch = channels(crops, device)[:, :, *MIDDLE]
+        cuts = [tuple(n % fold for fold in segmenter.fold) for n in range(max(segmenter.fold))]
+        batch = torch.cat([batch.roll(cut, (2, 3, 4)) for cut in cuts])
+        batch = batch.to(memory_format=torch.channels_last_3d)
+        with (
+            torch.inference_mode(),
+            torch.autocast(segmenter.device.type, torch.bfloat16, enabled=segmenter.half),
+        ):
+            logits, heat = segmenter.network(batch)
+        found = torch.cat([torch.softmax(logits.float(), 1), heat.float()], 1)
+        parts = zip(found.chunk(len(cuts)), cuts)
+        back = [part.roll([-by for by in cut], (2, 3, 4)) for part, cut in parts]
+        return torch.stack(back).mean(0).cpu()
+
     once, half = segmenter.network, segmenter.half
+    many = min(BATCH[device], len(crops))
     ways: dict[str, Work] = {
         "whole ear": lambda crops: [
             segment_ear(segmenter, mrc, mi2, "left", summed=summed) for mrc, mi2, summed in crops
@@ -176,14 +194,15 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
         "channels, network once": forward(once, half),
         "channels, network once, full precision": forward(once, False),
         "channels, network once on the whole crop": forward(once, half, WHOLE),
-        f"channels, network once, batches of {BATCH}": forward(once, half),
+        f"channels, network once, batches of {many}": forward(once, half),
+        f"channels on the device, both cuts, batches of {many}": both_cuts,
         "channels, nnU-Net's planned network once": forward(planned, half),
         "channels, nnU-Net's planned network once on the whole crop": forward(planned, half, WHOLE),
         **nnunet_predictors(device),
     }
     rows = []
     for way, work in ways.items():
-        taken = timed(work, crops, BATCH if "batches" in way else 1)
+        taken = timed(work, crops, many if "batches" in way else 1)
         rows.append(
             {
                 "device": device, "threads": threads, "half": segmenter.half, "what": way,
@@ -222,10 +241,12 @@ def main() -> None:
     parser.add_argument("--ears", type=int, default=24)
     parser.add_argument("--model", default="paired_unet3d")
     parser.add_argument("--threads", type=int, default=2)
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    parser.add_argument("--devices", nargs="+", default=there, choices=there)
     chosen = parser.parse_args()
-    crops = draw_crops(chosen.ears)
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    rows = [row for d in devices for row in measure(chosen.model, d, chosen.threads, crops)]
+    with ProcessPoolExecutor() as executor:
+        crops = list(executor.map(draw_crop, range(chosen.ears)))
+    rows = [row for d in chosen.devices for row in measure(chosen.model, d, chosen.threads, crops)]
     rows += [
         {"device": "as published", "what": what, "ms_median": 1000 * seconds}
         for what, seconds in PUBLISHED.items()
