@@ -122,7 +122,7 @@ def main() -> None:
         ears = evaluate(
             [bundle.folder],
             (ROOT / config["training"]["specimens"]).resolve(),
-            [*options.train_specimens, *options.validation_specimens],
+            options.seen_specimens,
             chosen.heads,
             SEED,
             scan=scan,

@@ -25,6 +25,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
+from endolymph import SEED as DEVELOPMENT_SEED  # noqa: E402
+
 from hydrops.cohort import write_table  # noqa: E402
 from hydrops.labels import LABYRINTH, SIDES  # noqa: E402
 from hydrops.model.evaluate import SimulatedHead, draw_heads  # noqa: E402
@@ -35,28 +37,31 @@ from hydrops.phantom.head import MATRIX, NOISE, ear_fractions  # noqa: E402
 from hydrops.phantom.signal import MRC, PEI, PPI, TISSUES, gadolinium, signal  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
-#: Heads of each kind in the figures kept of `endolymph.py`, and their seed there.
-DEVELOPMENT = (3, 7_100_000)
+#: Heads of each kind in the figures kept of `endolymph.py`.
+DEVELOPMENT_HEADS = 3
 #: Times the noise of `hydrops.phantom.head.NOISE`.
 NOISES = (0.25, 0.5, 1.0, 1.5)
 #: Upper ends of the true EH ratios that are told apart.
 RATIOS = (0.2, 0.4, 1.0)
 
 
-def dice_by_voxel(
-    examination: Examination, side: str, noise: float, rng: np.random.Generator
-) -> float:
-    """Dice of an ear's endolymph as the noise alone allows."""
+def dice_by_noise(
+    examination: Examination, side: str, rng: np.random.Generator
+) -> dict[float, float]:
+    """Dice of an ear's endolymph as the noise alone allows, by each of `NOISES`."""
     there, _ = ear_fractions(examination.head, side, MATRIX, examination.affine)
     shares = np.stack([there[1::2].sum(0), there[2::2].sum(0)]).reshape(2, -1)
     mmol = examination.head.gadolinium_mmol[side]
     fluids = (gadolinium(TISSUES["perilymph"], mmol), TISSUES["endolymph"])
     scans = (MRC, PPI, PEI)
-    # In multiples of each image's noise, so that all weigh as they should.
-    levels = np.array([[signal(f, s) / (noise * NOISE[s.name]) for f in fluids] for s in scans])
-    seen = levels @ shares + rng.standard_normal((len(scans), shares.shape[1]))
-    found = np.linalg.lstsq(levels, seen, rcond=None)[0]
-    return overlap_metrics(found[1] > 0.5, shares[1] > 0.5)["dice"]
+    # In multiples of each image's usual noise, so that all weigh as they should.
+    levels = np.array([[signal(f, s) / NOISE[s.name] for f in fluids] for s in scans])
+    dice = {}
+    for noise in NOISES:
+        seen = levels @ shares + noise * rng.standard_normal((len(scans), shares.shape[1]))
+        found = np.linalg.lstsq(levels, seen, rcond=None)[0]
+        dice[noise] = overlap_metrics(found[1] > 0.5, shares[1] > 0.5)["dice"]
+    return dice
 
 
 def sets_of_heads() -> Mapping[str, list[SimulatedHead]]:
@@ -65,12 +70,13 @@ def sets_of_heads() -> Mapping[str, list[SimulatedHead]]:
     known = config["training"]
     specimens = (ROOT / known["specimens"]).resolve()
     options = TrainOptions.load(ROOT / "config" / "models" / "paired_unet3d.yaml")
-    seen = [*options.train_specimens, *options.validation_specimens]
     return {
         "evaluation": draw_heads(
             specimens, known["test_specimens"], known["test_heads"], known["test_seed"]
         ),
-        "endolymph.py": draw_heads(specimens, seen, *DEVELOPMENT),
+        "endolymph.py": draw_heads(
+            specimens, options.seen_specimens, DEVELOPMENT_HEADS, DEVELOPMENT_SEED
+        ),
     }
 
 
@@ -88,10 +94,8 @@ def main() -> None:
                     "anatomy": head.kind,
                     "true_ratio": f"to {next(end for end in RATIOS if ratio <= end)}",
                 }
-                rows += [
-                    known | {"noise": n, "els_dice": dice_by_voxel(examination, side, n, rng)}
-                    for n in NOISES
-                ]
+                dice = dice_by_noise(examination, side, rng)
+                rows += [known | {"noise": n, "els_dice": d} for n, d in dice.items()]
             print(f"{name} {head.kind} {head.seed}: done", file=sys.stderr)
     table = pd.DataFrame(rows)
     by = ["ears_of", "anatomy", "noise", "true_ratio"]

@@ -91,7 +91,7 @@ def heads(count: int) -> Iterator[tuple[str, Ear, Ear, np.random.Generator]]:
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     options = TrainOptions.load(ROOT / "config" / "models" / "paired_unet3d.yaml")
     folder = (ROOT / config["training"]["specimens"]).resolve()
-    names = [*options.train_specimens, *options.validation_specimens]
+    names = options.seen_specimens
     known = load_specimens(folder, names) if folder.is_dir() else []
     for number in range(count):
         rng = np.random.default_rng([SEED, number])

@@ -146,7 +146,15 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
     from hydrops.model.architectures import build_network, fast_layout
     from hydrops.model.bundle import find_bundle
     from hydrops.model.network import NetworkOptions
-    from hydrops.segment import MIDDLE, WHOLE, Part, load_segmenter, run_network, segment_ear
+    from hydrops.segment import (
+        MIDDLE,
+        WHOLE,
+        Part,
+        load_segmenter,
+        mean_of_cuts,
+        run_network,
+        segment_ear,
+    )
 
     segmenter = load_segmenter(find_bundle(ROOT / "models", model).folder, device, threads)
     planned = fast_layout(
@@ -166,20 +174,10 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
 
         return work
 
+    @torch.inference_mode()
     def both_cuts(crops: list[Crop]) -> object:
-        batch = channels(crops, device)[:, :, *MIDDLE]
-        cuts = [tuple(n % fold for fold in segmenter.fold) for n in range(max(segmenter.fold))]
-        batch = torch.cat([batch.roll(cut, (2, 3, 4)) for cut in cuts])
-        batch = batch.to(memory_format=torch.channels_last_3d)
-        with (
-            torch.inference_mode(),
-            torch.autocast(segmenter.device.type, torch.bfloat16, enabled=segmenter.half),
-        ):
-            logits, heat = segmenter.network(batch)
-        found = torch.cat([torch.softmax(logits.float(), 1), heat.float()], 1)
-        parts = zip(found.chunk(len(cuts)), cuts)
-        back = [part.roll([-by for by in cut], (2, 3, 4)) for part, cut in parts]
-        return torch.stack(back).mean(0).cpu()
+        found = mean_of_cuts(segmenter, channels(crops, device)[:, :, *MIDDLE])
+        return [part.cpu() for part in found if part is not None]
 
     once, half = segmenter.network, segmenter.half
     many = min(BATCH[device], len(crops))

@@ -230,25 +230,16 @@ def run_network(
 
 @torch.inference_mode()
 def _find_in(part: Part, segmenter: Segmenter, channels: torch.Tensor, side: str) -> NetworkFinding:
-    """What a network finds in a part of a crop; there is background around it.
-
-    A network that folds voxels into blocks gives the mean of blocks that are cut in different
-    places: half-way between those of one cut lie those of the other.
-    """
-    seen = channels[:, *part]
-    cuts = [tuple(n % fold for fold in segmenter.fold) for n in range(max(segmenter.fold))]
-    batch = torch.stack([seen.roll(cut, (1, 2, 3)) for cut in cuts])
-    batch = batch.to(segmenter.device, memory_format=torch.channels_last_3d)
-    with torch.autocast(segmenter.device.type, torch.bfloat16, enabled=segmenter.half):
-        logits, heat = segmenter.network(batch)
-    inside = _mean_of_cuts(torch.softmax(logits.float(), dim=1), cuts).cpu().numpy()
+    """What a network finds in a part of a crop; there is background around it."""
+    found, heat = mean_of_cuts(segmenter, channels[None, :, *part])
+    inside = found[0].cpu().numpy()
     probabilities = np.zeros((len(inside), *channels.shape[1:]), np.float32)
     probabilities[0] = 1.0
     probabilities[:, *part] = inside
     if heat is None:
         positions, confidences = torch.zeros((0, 3)), torch.zeros(0)
     else:
-        positions, confidences = landmark_positions(_mean_of_cuts(heat.float(), cuts).cpu())
+        positions, confidences = landmark_positions(heat[0].cpu())
         positions += torch.tensor([along.start for along in part])
     if segmenter.sided:
         fractions = keep_organs(fractions_of_side(probabilities, side), VOXEL_MM3)
@@ -266,10 +257,26 @@ def _reaches_edge(fractions: FloatGrid) -> bool:
     return bool(fluid.sum() > inner.sum())
 
 
-def _mean_of_cuts(found: torch.Tensor, cuts: Sequence[tuple[int, ...]]) -> torch.Tensor:
-    """Mean (n, x, y, z) of what was found in images that had been rolled by `cuts`."""
-    back = [part.roll([-by for by in cut], (1, 2, 3)) for part, cut in zip(found, cuts)]
-    return torch.stack(back).mean(0)
+def mean_of_cuts(
+    segmenter: Segmenter, seen: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Classes' probabilities and landmarks' heatmaps, on the device, of channels (n, 3, x, y, z).
+
+    A network that folds voxels into blocks gives the mean of blocks that are cut in different
+    places: half-way between those of one cut lie those of the other.
+    """
+    cuts = [tuple(n % fold for fold in segmenter.fold) for n in range(max(segmenter.fold))]
+    batch = torch.cat([seen.roll(cut, (2, 3, 4)) for cut in cuts])
+    batch = batch.to(segmenter.device, memory_format=torch.channels_last_3d)
+    with torch.autocast(segmenter.device.type, torch.bfloat16, enabled=segmenter.half):
+        logits, heat = segmenter.network(batch)
+
+    def mean(found: torch.Tensor) -> torch.Tensor:
+        parts = zip(found.chunk(len(cuts)), cuts)
+        return torch.stack([p.roll([-by for by in cut], (2, 3, 4)) for p, cut in parts]).mean(0)
+
+    probabilities = mean(torch.softmax(logits.float(), dim=1))
+    return probabilities, None if heat is None else mean(heat.float())
 
 
 def segment_ear(

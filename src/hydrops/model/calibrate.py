@@ -60,7 +60,7 @@ def calibrate(
     ears = evaluate(
         [bundle.folder],
         specimens_folder,
-        [*options.train_specimens, *options.validation_specimens],
+        options.seen_specimens,
         options.calibration_heads,
         options.calibration_seed,
         processes,

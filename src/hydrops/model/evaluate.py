@@ -76,11 +76,15 @@ Slice = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class SimulatedHead:
-    """A head to evaluate on: its anatomy, its seed, and whose labyrinths it has, left and right."""
+    """A head to evaluate on: its seed, and whose labyrinths it has; None for a phantom's."""
 
-    kind: Kind
     seed: int
-    specimens: tuple[Specimen, Specimen] | None
+    specimens: tuple[Specimen, Specimen] | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Its anatomy."""
+        return "phantom" if self.specimens is None else "specimen"
 
     @property
     def names(self) -> tuple[str, str]:
@@ -111,18 +115,11 @@ def draw_heads(
     kinds: Collection[Kind] = ("phantom", "specimen"),
 ) -> list[SimulatedHead]:
     """Heads to evaluate on, so many of each kind; see `evaluate`."""
-    drawn = [
-        SimulatedHead("phantom", seed + number, None)
-        for number in range(heads)
-        if "phantom" in kinds
-    ]
+    drawn = [SimulatedHead(seed + number) for number in range(heads) if "phantom" in kinds]
     if "specimen" in kinds and specimens_folder.is_dir():
         known = load_specimens(specimens_folder, test_specimens)
         pairs = [(known[2 * n % len(known)], known[(2 * n + 1) % len(known)]) for n in range(heads)]
-        drawn += [
-            SimulatedHead("specimen", seed + 10_000 + number, pair)
-            for number, pair in enumerate(pairs)
-        ]
+        drawn += [SimulatedHead(seed + 10_000 + n, pair) for n, pair in enumerate(pairs)]
     elif "specimen" in kinds:
         LOG.warning("%s is missing: phantoms alone are evaluated", specimens_folder)
     return drawn

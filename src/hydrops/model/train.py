@@ -78,6 +78,11 @@ class TrainOptions:
     calibration_seed: int
     network: NetworkOptions
 
+    @property
+    def seen_specimens(self) -> tuple[str, ...]:
+        """Those that training or validation sees."""
+        return self.train_specimens + self.validation_specimens
+
     @staticmethod
     def load(path: Path) -> TrainOptions:
         """Read a configuration.
