@@ -9,15 +9,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from hydrops.cohort import markdown_table
 from hydrops.model.bundle import WEIGHTS, Bundle
 from hydrops.model.compare import (
     TESTED,
     compare_models,
     endolymph_by_amount,
     measure_models,
+    whose_anatomy,
     write_comparison,
 )
-from hydrops.model.crossval import summarise_measures
+from hydrops.model.crossval import side_by_side, summarise_measures
 from hydrops.model.evaluate import HYDROPIC, slice_name, summarise
 
 MODELS = {"paired_unet3d-1.0": 0.0, "unet2d-1.0": 0.03, "inhearit-1.0": 0.06}
@@ -35,6 +37,7 @@ def evaluation(heads: int = 8, seed: int = 0) -> pd.DataFrame:
                 error = rng.normal(0, 0.01 + loss / 5)
                 row = {
                     "model": model, "anatomy": "phantom", "seed": head, "side": side,
+                    "specimen": "",
                     "ratio_true": true, "ratio": np.nan if areal else true + error,
                     "ratio_error": np.nan if areal else abs(error),
                     "half_width": np.nan if areal else 0.01,
@@ -55,11 +58,14 @@ def test_a_table_of_measures_leaves_out_what_a_model_does_not_measure() -> None:
     table = measure_models(evaluation()).set_index(["model", "measure"])
     assert ("inhearit-1.0", "els_dice") not in table.index
     assert ("unet2d-1.0", "landmark_mm") not in table.index
-    ours = evaluation().query("model == 'unet2d-1.0'")["tfs_dice"]
+    ears = evaluation().query("model == 'unet2d-1.0'")
+    ours = ears["tfs_dice"]
     row = table.loc[("unet2d-1.0", "tfs_dice")]
     assert row["mean"] == pytest.approx(ours.mean())
     assert row["worst"] == ours.min()
-    low, high = stats.t.interval(0.95, len(ours) - 1, ours.mean(), stats.sem(ours))
+    # Both ears of a head are one draw.
+    heads = ears.groupby("seed")["tfs_dice"].mean()
+    low, high = stats.t.interval(0.95, len(heads) - 1, heads.mean(), stats.sem(heads))
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high))
     assert "0.957" in table.loc[("paired_unet3d-1.0", "tfs_dice"), "published"]
 
@@ -102,11 +108,36 @@ def test_the_dice_of_endolymph_is_shown_by_how_much_there_is() -> None:
 
 
 def test_one_value_has_no_interval() -> None:
-    cases = pd.DataFrame({"model": ["m"], "dice": [0.9]})
-    (row,) = summarise_measures(cases, ["model"], ["dice", "jaccard"]).to_dict("records")
+    cases = pd.DataFrame({"model": ["m"], "dice": [0.9], "head": [1]})
+    table = summarise_measures(cases, ["model"], ["dice", "jaccard"], "head")
+    (row,) = table.to_dict("records")
     assert row["mean"] == 0.9
     assert np.isnan(row["sd"])
     assert np.isnan(row["ci_low"])
+    assert side_by_side(table.assign(published=""), [], ["model"])["m"].tolist() == ["0.900"]
+
+
+def test_measures_stand_side_by_side_in_their_order_and_leave_gaps() -> None:
+    table = measure_models(evaluation())
+    wide = side_by_side(table, ["anatomy"], ["model"])
+    assert list(wide.columns) == ["anatomy", "measure", *MODELS, "published"]
+    assert wide["measure"].tolist() == list(dict.fromkeys(table["measure"]))
+    shown = wide.set_index("measure")
+    row = table.set_index(["model", "measure"]).loc[("unet2d-1.0", "tfs_dice")]
+    assert shown.loc["tfs_dice", "unet2d-1.0"] == (
+        f"{row['mean']:.3f} ± {row['sd']:.3f} "
+        f"({row['ci_low']:.3f} to {row['ci_high']:.3f}; worst {row['worst']:.3f})"
+    )
+    assert pd.isna(shown.loc["els_dice", "inhearit-1.0"])
+    assert shown.loc["tfs_dice", "published"] == "paired_unet3d-1.0: 0.957 (patients' MRI)"
+    assert pd.isna(shown.loc["landmark_mm", "published"])
+
+
+def test_a_p_value_is_never_shown_as_nothing() -> None:
+    table = pd.DataFrame({"p": [3e-7, 0.0312], "p_corrected": [0.00004, 1.0], "median": [0.0, 1.0]})
+    first, second = markdown_table(table).splitlines()[2:]
+    assert first.replace(" ", "") == "|<0.0001|<0.0001|0|"
+    assert second.replace(" ", "") == "|0.0312|1.0|1|"
 
 
 def a_bundle(folder: Path, name: str, version: str) -> Bundle:
@@ -139,6 +170,7 @@ def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) ->
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert "**Simulation.** Every model was given the same 16 ears" in page
     assert "nan" not in page
+    assert "The real anatomy" not in page
     for bundle in bundles:
         assert f"| {bundle.identifier} | about {bundle.name} | 110 | 1.5 |" in " ".join(
             page.split()
@@ -148,3 +180,9 @@ def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) ->
         assert (folder / f"{name}.png").stat().st_size > 5000
     assert set(pd.read_csv(folder / "measures.tsv", sep="\t")["model"]) == set(MODELS)
     assert len(pd.read_csv(folder / "comparison.tsv", sep="\t")) == 4
+
+
+def test_the_page_says_whose_anatomy_recurs() -> None:
+    ears = evaluation()
+    ears.loc[ears["seed"] > 3, "specimen"] = ["T02", "F05"] * (4 * len(MODELS))
+    assert "that of 2 labyrinths (F05, T02), drawn again" in whose_anatomy(ears)

@@ -16,6 +16,8 @@ from hydrops.records import read_record, write_text_atomically
 INTERVAL_COLUMNS = (
     "participant_id", "session_id", "side", "eh_volume_ratio", "ci_low", "ci_high", "model",
 )  # fmt: skip
+#: Columns of tests whose numbers are p values.
+P_VALUES = frozenset({"p", "p_corrected"})
 EXCLUSION_COLUMNS = ("participant_id", "session_id", "side", "stage", "reason")
 
 
@@ -75,8 +77,13 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def markdown_table(table: pd.DataFrame, digits: int = 4) -> str:
-    """A table for a page in Markdown, its numbers rounded; what is missing is left empty."""
+    """A table for a page in Markdown, its numbers rounded; what is missing is left empty.
+
+    A p value that would be rounded to nothing is said to be less than what is left of it.
+    """
     shown = table.round(digits).astype(object)
+    for name in P_VALUES.intersection(table):
+        shown.loc[table[name] < 0.5 * 10**-digits, name] = f"<{10**-digits:.{digits}f}"
     return str(shown.where(shown.notna(), "").to_markdown(index=False))
 
 

@@ -13,7 +13,12 @@ from matplotlib.figure import Figure
 from hydrops.cohort import markdown_table, write_table
 from hydrops.figures import PALETTE, draw_box, draw_differences, draw_limits
 from hydrops.model.bundle import WEIGHTS, Bundle
-from hydrops.model.crossval import corrected_by_holm, signed_rank_p, summarise_measures
+from hydrops.model.crossval import (
+    corrected_by_holm,
+    side_by_side,
+    signed_rank_p,
+    summarise_measures,
+)
 from hydrops.model.evaluate import AGREEMENT_EXPLAINED, HYDROPIC, slice_name
 from hydrops.records import write_text_atomically
 from hydrops.statistics import bland_altman
@@ -50,10 +55,11 @@ _CAPTION = "Simulation"
 def measure_models(ears: pd.DataFrame) -> pd.DataFrame:
     """Mean, SD, 95 % confidence interval and worst of each measure, by model and anatomy.
 
-    See `hydrops.model.crossval.summarise_measures`; ears that a model refused or does not measure
-    are left out, so `n` differs. `published` is the paper's own figure, measured on other data.
+    See `hydrops.model.crossval.summarise_measures`; intervals are over heads, and ears that a model
+    refused or does not measure are left out, so `n` differs. `published` is the paper's own figure,
+    measured on other data.
     """
-    table = summarise_measures(ears, ["model", "anatomy"], MEASURES)
+    table = summarise_measures(ears, ["model", "anatomy"], MEASURES, "seed")
     names = table["model"].str.rsplit("-", n=1).str[0]
     published = [PUBLISHED.get(key, "") for key in zip(names, table["measure"])]
     return table.assign(published=published)
@@ -214,6 +220,17 @@ def describe_models(bundles: Sequence[Bundle]) -> pd.DataFrame:
     return pd.DataFrame(rows).round(1)
 
 
+def whose_anatomy(ears: pd.DataFrame) -> str:
+    """What a page says of the real anatomy of its ears; nothing where they have none."""
+    names = sorted(set(ears["specimen"]) - {""})
+    if not names:
+        return ""
+    return f"""The real anatomy is that of {len(names)} labyrinths ({", ".join(names)}), drawn again
+and again with other endolymph, fluids, noise and places in the head: intervals and tests do not
+tell of other anatomy.
+"""
+
+
 def write_comparison(
     bundles: Sequence[Bundle],
     ears: pd.DataFrame,
@@ -243,7 +260,7 @@ def write_comparison(
 no training saw; "specimen" ears have the anatomy of real labyrinths kept out of all of them. What a
 model does not measure is empty. `published` was measured by the paper on its own data. Models that
 were trained for different numbers of steps do not show what their networks could have learned.
-
+{whose_anatomy(ears)}
 {markdown_table(describe_models(bundles))}
 
 ## Agreement
@@ -260,7 +277,10 @@ Mean Dice of the endolymph. A thin one is mostly surface, and loses more by each
 
 ## Measures
 
-{markdown_table(measures)}
+Mean and SD over ears, in brackets the 95 % confidence interval of the mean over heads, and the
+worst ear.
+
+{markdown_table(side_by_side(measures, ["anatomy"], ["model"]))}
 
 ## Tests against {reference}
 

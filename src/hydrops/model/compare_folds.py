@@ -10,7 +10,7 @@ import pandas as pd
 
 from hydrops.cohort import markdown_table, write_table
 from hydrops.errors import HydropsError
-from hydrops.model.crossval import compare_variants, summarise_folds
+from hydrops.model.crossval import compare_variants, side_by_side, summarise_folds
 from hydrops.model.ct_package import draw_boxes
 from hydrops.model.ct_task import CtOptions
 from hydrops.records import write_text_atomically
@@ -93,14 +93,15 @@ def write_fold_comparison(
 
 Real CT of {count} specimens. Every model was tested on the same folds, each specimen by a network
 that was trained without it. The last plane of a cascade is its result; its first plane is a plain
-2D U-Net. `worst` is the worst specimen; `published` is the paper's own figure, measured on other
-data.
+2D U-Net. `published` is the paper's own figure, measured on other data.
 
 {markdown_table(describe_trainings(trainings))}
 
 ## Measures
 
-{markdown_table(measures.drop(columns="part"))}
+Mean and SD over specimens, in brackets the 95 % confidence interval of the mean, and the worst.
+
+{markdown_table(side_by_side(measures, [], ["model", "variant"]))}
 
 ## Tests
 

@@ -126,7 +126,7 @@ def summarise_folds(cases: pd.DataFrame) -> pd.DataFrame:
     Intervals are Student's, over specimens. `published` is the paper's own figure, measured on
     other data.
     """
-    table = summarise_measures(cases, ["model", "variant", "part"], MEASURES)
+    table = summarise_measures(cases, ["model", "variant", "part"], MEASURES, "specimen")
     published = [
         PUBLISHED.get((str(row.model), str(row.variant), str(row.part)), "")
         if row.measure == "dice"
@@ -137,16 +137,24 @@ def summarise_folds(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise_measures(
-    cases: pd.DataFrame, by: Sequence[str], measures: Sequence[str]
+    cases: pd.DataFrame, by: Sequence[str], measures: Sequence[str], owner: str
 ) -> pd.DataFrame:
-    """Mean, SD, 95 % confidence interval (Student's) and worst of each measure, by some columns."""
+    """Mean, SD, 95 % confidence interval (Student's) and worst of each measure, by some columns.
+
+    Parameters
+    ----------
+    owner
+        Column that says whose a case is. Cases of one owner are alike, so its mean counts once in
+        the interval.
+    """
     rows = []
     for group, part in cases.groupby(list(by), sort=False):
         for measure in measures:
-            values = part[measure].dropna().to_numpy(float) if measure in part else np.array([])
-            if not len(values):
+            known = part.dropna(subset=[measure]) if measure in part else part[:0]
+            if known.empty:
                 continue
-            half = _half_width(values)
+            values = known[measure].to_numpy(float)
+            low, high = _interval(known.groupby(owner)[measure].mean().to_numpy(float))
             small_is_good = measure.endswith(("_mm", "seconds", "percent", "error"))
             rows.append(
                 dict(zip(by, group))
@@ -155,13 +163,42 @@ def summarise_measures(
                     "n": len(values),
                     "mean": values.mean(),
                     "sd": values.std(ddof=1) if len(values) > 1 else np.nan,
-                    "ci_low": values.mean() - half,
-                    "ci_high": values.mean() + half,
+                    "ci_low": low,
+                    "ci_high": high,
                     "worst": np.abs(values).max() if small_is_good else values.min(),
                 }
             )
     columns = [*by, "measure", "n", "mean", "sd", "ci_low", "ci_high", "worst"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def side_by_side(table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """What `summarise_measures` gives as a page shows it: a row a measure, a column a model.
+
+    Parameters
+    ----------
+    table
+        With the papers' own figures as `published`.
+    rows, columns
+        What else tells rows apart, and what tells models.
+    """
+    index = [*rows, "measure"]
+    named = table.assign(column=table[list(columns)].agg(" ".join, axis=1))
+    named["shown"] = [_mean_and_spread(row) for _, row in named.iterrows()]
+    wide = named.pivot_table("shown", index, "column", aggfunc="first", sort=False)
+    papers = named[named["published"] != ""]
+    papers = papers.assign(published=papers["column"] + ": " + papers["published"])
+    wide["published"] = papers.groupby(index)["published"].agg("; ".join)
+    return wide.reset_index()
+
+
+def _mean_and_spread(row: pd.Series) -> str:
+    """Mean, SD, interval and worst of a row of `summarise_measures`; of a single value, itself."""
+    if row["n"] < 2:
+        return f"{row['mean']:.3f}"
+    told = [] if np.isnan(row["ci_low"]) else [f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"]
+    told.append(f"worst {row['worst']:.3f}")
+    return f"{row['mean']:.3f} ± {row['sd']:.3f} ({'; '.join(told)})"
 
 
 def compare_variants(cases: pd.DataFrame, measures: Sequence[str] = ("dice",)) -> pd.DataFrame:
@@ -222,8 +259,9 @@ def compare_parts(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _half_width(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """95 % confidence interval of a mean, Student's; NaN of a single value."""
     if len(values) < 2:
-        return float("nan")
-    deviation = values.std(ddof=1) / np.sqrt(len(values))
-    return float(stats.t.ppf(0.975, len(values) - 1) * deviation)
+        return float("nan"), float("nan")
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
