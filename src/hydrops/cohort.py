@@ -16,9 +16,9 @@ from hydrops.records import read_record, write_text_atomically
 INTERVAL_COLUMNS = (
     "participant_id", "session_id", "side", "eh_volume_ratio", "ci_low", "ci_high", "model",
 )  # fmt: skip
+EXCLUSION_COLUMNS = ("participant_id", "session_id", "side", "stage", "reason")
 #: Columns of tests whose numbers are p values.
 P_VALUES = frozenset({"p", "p_corrected"})
-EXCLUSION_COLUMNS = ("participant_id", "session_id", "side", "stage", "reason")
 
 
 @dataclass(frozen=True)

@@ -263,5 +263,5 @@ def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     """95 % confidence interval of a mean, Student's; NaN of a single value."""
     if len(values) < 2:
         return float("nan"), float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return float(values.mean() - half), float(values.mean() + half)
