@@ -20,7 +20,8 @@ from hydrops.model.compare import (
     write_comparison,
 )
 from hydrops.model.crossval import side_by_side, summarise_measures
-from hydrops.model.evaluate import HYDROPIC, slice_name, summarise
+from hydrops.model.evaluate import COLUMNS, HYDROPIC, slice_name, summarise
+from hydrops.model.pictures import draw_agreement
 
 MODELS = {"paired_unet3d-1.0": 0.0, "unet2d-1.0": 0.03, "inhearit-1.0": 0.06}
 
@@ -180,6 +181,23 @@ def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) ->
         assert (folder / f"{name}.png").stat().st_size > 5000
     assert set(pd.read_csv(folder / "measures.tsv", sep="\t")["model"]) == set(MODELS)
     assert len(pd.read_csv(folder / "comparison.tsv", sep="\t")) == 4
+
+
+@pytest.mark.filterwarnings("ignore:No artists with labels")
+def test_a_model_that_refuses_every_ear_is_shown_with_nothing_measured(tmp_path: Path) -> None:
+    (model, *_) = MODELS
+    told = evaluation().query("model == @model")
+    told = told[["model", "anatomy", "seed", "side", "specimen", "ratio_true"]]
+    ears = told.assign(reason="no ear").reindex(columns=COLUMNS)
+    summary = summarise(ears)
+    assert summary[["ears", "refused"]].to_numpy().tolist() == [[16, 16]]
+    assert summary[["ICC(2,1)", "TFS Dice", "bias"]].isna().all(axis=None)
+    folder = tmp_path / "evaluation"
+    write_comparison([a_bundle(tmp_path, *model.rsplit("-", 1))], ears, tmp_path, summary, folder)
+    page = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    assert f"| {model} | phantom | 16 | 16 |" in page
+    assert "nan" not in page
+    assert "nothing was measured" in draw_agreement(ears).axes[0].get_title()
 
 
 def test_the_page_says_whose_anatomy_recurs() -> None:

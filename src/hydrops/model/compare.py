@@ -19,17 +19,10 @@ from hydrops.model.crossval import (
     signed_rank_p,
     summarise_measures,
 )
-from hydrops.model.evaluate import AGREEMENT_EXPLAINED, HYDROPIC, slice_name
+from hydrops.model.evaluate import AGREEMENT_EXPLAINED, HYDROPIC, MEASURES, slice_name
 from hydrops.records import write_text_atomically
 from hydrops.statistics import bland_altman
 
-_OF_A_MASK = ("dice", "jaccard", "hausdorff95_mm", "hausdorff_mm", "surface_distance_mm",
-              "volume_error_percent")  # fmt: skip
-#: Measures in the order in which the table shows them.
-MEASURES = (
-    *(f"{fluid}_{measure}" for fluid in ("tfs", "els") for measure in _OF_A_MASK),
-    "ratio_error", "landmark_mm", "landmark_max_mm",
-)  # fmt: skip
 #: Those that models are tested on.
 TESTED = ("tfs_dice", "els_dice", "ratio_error", "landmark_mm")
 #: What the papers report on their own data, by model and measure (Yoo et al. 2024, abstract).

@@ -33,6 +33,7 @@ from hydrops.model.metrics import (
     volume_error_percent,
 )
 from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
+from hydrops.model.unmix import SIGNAL_NAMES, WAYS
 from hydrops.paths import SUM_MI2, Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
 from hydrops.phantom.cohort import Examination, examine
@@ -59,6 +60,21 @@ AREAS = {
     ", three slices": ("area_3", "area_3_true"),
     ", slice given": ("area_given", "area_true"),
 }
+_OF_A_MASK = ("dice", "jaccard", "hausdorff95_mm", "hausdorff_mm", "surface_distance_mm",
+              "volume_error_percent")  # fmt: skip
+#: Measures of an ear that models are compared by, in the order in which tables show them.
+MEASURES = (
+    *(f"{fluid}_{measure}" for fluid in ("tfs", "els") for measure in _OF_A_MASK),
+    "ratio_error", "landmark_mm", "landmark_max_mm",
+)  # fmt: skip
+#: Columns of `evaluate`, whatever was measured.
+COLUMNS = (
+    "model", "anatomy", "seed", "specimen", "side", "ratio_true", "ratio",
+    "tfs_mm3", "tfs_mm3_true", *MEASURES,
+    *(f"{organ}_{area}" for organ in GRADE_THRESHOLDS
+      for area in sorted({column for pair in AREAS.values() for column in pair})),
+    "half_width", *(f"{way}_{name}" for way in WAYS for name in SIGNAL_NAMES), "reason",
+)  # fmt: skip
 #: What the columns of `summarise` are.
 AGREEMENT_EXPLAINED = """ICC, mean absolute error, bias and limits of agreement are those of the EH
 volume ratio of the labyrinth, area ICC that of the EH area ratio with the one that the true region
@@ -136,7 +152,7 @@ def evaluate(
     kinds: Collection[Kind] = ("phantom", "specimen"),
     scan: Callable[..., Examination] = examine,
 ) -> pd.DataFrame:
-    """One row an ear and model: what the pipeline measured beside the truth.
+    """One row an ear and model, of `COLUMNS`: what the pipeline measured beside the truth.
 
     Parameters
     ----------
@@ -162,7 +178,7 @@ def evaluate(
         for number, found in enumerate(measured, start=1):
             rows += found
             LOG.info("evaluated %d of %d heads", number, len(drawn))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def summarise(ears: pd.DataFrame) -> pd.DataFrame:

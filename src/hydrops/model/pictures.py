@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ from hydrops.locate import LocateOptions, find_ears
 from hydrops.segment import Segmenter, segment_ear
 from hydrops.statistics import bland_altman, icc_2_1
 
+LOG = logging.getLogger(__name__)
+
 #: Voxel of the clinical protocol, mm.
 CLINICAL_MM = (0.5, 0.5, 1.0)
 #: SD of the scanner's point spread, as a share of the voxel.
@@ -51,6 +54,12 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
     columns = (column, f"{column}_true")
     measured = ears.dropna(subset=list(columns))
     figure = Figure(figsize=(10, 4.6), layout="constrained")
+    figure.suptitle("Simulation", fontsize=10, color="#a00000")
+    if measured.empty:
+        panel = figure.subplots()
+        panel.set_title(f"nothing was measured: all {len(ears)} ears were refused", y=0.5)
+        panel.axis("off")
+        return figure
     scatter, difference = figure.subplots(1, 2)
     top = 1.1 * float(measured[list(columns)].max().max())
     for (kind, part), colour in zip(measured.groupby("anatomy", sort=False), PALETTE):
@@ -69,7 +78,6 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
     difference.set(xlabel="mean of measured and true", ylabel="measured minus true")
     for panel in (scatter, difference):
         panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("Simulation", fontsize=10, color="#a00000")
     return figure
 
 
@@ -116,11 +124,17 @@ def segment_real_ear(segmenter: Segmenter, path: Path) -> EarPicture:
 def write_pictures(
     ears: pd.DataFrame, segmenter: Segmenter, real_ear: Path | None, folder: Path
 ) -> None:
-    """Write ``agreement.png`` and, where the real ear's image is, ``real-ear.png``."""
+    """Write ``agreement.png`` and, where the real ear's image is, ``real-ear.png``.
+
+    A model that recognises nothing in the real ear has no picture of it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"agreement": draw_agreement(ears)}
     if real_ear is not None and real_ear.is_file():
-        picture = segment_real_ear(segmenter, real_ear)
-        figures["real-ear"] = draw_ear_overlay(picture, "real ear, MRC alone")
+        try:
+            picture = segment_real_ear(segmenter, real_ear)
+            figures["real-ear"] = draw_ear_overlay(picture, "real ear, MRC alone")
+        except ExcludedError as exclusion:
+            LOG.warning("%s: no picture: %s", real_ear, exclusion.reason)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=100, metadata={"Software": None})
