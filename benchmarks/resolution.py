@@ -2,139 +2,194 @@
 
     python benchmarks/resolution.py [--ears 24] [--model paired_unet3d]
 
-Draws phantoms that no training drew, images each at several voxel sizes with the same noise, and
-measures the labyrinth's EH volume ratio in three ways: from the signal of the whole labyrinth, as
-the pipeline does; by counting the network's voxels of endolymph; and as the share of the fluid's
-voxels whose HYDROPS-Mi2 is negative, as it is done by hand. Leaves resolution.tsv and
-resolution.png in benchmarks/results.
+Draws ears that no training drew, phantoms' and those of the real labyrinths kept out of training
+where they are to be had, images each in cubes and in slices of several sizes with the
+same noise, and measures the labyrinth's EH volume ratio in four ways: from the signal of the whole
+labyrinth, as the pipeline does where it has PPI and PEI, and where it has HYDROPS alone; by
+counting the network's voxels of endolymph; and as the share of the fluid's voxels whose HYDROPS-Mi2
+is negative, as it is done by hand. Leaves resolution.tsv and resolution.png in benchmarks/results.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from hydrops.cohort import write_table  # noqa: E402
+from hydrops.errors import ExcludedError  # noqa: E402
+from hydrops.images import average_onto, crop_affine, crop_image  # noqa: E402
+from hydrops.labels import LABYRINTH  # noqa: E402
+from hydrops.measure import organ_volumes  # noqa: E402
+from hydrops.model.bundle import find_bundle  # noqa: E402
+from hydrops.model.simulate import load_specimens, specimen_ear  # noqa: E402
+from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops  # noqa: E402
+from hydrops.phantom.head import draw_head, render  # noqa: E402
+from hydrops.phantom.signal import MRC, PEI, PPI  # noqa: E402
+from hydrops.segment import Segmenter, load_segmenter, segment_ear  # noqa: E402
+
 RESULTS = Path(__file__).parent / "results"
-VOXELS_MM = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
-SEED = 7_700_000
+#: Along R, A and S.
+VOXELS_MM = (
+    *((width,) * 3 for width in (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)),
+    (0.5, 0.5, 1.0), (0.7, 0.7, 1.0), (0.5, 0.5, 2.0),
+)  # fmt: skip
+SEED = 8_700_000
 WAYS = {
-    "signal": "from the signal (the pipeline)",
+    "signal": "from PPI and PEI (the pipeline)",
+    "hydrops": "from HYDROPS alone (the pipeline)",
     "labels": "voxels that the network labels endolymph",
     "negative": "fluid voxels with negative HYDROPS-Mi2",
 }
-COLOURS = ("#0072b2", "#d55e00", "#009e73")
+COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#009e73")
 
 
-def measure_ear(segmenter: object, seed: int) -> list[dict[str, object]]:
-    """Ratio of one phantom's left ear in each way, at each voxel size."""
-    from hydrops.images import average_onto, crop_affine, crop_image
-    from hydrops.labels import LABYRINTH
-    from hydrops.measure import organ_volumes
-    from hydrops.phantom.anatomy import draw_ear, draw_hydrops
-    from hydrops.phantom.head import draw_head, render
-    from hydrops.phantom.signal import MRC, PEI, PPI
-    from hydrops.segment import segment_ear
+def draw_ears(count: int) -> Iterator[tuple[str, int, Ear]]:
+    """Anatomy, seed and left ears: so many of phantoms, and of the specimens where they are."""
+    study = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    folder = ROOT / study["training"]["specimens"]
+    for seed in range(SEED, SEED + count):
+        rng = np.random.default_rng(seed)
+        yield "phantom", seed, draw_ear(rng, "left", draw_hydrops(rng, float(rng.uniform())))
+    names = study["training"]["test_specimens"]
+    known = load_specimens(folder, names) if folder.is_dir() else []
+    for number in range(count if known else 0):
+        seed = SEED + 10_000 + number
+        rng = np.random.default_rng(seed)
+        yield "specimen", seed, specimen_ear(known[number % len(known)], rng, "left")
 
-    rng = np.random.default_rng(seed)
-    severity = float(rng.uniform(0.0, 1.0))
-    ear = draw_ear(rng, "left", draw_hydrops(rng, severity))
-    head = draw_head(rng, ear, None)
+
+@cache
+def segmenter_of(folder: Path) -> Segmenter:
+    """A model, loaded once in each process."""
+    return load_segmenter(folder, "cpu", 1)
+
+
+def measure_ear(folder: Path, anatomy: str, seed: int, ear: Ear) -> list[dict[str, object]]:
+    """Ratio of one ear in each way, at each voxel size, by a model; none of a refused ear."""
+    try:
+        return _measured(segmenter_of(folder), anatomy, seed, ear)
+    except ExcludedError as error:
+        print(f"{anatomy} {seed} left out: {error}", file=sys.stderr)
+        return []
+
+
+def _measured(segmenter: Segmenter, anatomy: str, seed: int, ear: Ear) -> list[dict[str, object]]:
+    head = draw_head(np.random.default_rng([seed, 1]), ear, None)
     rows = []
-    for voxel in VOXELS_MM:
-        count = int(np.ceil(40.0 / voxel))
-        grid = np.diag([voxel] * 3 + [1.0])
-        middle = head.to_scanner(head.places["left"])
-        grid[:3, 3] = middle - voxel * (count - 1) / 2
+    middle = head.to_scanner(head.places["left"])
+    for voxel_mm in VOXELS_MM:
+        count = np.ceil(40.0 / np.array(voxel_mm)).astype(int)
+        grid = np.diag([*voxel_mm, 1.0])
+        grid[:3, 3] = middle - voxel_mm * (count - 1) / 2
         crop = crop_affine(middle.tolist(), grid)
         mrc, ppi, pei = (
-            render(head, s, (count,) * 3, grid, np.random.default_rng([seed, n]))
+            render(head, s, count.tolist(), grid, np.random.default_rng([seed, 2, n]))
             for n, s in enumerate((MRC, PPI, PEI))
         )
         mi2 = (ppi - pei) * mrc
         cut = [crop_image(image, grid, crop) for image in (mrc, ppi, pei)]
-        found = segment_ear(
-            segmenter,  # type: ignore[arg-type]
-            cut[0],
-            (cut[1] - cut[2]) * cut[0],
-            "left",
-            summed=(cut[1] + cut[2]) * cut[0],
-            voxel_mm=(voxel,) * 3,
+        both, alone = (
+            segment_ear(
+                segmenter,
+                cut[0],
+                (cut[1] - cut[2]) * cut[0],
+                "left",
+                summed=summed,
+                voxel_mm=voxel_mm,
+            )
+            for summed in ((cut[1] + cut[2]) * cut[0], None)
         )
-        total, endolymph = organ_volumes(found.fractions, crop)[LABYRINTH]
-        there = average_onto(found.fractions, crop, mrc.shape, grid)
+        there = average_onto(both.fractions, crop, mrc.shape, grid)
         fluid = there[1:].sum(0) > 0.5
         labelled = there[2::2].sum(0) > there[1::2].sum(0)
+        volumes = [organ_volumes(found.fractions, crop)[LABYRINTH] for found in (both, alone)]
         ratios = {
-            "signal": endolymph / total,
+            **{way: endolymph / total for way, (total, endolymph) in zip(WAYS, volumes)},
             "labels": float(labelled[fluid].mean()),
             "negative": float((mi2[fluid] < 0).mean()),
         }
+        widths = {"signal": both.half_width, "hydrops": alone.half_width}
+        known = {"anatomy": anatomy, "seed": seed, "voxel_mm": " x ".join(map(str, voxel_mm))}
+        true = ear.ratios()[LABYRINTH]
         rows += [
-            {"seed": seed, "voxel_mm": voxel, "way": way, "ratio_true": ear.ratios()[LABYRINTH],
-             "ratio": ratio}
+            {**known, "way": way, "ratio_true": true, "ratio": ratio, "half_width": widths.get(way)}
             for way, ratio in ratios.items()
-        ]  # fmt: skip
+        ]
     return rows
 
 
-def draw(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    """Bias and SD of the error by voxel size, and every ear at the clinical one."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    bias, spread = figure.subplots(1, 2)
-    for (way, name), colour in zip(WAYS.items(), COLOURS):
-        part = summary[summary["way"] == way]
-        bias.errorbar(part["voxel_mm"], part["bias"], yerr=part["sd"], color=colour, marker="o",
-                      capsize=3, label=name)  # fmt: skip
-        spread.plot(part["voxel_mm"], part["mean_absolute_error"], color=colour, marker="o")
-    bias.axhline(0.0, color="#888888", lw=1, ls="--", zorder=0)
-    bias.set(xlabel="voxel, mm (isotropic)", ylabel="measured minus true EH volume ratio",
-             title=f"bias and SD, {table['seed'].nunique()} ears")  # fmt: skip
-    bias.legend(frameon=False, fontsize=8.5)
-    spread.set(xlabel="voxel, mm (isotropic)", ylabel="mean absolute error", ylim=(0, None))
-    for panel in (bias, spread):
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("Simulation", fontsize=10, color="#a00000")
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Bias, SD and mean absolute error, and how often the interval holds, by anatomy and voxel."""
+    error = table["ratio"] - table["ratio_true"]
+    held = (error.abs() <= table["half_width"]).astype(float).where(table["half_width"].notna())
+    return (
+        table.assign(error=error, absolute=error.abs(), held=held)
+        .groupby(["anatomy", "way", "voxel_mm"], sort=False)
+        .agg(ears=("error", "size"), bias=("error", "mean"), sd=("error", "std"),
+             mean_absolute_error=("absolute", "mean"), half_width=("half_width", "mean"),
+             interval_held=("held", "mean"))
+        .reset_index()
+    )  # fmt: skip
+
+
+def draw(summary: pd.DataFrame) -> Figure:
+    """Bias and SD of the error, and its mean absolute value, by anatomy and voxel."""
+    kinds, voxels = (list(dict.fromkeys(summary[c])) for c in ("anatomy", "voxel_mm"))
+    figure = Figure(figsize=(12, 1.2 + 3.6 * len(kinds)), layout="constrained")
+    for row, kind in zip(figure.subplots(len(kinds), 2, squeeze=False, sharey="col"), kinds):
+        shown = summary[summary["anatomy"] == kind]
+        for number, ((way, name), colour) in enumerate(zip(WAYS.items(), COLOURS)):
+            part = shown[shown["way"] == way].set_index("voxel_mm").loc[voxels]
+            places = np.arange(len(voxels)) + 0.14 * (number - (len(WAYS) - 1) / 2)
+            row[0].errorbar(places, part["bias"], yerr=part["sd"], color=colour, fmt="o", ms=5,
+                            capsize=2.5, label=name if kind == kinds[0] else None)  # fmt: skip
+            row[1].plot(places, part["mean_absolute_error"], "o", color=colour)
+        row[0].axhline(0.0, color="#888888", lw=1, ls="--", zorder=0)
+        row[0].set(ylabel="measured minus true ratio", title=f"{kind}: bias and SD")
+        row[1].set(ylabel="mean absolute error", title=f"{kind}: mean absolute error")
+        row[1].set_ylim(0, None)
+        for panel in row:
+            panel.set_xticks(range(len(voxels)), [v.replace(" x ", "\n") for v in voxels])
+            for border in np.arange(len(voxels) - 1) + 0.5:
+                panel.axvline(border, color="#eeeeee", lw=1, zorder=0)
+            panel.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("voxel along R, A and S, mm", fontsize=10)
+    figure.legend(loc="outside upper center", frameon=False, ncols=4, fontsize=9,
+                  title="EH volume ratio, simulation")  # fmt: skip
     return figure
 
 
 def main() -> None:
     """Run the benchmark."""
-    sys.path.insert(0, str(ROOT / "src"))
-    from hydrops.cohort import write_table
-    from hydrops.errors import ExcludedError
-    from hydrops.model.bundle import find_bundle
-    from hydrops.segment import load_segmenter
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ears", type=int, default=24)
     parser.add_argument("--model", default="paired_unet3d")
     chosen = parser.parse_args()
-    segmenter = load_segmenter(find_bundle(ROOT / "models", chosen.model).folder, "cpu", 2)
+    folder = find_bundle(ROOT / "models", chosen.model).folder
+    drawn = list(draw_ears(chosen.ears))
     rows: list[dict[str, object]] = []
-    for number in range(chosen.ears):
-        try:
-            rows += measure_ear(segmenter, SEED + number)
-        except ExcludedError as error:
-            print(f"left out: {error}", file=sys.stderr)
-        print(f"{number + 1} of {chosen.ears}", file=sys.stderr)
-    table = pd.DataFrame(rows)
-    error = table["ratio"] - table["ratio_true"]
-    summary = (
-        table.assign(error=error, absolute=error.abs())
-        .groupby(["way", "voxel_mm"], sort=False)
-        .agg(ears=("error", "size"), bias=("error", "mean"), sd=("error", "std"),
-             mean_absolute_error=("absolute", "mean"))
-        .reset_index()
-    )  # fmt: skip
+    with ProcessPoolExecutor(2) as executor:
+        measured = executor.map(measure_ear, repeat(folder), *zip(*drawn))
+        for number, found in enumerate(measured, start=1):
+            rows += found
+            print(f"{number} of {len(drawn)}", file=sys.stderr)
+    summary = summarise(pd.DataFrame(rows))
     RESULTS.mkdir(exist_ok=True)
-    write_table(summary, RESULTS / "resolution.tsv")
-    draw(table, summary).savefig(RESULTS / "resolution.png", dpi=110)
+    write_table(summary.round(5), RESULTS / "resolution.tsv")
+    draw(summary).savefig(RESULTS / "resolution.png", dpi=110)
     print(summary.round(4).to_string(index=False))
 
 

@@ -28,7 +28,7 @@ from hydrops.model.bundle import (
     read_bundle,
     verify_weights,
 )
-from hydrops.model.calibrate import calibrate, fit_levels
+from hydrops.model.calibrate import CALIBRATED_MM, calibrate, fit_levels
 from hydrops.model.course import Phase
 from hydrops.model.geometry import FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
@@ -341,11 +341,17 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
     fitted = calibrate(read_bundle(copy), options, folder, 1)
     known = Calibration.all_of(fitted.metadata)
     assert set(known) == set(WAYS)
-    for calibration in known.values():
+    assert all(tuple(c.voxel_mm for c in known[way]) == CALIBRATED_MM for way in WAYS)
+    for calibration in (c for way in WAYS for c in known[way]):
         assert calibration.levels.offset == pytest.approx(offset, abs=1e-3)
-        assert calibration.half_width == pytest.approx(0.0, abs=1e-3)
+        # Phantoms lie 0.1 lower, by signal and network alike; the interval is to hold there too.
+        apart = 0.1 * (1.0 - calibration.levels.say) if there else 0.0
+        assert calibration.half_width == pytest.approx(apart, abs=5e-3)
         assert calibration.most_noise == pytest.approx(1.25 * noise.max(), abs=1e-4)
-    assert fitted.metadata["calibrated_on"]["ears"] == 24
+    assert fitted.metadata["calibrated_on"]["ears"] == 24 * (1 + there) * len(CALIBRATED_MM)
     few = evaluated(kinds=["specimen"], scan=None).head(15)
     with pytest.raises(HydropsError, match="15 heads are too few"):
-        fit_levels(fitted, options, few)
+        fit_levels(fitted, options, {(0.5, 0.5, 1.0): few})
+    none = few.assign(ratio=np.nan, reason="no inner ear")
+    with pytest.raises(HydropsError, match=r"all 15 simulated ears .*: no inner ear"):
+        fit_levels(fitted, options, {(0.5, 0.5, 1.0): none})

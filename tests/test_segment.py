@@ -213,7 +213,7 @@ def test_other_inversion_times_give_the_same_ratio(
     usual = ratio_of(segmenter, *left[:2], "left")
     assert endolymph / total == pytest.approx(usual, abs=0.04)
     assert found.half_width is not None
-    assert found.half_width >= segmenter.calibrations["HYDROPS"].half_width
+    assert found.half_width >= segmenter.calibrations["HYDROPS"][0].half_width
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,17 @@ def test_coarse_voxels_change_ratios_less_where_their_size_is_told(segmenter: Se
             found = segment_ear(segmenter, mrc, side="left", **images, **told)
             total, endolymph = organ_volumes(found.fractions, affine)[LABYRINTH]
             errors.append(abs(endolymph / total - ear.ratios()[LABYRINTH]))
+            if told:
+                assert found.half_width is not None
+                assert errors[-1] <= found.half_width
     assert sum(errors[::2]) < 0.75 * sum(errors[1::2])
+
+
+def test_voxels_too_large_for_a_ratio_are_refused(
+    segmenter: Segmenter, left: tuple[FloatGrid, FloatGrid, Affine]
+) -> None:
+    with pytest.raises(ExcludedError, match="too large for an EH ratio"):
+        segment_ear(segmenter, *left[:2], "left", voxel_mm=(1.5, 1.5, 1.5))
 
 
 def test_a_mirrored_ear_is_read_alike_from_the_pair(segmenter: Segmenter) -> None:

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from ears import fine_affine, made_up_fractions, on_crop
+from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import average_onto
 from hydrops.model.unmix import (
     LEAST_SHARE,
+    Calibration,
     FluidLevels,
     FluidSignal,
     agreed_share,
+    calibration_of,
     endolymph_by_signal,
     fluid_by_signal,
     half_width,
@@ -189,6 +192,74 @@ def test_levels_are_found_again_from_ears_that_follow_them() -> None:
     assert known.share(FluidSignal(9.0, 0.1, 0.0)) == LEAST_SHARE
 
 
+@given(*[st.floats(0.0, 0.9)] * 2, st.floats(0.0, 1.0), st.floats(-0.5, 0.7))
+def test_levels_between_two_say_what_lies_between(
+    say: float, other_say: float, part: float, level: float
+) -> None:
+    """Whatever the network's say is in either, as long as it does not contradict."""
+    fine, coarse = FluidLevels(0.5, -0.5, say), FluidLevels(0.56, -0.52, other_say)
+    signal = FluidSignal(level, 0.1, 0.52 - 0.5 * level)
+    shares = [levels.share(signal) for levels in (fine, fine.towards(coarse, part), coarse)]
+    assert shares[1] == pytest.approx((1 - part) * shares[0] + part * shares[2], abs=0.003)
+    assert fine.towards(coarse, 0.0).share(signal) == pytest.approx(shares[0])
+    assert fine.towards(coarse, 1.0).share(signal) == pytest.approx(shares[2])
+
+
+FINE = Calibration((0.5, 0.5, 1.0), FluidLevels(0.5, -0.5, 0.1), 0.04, 0.3)
+COARSE = Calibration((1.0, 1.0, 1.0), FluidLevels(0.55, -0.52, 0.0), 0.1, 0.2)
+
+
+@given(st.permutations([0.8, 0.7, 0.9]), st.permutations([FINE, COARSE]))
+def test_voxels_between_two_sizes_are_read_by_their_largest_face(
+    voxel_mm: list[float], known: list[Calibration]
+) -> None:
+    found = calibration_of(known, voxel_mm)
+    part = (0.8 * 0.9 - 0.5) / 0.5
+    assert found.half_width == pytest.approx(0.04 + 0.06 * part)
+    assert found.most_noise == pytest.approx(0.3 - 0.2 * (voxel_mm[0] - 0.5))
+    assert found.levels == FINE.levels.towards(COARSE.levels, part)
+
+
+@pytest.mark.parametrize(
+    ("voxel_mm", "expected"),
+    [
+        ((0.5, 0.5, 1.0), FINE),
+        ((0.3, 0.3, 0.3), FINE),
+        ((1.0, 1.0, 1.0), COARSE),
+        ((1.1, 0.4, 1.1), COARSE),
+    ],
+)
+def test_voxels_beyond_the_calibrated_sizes_are_read_as_the_nearest(
+    voxel_mm: tuple[float, ...], expected: Calibration
+) -> None:
+    found = calibration_of([COARSE, FINE], voxel_mm)
+    assert dataclasses.replace(found, voxel_mm=expected.voxel_mm) == expected
+
+
+def test_thick_slices_may_be_as_noisy_as_thin_ones() -> None:
+    """Nothing is interpolated along the axis on which noise is measured."""
+    thick = calibration_of([FINE, COARSE], (0.5, 0.5, 2.0))
+    assert thick.half_width == COARSE.half_width
+    assert thick.most_noise == FINE.most_noise
+
+
+def test_voxels_too_large_for_a_ratio_are_refused() -> None:
+    with pytest.raises(ExcludedError, match=r"1\.20 x 1\.20 mm are too large .* 1\.25 may be"):
+        calibration_of([FINE, COARSE], (1.2, 1.2, 1.2))
+
+
+def test_calibrations_of_an_older_bundle_are_told_from_todays() -> None:
+    one = {"levels": {"offset": 0.5, "slope": -0.5, "say": 0.1}, "half_width": 0.04}
+    metadata = {"name": "mine", "version": "1.0.0"}
+    with pytest.raises(HydropsError, match=r"mine 1\.0\.0: .* package it again"):
+        Calibration.all_of(metadata | {"calibrations": {"unfolded": one}})
+    today = one | {"most_noise": 0.3, "voxel_mm": [0.5, 0.5, 1.0]}
+    known = Calibration.all_of(metadata | {"calibrations": {"unfolded": [today]}})
+    assert known["unfolded"] == (
+        Calibration((0.5, 0.5, 1.0), FluidLevels(0.5, -0.5, 0.1), 0.04, 0.3),
+    )
+
+
 def test_the_share_of_the_whole_is_that_of_its_voxels() -> None:
     levels, signal = FluidLevels(0.55, -0.62, 0.3), FluidSignal(0.1, 0.12, 0.3)
     (share,) = levels.shares(np.array([signal.level], np.float32), signal)
@@ -256,6 +327,14 @@ def test_an_interval_allows_for_what_both_ears_of_a_head_share() -> None:
     signals, shares = [signals[head] for head in heads], shares[heads]
     by_head, by_ear = (half_width(signals, shares, h, 0.9) for h in (heads, np.arange(24)))
     assert by_head > by_ear
+
+
+def test_levels_of_other_ears_that_are_wrong_here_widen_the_interval() -> None:
+    signals, shares = made_up_ears(np.random.default_rng(4), FluidLevels(0.55, -0.4, 0.2), 60, 0.0)
+    heads = np.arange(60)
+    right, wrong = FluidLevels(0.55, -0.4, 0.2), FluidLevels(0.65, -0.4, 0.2)
+    assert half_width(signals, shares, heads, 0.9, right) == pytest.approx(0.0, abs=1e-6)
+    assert half_width(signals, shares, heads, 0.9, wrong) == pytest.approx(0.08, abs=0.005)
 
 
 def test_an_interval_holds_for_heads_to_come() -> None:

@@ -35,6 +35,7 @@ from hydrops.model.unmix import (
     Calibration,
     FluidSignal,
     Way,
+    calibration_of,
     endolymph_by_signal,
     fluid_by_signal,
     read_signal,
@@ -66,8 +67,8 @@ LEAST_EAR_MM3 = 20.0
 class Segmenter:
     """A loaded network, ready for one ear after another.
 
-    `calibrations` tell by a way of reading the signal how much of the fluid is endolymph; without
-    any, the network's word stands.
+    `calibrations` tell by a way of reading the signal, for some sizes of voxel, how much of the
+    fluid is endolymph; without any, the network's word stands.
     `novelty` says what the model knows; without it nothing is refused for being unlike it. `half`
     is whether its convolutions are computed in bfloat16 (`hydrops.model.precision`); `fold` is that
     of `hydrops.model.network.NetworkOptions`.
@@ -77,7 +78,7 @@ class Segmenter:
     bundle: Bundle
     network: torch.nn.Module
     device: torch.device
-    calibrations: Mapping[Way, Calibration]
+    calibrations: Mapping[Way, Sequence[Calibration]]
     novelty: Novelty | None
     half: bool
     fold: tuple[int, ...] = (1, 1, 1)
@@ -343,7 +344,7 @@ def segment_ear(
             )
         signal = read_signal(seen, fractions)
         if way in segmenter.calibrations:
-            known = segmenter.calibrations[way]
+            known = calibration_of(segmenter.calibrations[way], voxel_mm)
             _check_readable(known, signal)
             fractions = endolymph_by_signal(seen, fractions, known.levels, signal)
             half_width = known.half_width + known.levels.correction(signal)

@@ -62,7 +62,7 @@ rule package_model:
     threads: 2
     resources:
         mem_mb=6000,
-        runtime=60,
+        runtime=120,
     params:
         task=str(TRAINING.path),
         options=TRAINING.path.read_text(),

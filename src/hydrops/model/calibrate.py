@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +30,23 @@ from hydrops.model.unmix import (
 )
 from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.cohort import Examination, examine
+from hydrops.phantom.head import VOXEL_MM
 from hydrops.phantom.signal import draw_fluids
 from hydrops.records import write_text_atomically
 from hydrops.segment import load_segmenter, run_network
 
 LOG = logging.getLogger(__name__)
 
+#: Size of a voxel along its axes, mm.
+VoxelMm = tuple[float, float, float]
+
+#: Anatomy that levels are fitted to where there is any: what is measured comes out higher in it
+#: than in phantoms, and it is a patient's.
+FITTED: Kind = "specimen"
 #: Coverage of the interval that is given with a ratio.
 COVERAGE = 0.95
+#: Voxels of the images that a model is calibrated for: the published ones, and coarse ones.
+CALIBRATED_MM: tuple[VoxelMm, ...] = (VOXEL_MM, (1.0, 1.0, 1.0))
 #: Least and most noise of a calibration's heads, times that of `hydrops.phantom.head.NOISE`.
 CALIBRATED_NOISE = (0.25, 1.6)
 #: Most noise that a ratio is given for, times that of the noisiest ear of a calibration.
@@ -51,74 +62,113 @@ def calibrate(
 
     A bundle that does not tell endolymph from perilymph is left as it is.
     The heads are simulated as those of the evaluation are, with other seeds, and real anatomy is
-    that of the specimens that training and validation have seen.
+    that of the specimens that training and validation have seen; beside it there are half as many
+    phantoms, whose endolymph lies otherwise.
     """
     if not bundle.endolymph:
         return bundle
-    # What is measured comes out higher in real anatomy than in phantoms, and it is a patient's.
-    kind: Kind = "specimen" if specimens_folder.is_dir() else "phantom"
-    ears = evaluate(
-        [bundle.folder],
-        specimens_folder,
-        options.seen_specimens,
-        options.calibration_heads,
-        options.calibration_seed,
-        processes,
-        kinds=(kind,),
-        scan=examine_as_people_differ,
-    )
+    heads: dict[Kind, int] = {"phantom": options.calibration_heads}
+    if specimens_folder.is_dir():
+        heads = {FITTED: options.calibration_heads, "phantom": options.calibration_heads // 2}
+    ears = {
+        voxel_mm: pd.concat(
+            evaluate(
+                [bundle.folder],
+                specimens_folder,
+                options.seen_specimens,
+                count,
+                options.calibration_seed,
+                processes,
+                kinds=(kind,),
+                scan=partial(examine_as_people_differ, voxel_mm=voxel_mm),
+            )
+            for kind, count in heads.items()
+        )
+        for voxel_mm in CALIBRATED_MM
+    }
     return fit_levels(bundle, options, ears)
 
 
-def examine_as_people_differ(rng: np.random.Generator, left: Ear, right: Ear) -> Examination:
+def examine_as_people_differ(
+    rng: np.random.Generator, left: Ear, right: Ear, voxel_mm: VoxelMm
+) -> Examination:
     """A head of any patient's fluids, by a scanner of any noise."""
     low, high = np.log(CALIBRATED_NOISE)
     noise = float(np.exp(rng.uniform(low, high)))
-    return examine(rng, left, right, noise=noise, fluids=draw_fluids(rng))
+    return examine(rng, left, right, noise=noise, fluids=draw_fluids(rng), voxel_mm=voxel_mm)
 
 
-def fit_levels(bundle: Bundle, options: TrainOptions, evaluated: pd.DataFrame) -> Bundle:
-    """Fit the fluid levels and the interval of a bundle to ears that it was evaluated on.
+def fit_levels(
+    bundle: Bundle, options: TrainOptions, evaluated: Mapping[VoxelMm, pd.DataFrame]
+) -> Bundle:
+    """Fit the fluid levels and the intervals of a bundle to ears that it was evaluated on.
 
     Parameters
     ----------
     evaluated
-        Of `hydrops.model.evaluate.evaluate`; ears without a ratio are passed over.
+        Of `hydrops.model.evaluate.evaluate`, by the voxels of the images; ears without a ratio are
+        passed over.
 
     Raises
     ------
     HydropsError
-        If there are too few of them.
+        If there are too few of them, or none.
     """
-    ears = evaluated.dropna(subset=["ratio"])
-    try:
-        known = {way: _fit_way(way, ears) for way in WAYS}
-    except ValueError as error:
-        raise HydropsError(
-            f"{bundle.identifier}: {error}; have more calibration_heads in its configuration, "
-            f"{options.calibration_heads} were asked for"
-        ) from error
+    calibrations: dict[Way, list[dict[str, object]]] = {way: [] for way in WAYS}
+    count = 0
+    for voxel_mm, every in evaluated.items():
+        ears = every.dropna(subset=["ratio"])
+        if ears.empty:
+            raise HydropsError(
+                f"{bundle.identifier}: all {len(every)} simulated ears of voxels of "
+                f"{' x '.join(map(str, voxel_mm))} mm were refused, so that nothing can be "
+                f"calibrated; most often: {every['reason'].mode()[0]}. Train it for longer"
+            )
+        count += len(ears)
+        try:
+            for way in WAYS:
+                calibrations[way].append(asdict(_fit_way(way, voxel_mm, ears)))
+        except ValueError as error:
+            raise HydropsError(
+                f"{bundle.identifier}: {error}; have more calibration_heads in its configuration, "
+                f"{options.calibration_heads} were asked for"
+            ) from error
     metadata = bundle.metadata | {
-        "calibrations": {way: asdict(calibration) for way, calibration in known.items()},
-        "calibrated_on": {
-            "ears": len(ears),
-            "seed": options.calibration_seed,
-            "coverage": COVERAGE,
-        },
+        "calibrations": calibrations,
+        "calibrated_on": {"ears": count, "seed": options.calibration_seed, "coverage": COVERAGE},
     }
     write_text_atomically(bundle.folder / METADATA, json.dumps(metadata, indent=2) + "\n")
     return read_bundle(bundle.folder)
 
 
-def _fit_way(way: Way, ears: pd.DataFrame) -> Calibration:
-    """Calibrate one way of reading the signal; ValueError if there are too few heads."""
+def _fit_way(way: Way, voxel_mm: VoxelMm, ears: pd.DataFrame) -> Calibration:
+    """Calibrate one way of reading the signal; ValueError if there are too few heads.
+
+    The interval is to hold in either anatomy: that of the one in which it has to be wider.
+    """
+    by_kind = dict(list(ears.groupby("anatomy")))
+    signals = {kind: _signals(way, part) for kind, part in by_kind.items()}
+    first = FITTED if FITTED in by_kind else "phantom"
+    levels = FluidLevels.fit(signals[first], by_kind[first]["ratio_true"])
+    reaches = {
+        kind: half_width(
+            signals[kind],
+            part["ratio_true"],
+            part["seed"],
+            COVERAGE,
+            None if kind == first else levels,
+        )
+        for kind, part in by_kind.items()
+    }
+    LOG.info("%s, %s mm, %d ears: %s, interval %s", way, voxel_mm, len(ears), levels, reaches)
+    most_noise = NOISE_MARGIN * max(each.noise for told in signals.values() for each in told)
+    return Calibration(voxel_mm, levels, round(max(reaches.values()), 4), round(most_noise, 4))
+
+
+def _signals(way: Way, ears: pd.DataFrame) -> list[FluidSignal]:
+    """What was read of each ear in one way."""
     columns = [f"{way}_{name}" for name in SIGNAL_NAMES]
-    signals = [FluidSignal(*row) for row in ears[columns].to_numpy()]
-    levels = FluidLevels.fit(signals, ears["ratio_true"])
-    reach = half_width(signals, ears["ratio_true"], ears["seed"], COVERAGE)
-    LOG.info("%s, %d ears: %s, interval %.4f", way, len(ears), levels, reach)
-    most_noise = NOISE_MARGIN * max(signal.noise for signal in signals)
-    return Calibration(levels, round(reach, 4), round(most_noise, 4))
+    return [FluidSignal(*row) for row in ears[columns].to_numpy(float).tolist()]
 
 
 def learn_novelty(bundle: Bundle, options: TrainOptions, pool: Path) -> Bundle:

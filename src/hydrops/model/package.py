@@ -273,18 +273,22 @@ def _how_calibrated(bundle: Bundle) -> str:
     if known is None:
         return ""
     calibrations = Calibration.all_of(bundle.metadata)
-    both, alone = (calibrations[way] for way in WAYS)
+    sizes = " and ".join(" x ".join(map(str, c.voxel_mm)) for c in calibrations[WAYS[0]])
+    say, say_alone = (" and ".join(f"{c.levels.say:.0%}" for c in calibrations[w]) for w in WAYS)
+    reach, reach_alone = (" and ".join(str(c.half_width) for c in calibrations[w]) for w in WAYS)
     return f"""How full a voxel is and how much of that is endolymph comes from the signal as well
 as from the network (`hydrops.model.unmix`): from PPI and PEI, their signs told by each other,
-where there are both (`hydrops.model.unfold`), else from HYDROPS. Their levels were fitted on
+where there are both (`hydrops.model.unfold`), else from HYDROPS. This was calibrated on
 {known["ears"]} more simulated ears (seed {known["seed"]}) with any noise, half of them of fluids
 near those that the published inversion times null, half of fluids of T1 up to the longest that was
-measured (`hydrops.phantom.signal.draw_fluids`). The network has {both.levels.say:.0%} of the say
-in the ratio (by HYDROPS alone {alone.levels.say:.0%}), the signal the rest; where they are far
-apart, the network has all of it.
-An ear's ratio is given with an interval of +-{both.half_width} (by HYDROPS alone
-+-{alone.half_width}), meant to hold for {known["coverage"]:.0%} of ears, and of as much more as
-the network changes the ratio by being far from the signal. Inversion times other than the
+measured (`hydrops.phantom.signal.draw_fluids`), apart for voxels of {sizes} mm;
+voxels of another size lie between, by their largest face. The levels are those of real anatomy, and
+the interval is wide enough for phantoms, too. The network has {say} of the
+say in the ratio (by HYDROPS alone {say_alone}), the signal the rest; where they are
+far apart, the network has all of it.
+An ear's ratio is given with an interval of +-{reach} (by HYDROPS alone
++-{reach_alone}), meant to hold for {known["coverage"]:.0%} of ears, and of as much
+more as the network changes the ratio by being far from the signal. Inversion times other than the
 published ones, and other T1, are allowed for by physics (`benchmarks/results/endolymph.tsv` shows
 how well).
 """
@@ -294,12 +298,12 @@ def _limits(bundle: Bundle) -> str:
     """What a card says of the limits of a volume ratio; nothing where there is none."""
     if "calibrated_on" not in bundle.metadata:
         return ""
-    return """ Ratios are calibrated
-for voxels of 0.5 x 0.5 x 1.0 mm; with isotropic voxels of 1.0 mm they come out too low
-(`benchmarks/results/resolution.tsv`). The interval allows for other noise, motion, dose, anatomy
-and T1; how much the T1 of patients' fluids differ is an assumption. PPI and PEI that were scaled
-differently by more than a quarter may make the ratio wrong. The area ratio of the vestibule
-hangs on how the head lies, even with true regions
+    return """ Images with
+larger voxels than the published ones have a wider interval (`benchmarks/results/resolution.tsv`);
+those whose voxels have a face a quarter larger than the largest of a calibration are refused. The
+interval allows for other noise, motion, dose, anatomy and T1; how much the T1 of patients' fluids
+differ is an assumption. PPI and PEI that were scaled differently by more than a quarter may make
+the ratio wrong. The area ratio of the vestibule hangs on how the head lies, even with true regions
 (`benchmarks/results/repeatability.tsv`)."""
 
 

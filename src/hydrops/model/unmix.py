@@ -7,16 +7,17 @@ endolymph with its share of endolymph, and bone adds nothing to it or to MRC. So
 signal over the labyrinth, divided by that of MRC, gives the share of the whole whatever the size of
 the voxels, and no voxel has to be called one or the other. The levels of the two pure fluids are
 told from an ear's own voxels, which mix them if they are large; what that does to the share is a
-model's calibration, `FluidLevels`, which holds for voxels like those it was made with
-(`benchmarks/resolution.py` shows how far). It holds, too, for fluids and timings like those: where
-they are others, signal and network disagree, and the network, which has seen many, has the last
-word (`agreed_share`).
+model's calibration, `FluidLevels`, one for each of some sizes of voxel, between which others lie
+(`calibration_of`). It holds for fluids and timings like those it was made with: where they are
+others, signal and network disagree, and the network, which has seen many, has the last word
+(`agreed_share`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import ceil, floor, prod
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,6 +26,7 @@ from scipy import ndimage
 from scipy.optimize import brentq, lsq_linear
 from scipy.special import expit, logit
 
+from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import box_around
 from hydrops.model.preprocess import FLUID
 
@@ -58,6 +60,8 @@ DISAGREEMENT = 0.25
 MOST_SAY = 0.9
 #: The share is kept from the ends, where no voxel could differ from another.
 LEAST_SHARE = 0.005
+#: Largest face of a voxel that a ratio is given for, times that of the largest calibrated one.
+FACE_MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,15 @@ class FluidLevels:
         """By how much the network changes the share beyond its usual say, for being far away."""
         return abs(self._agreed(signal) - self._weighed(signal))
 
+    def towards(self, other: FluidLevels, part: float) -> FluidLevels:
+        """Levels whose weighed share lies that part of the way from these to others' of any ear."""
+        ours, theirs = (1.0 - part) * (1.0 - self.say), part * (1.0 - other.say)
+        offset, slope = (
+            (ours * mine + theirs * others) / (ours + theirs)
+            for mine, others in ((self.offset, other.offset), (self.slope, other.slope))
+        )
+        return FluidLevels(offset, slope, (1.0 - part) * self.say + part * other.say)
+
     def _agreed(self, signal: FluidSignal) -> float:
         return float(agreed_share(self._weighed(signal), signal.network))
 
@@ -136,27 +149,88 @@ class FluidLevels:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a model knows of one way to read the signal.
+    """What a model knows of one way to read the signal, in voxels of one size.
 
     Parameters
     ----------
+    voxel_mm
+        Along the axes of a crop.
     half_width
         See `half_width`.
     most_noise
         Most noise (`signal_noise`) that a ratio is given for.
     """
 
+    voxel_mm: tuple[float, float, float]
     levels: FluidLevels
     half_width: float
     most_noise: float
 
     @staticmethod
-    def all_of(metadata: Mapping[str, Any]) -> dict[Way, Calibration]:
-        """Those of a bundle, as its metadata tell them; none where it was not calibrated."""
-        return {
-            way: Calibration(**told | {"levels": FluidLevels(**told["levels"])})
-            for way, told in metadata.get("calibrations", {}).items()
-        }
+    def all_of(metadata: Mapping[str, Any]) -> dict[Way, tuple[Calibration, ...]]:
+        """Those of a bundle, as its metadata tell them; none where it was not calibrated.
+
+        Raises
+        ------
+        HydropsError
+            If they were written by another version.
+        """
+        try:
+            return {
+                way: tuple(
+                    Calibration(
+                        tuple(each["voxel_mm"]),
+                        FluidLevels(**each["levels"]),
+                        each["half_width"],
+                        each["most_noise"],
+                    )
+                    for each in told
+                )
+                for way, told in metadata.get("calibrations", {}).items()
+            }
+        except (TypeError, KeyError) as error:
+            raise HydropsError(
+                f"{metadata.get('name')} {metadata.get('version')}: its calibrations were written "
+                "by another version of this project; package it again"
+            ) from error
+
+
+def calibration_of(known: Sequence[Calibration], voxel_mm: Sequence[float]) -> Calibration:
+    """What is known for voxels of any size: by their largest face, between the nearest of `known`.
+
+    By that area grows the error that they bring, be they cubes or thick slices
+    (`benchmarks/resolution.py`); how much of the noise is left in a crop hangs on their width along
+    the axis on which it is measured. Voxels smaller than the smallest are taken for those.
+
+    Raises
+    ------
+    ExcludedError
+        If they are larger than the largest by more than `FACE_MARGIN`.
+    """
+    ordered = sorted(known, key=lambda calibration: _face_mm2(calibration.voxel_mm))
+    faces = [_face_mm2(calibration.voxel_mm) for calibration in ordered]
+    face = _face_mm2(voxel_mm)
+    if face > FACE_MARGIN * faces[-1]:
+        size = " x ".join(f"{width:.2f}" for width in voxel_mm)
+        raise ExcludedError(
+            f"voxels of {size} mm are too large for an EH ratio (a face has {face:.2f} mm2, at "
+            f"most {FACE_MARGIN * faces[-1]:.2f} may be); the MRC alone gives the fluid"
+        )
+    place = float(np.interp(face, faces, range(len(faces))))
+    below, above = ordered[floor(place)], ordered[ceil(place)]
+    part = place - floor(place)
+    widths, noises = zip(*sorted((each.voxel_mm[0], each.most_noise) for each in known))
+    return Calibration(
+        (voxel_mm[0], voxel_mm[1], voxel_mm[2]),
+        below.levels.towards(above.levels, part),
+        (1.0 - part) * below.half_width + part * above.half_width,
+        float(np.interp(voxel_mm[0], widths, noises)),
+    )
+
+
+def _face_mm2(voxel_mm: Sequence[float]) -> float:
+    """Area of the largest face of a voxel."""
+    return prod(sorted(voxel_mm)[1:])
 
 
 def agreed_share(weighed: npt.ArrayLike, network: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -172,7 +246,11 @@ def agreed_share(weighed: npt.ArrayLike, network: npt.ArrayLike) -> npt.NDArray[
 
 
 def half_width(
-    signals: Sequence[FluidSignal], shares: npt.ArrayLike, heads: npt.ArrayLike, coverage: float
+    signals: Sequence[FluidSignal],
+    shares: npt.ArrayLike,
+    heads: npt.ArrayLike,
+    coverage: float,
+    fitted: FluidLevels | None = None,
 ) -> float:
     """Half the width of an interval of the share that holds for `coverage` of ears like these.
 
@@ -187,6 +265,8 @@ def half_width(
     ----------
     heads
         Whose each ear is: fluids and noise are the same in both ears of a head.
+    fitted
+        Levels that were fitted to none of these ears; None to fit them to the other heads of each.
 
     Raises
     ------
@@ -198,7 +278,7 @@ def half_width(
     beyond, weights = [np.inf], [1.0]
     for head, count in zip(known, counts):
         others = np.flatnonzero(owners != head).tolist()
-        levels = FluidLevels.fit([signals[ear] for ear in others], truth[others])
+        levels = fitted or FluidLevels.fit([signals[ear] for ear in others], truth[others])
         for ear in np.flatnonzero(owners == head).tolist():
             error = abs(levels.share(signals[ear]) - truth[ear])
             beyond.append(error - levels.correction(signals[ear]))

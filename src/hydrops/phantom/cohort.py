@@ -87,6 +87,7 @@ def examine(
     noise: float = 1.0,
     sequences: Sequence[MRSequence] = (MRC, PPI, PEI),
     fluids: Fluids = USUAL_FLUIDS,
+    voxel_mm: Sequence[float] = VOXEL_MM,
 ) -> Examination:
     """Scan a head: MRC, PPI and PEI with the motion of real patients between them.
 
@@ -102,6 +103,8 @@ def examine(
         MRC, PPI and PEI, with other timings than the published ones if need be.
     fluids
         What the head is filled with, which nobody is told.
+    voxel_mm
+        Of the same field of view, with as much noise in each voxel whatever its size.
     """
     tilt = rng.normal(0.0, 4.0, 3)
     offset = rng.normal(0.0, 4.0, 3) if offset_mm is None else np.asarray(offset_mm)
@@ -110,7 +113,8 @@ def examine(
     doses = {side: more * mmol for side, mmol in head.gadolinium_mmol.items()}
     head = replace(head, gadolinium_mmol=doses)
     tissues = fluids.tissues()
-    affine = scanner_affine(MATRIX, VOXEL_MM, (0.0, 0.0, 8.0), float(rng.normal(0.0, 3.0)))
+    matrix = tuple(round(n * own / mm) for n, own, mm in zip(MATRIX, VOXEL_MM, voxel_mm))
+    affine = scanner_affine(matrix, voxel_mm, (0.0, 0.0, 8.0), float(rng.normal(0.0, 3.0)))
     first = draw_motion(rng) if moved else np.eye(4)
     second = draw_motion(rng) @ first if moved else np.eye(4)
     motions = {"MRC": np.eye(4), "PPI": first, "PEI": second}
@@ -118,7 +122,7 @@ def examine(
         sequence.name: render(
             head,
             sequence,
-            MATRIX,
+            matrix,
             affine,
             rng,
             motions[sequence.name],
