@@ -53,8 +53,9 @@ class TrainOptions:
     """One training, as its configuration file gives it.
 
     Specimens are split by name: `train_specimens` are learned from, `validation_specimens` watch
-    the training, and those in neither are never read here. `calibration_heads` of each kind are
-    simulated once it is trained, see `hydrops.model.calibrate`.
+    the training, and those in neither are never read here. `calibration_heads` of real
+    anatomy, and half as many phantoms, are simulated once it is trained, in each of the voxel sizes
+    of `hydrops.model.calibrate`.
     """
 
     name: str
