@@ -33,7 +33,9 @@ def stage_digest(*modules: str) -> str:
     return total.hexdigest()[:16]
 
 
+@cache
 def _imports(path: Path) -> list[str]:
+    """Names of the package that a file imports, wherever in it; read once for all stages."""
     names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:

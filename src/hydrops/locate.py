@@ -33,7 +33,7 @@ from hydrops.images import (
 )
 from hydrops.labels import SIDES
 from hydrops.paths import SUM_MI2, Paths, Unit
-from hydrops.phantom.anatomy import draw_ear
+from hydrops.phantom.anatomy import Ear, draw_ear, mirrored
 from hydrops.records import CSF_RATIO, VOXEL_MM, StageResult, read_record
 from hydrops.register import MOVING_ROLES, MRC_WEIGHT, combine
 
@@ -191,9 +191,14 @@ def _to_search_grid(data: FloatGrid, affine: Affine) -> tuple[FloatGrid, Affine]
 
 
 @cache
+def _mean_ear() -> Ear:
+    return draw_ear(np.random.default_rng(0), "right", variation=0.0)
+
+
+@cache
 def _templates(side: str) -> tuple[FloatGrid, ...]:
     """The mean ear's fluid minus the shell around it, in each tilt, zero mean and unit norm."""
-    ear = draw_ear(np.random.default_rng(0), side, variation=0.0)
+    ear = _mean_ear() if side == "right" else mirrored(_mean_ear())
     half = int(np.ceil(REACH_MM / STEP_MM))
     axis = np.arange(-half, half + 1) * STEP_MM
     ball = _ball()

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from hydrops.images import box_around
 from hydrops.labels import LABELS, LABYRINTH, ORGANS, endolymph_code, perilymph_code
 
 Array = npt.NDArray[np.float64]
@@ -280,8 +281,8 @@ def split_organs(
     )
     cochlea = lumen & (along > border)
     rest = lumen & ~cochlea
-    inside = ndimage.distance_transform_edt(lumen, sampling=spacing)
-    core = rest & (inside > 0.8)
+    box = box_around(lumen, (1, 1, 1))
+    core = rest & (_depth(lumen, spacing) > 0.8)
     core_labels, count = ndimage.label(core)
     near = (x - vestibule[0]) ** 2 + (y - vestibule[1]) ** 2 + (z - vestibule[2]) ** 2
     if count:
@@ -289,7 +290,8 @@ def split_organs(
             core_labels[np.unravel_index(np.argmin(np.where(core, near, np.inf)), core.shape)]
         )
         core = core_labels == seed
-    body = rest & (ndimage.distance_transform_edt(~core, sampling=spacing) < 0.9)
+    body = np.zeros_like(lumen)
+    body[box] = rest[box] & (ndimage.distance_transform_edt(~core[box], sampling=spacing) < 0.9)
     organs = np.zeros(lumen.shape, np.uint8)
     organs[cochlea] = 1
     organs[body] = 2
@@ -383,9 +385,17 @@ def _canal_field(
     lumen: Mask, grid: tuple[FloatGrid, ...], guides: Mapping[str, Array], spacing: float
 ) -> FloatGrid:
     """Depth below the wall, more where an ampulla widens the canal next to the vestibule."""
-    depth = ndimage.distance_transform_edt(lumen, sampling=spacing).astype(np.float32)
+    depth = _depth(lumen, spacing).astype(np.float32)
     distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(grid, guides["vestibule"])))
     return np.asarray(depth + 0.4 * np.exp(-((distance / 4.0) ** 2)), np.float32)
+
+
+def _depth(lumen: Mask, spacing: float) -> Array:
+    """Distance of each voxel of a lumen from what is not, mm; 0 outside."""
+    box = box_around(lumen, (1, 1, 1))
+    depth = np.zeros(lumen.shape)
+    depth[box] = ndimage.distance_transform_edt(lumen[box], sampling=spacing)
+    return depth
 
 
 def _smooth_noise(
