@@ -82,6 +82,9 @@ def draw_cohort(folder: Path, count: int) -> Path:
 
 def run_pipeline(cohort: Path, count: int, folder: Path) -> tuple[Cost, pd.DataFrame]:
     """Run the pipeline on the first `count` participants; its cost and that of each job."""
+    from hydrops.cost import read_jobs
+    from hydrops.paths import Paths
+
     for name in ("Snakefile", "workflow", "config", "models", "envs"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
@@ -94,14 +97,13 @@ def run_pipeline(cohort: Path, count: int, folder: Path) -> tuple[Cost, pd.DataF
     }  # fmt: skip
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     cost = run([sys.executable, "-m", "snakemake", "--cores", "2"], folder)
-    jobs = []
-    for stage in STAGES:
-        for table in (folder / "results" / "benchmarks" / stage).rglob("*.tsv"):
-            row = pd.read_csv(table, sep="\t", na_values=["-", "NA"]).iloc[0]
-            jobs.append(
-                {"stage": stage, "wall_s": row["s"], "cpu_s": row["cpu_time"],
-                 "peak_mib": row["max_rss"]}
-            )  # fmt: skip
+    done = read_jobs(Paths(folder / "results"))
+    jobs = [
+        {"stage": stage, "wall_s": job.wall_s, "cpu_s": job.cpu_s, "peak_mib": job.peak_mib}
+        for stage in STAGES
+        for job in done
+        if job.stage == stage
+    ]
     return cost, pd.DataFrame(jobs)
 
 

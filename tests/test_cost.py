@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -50,17 +51,29 @@ def test_sessions_are_counted_as_the_chunk_says_and_the_slurm_job_is_found(
         with logged(str(log)):
             run_chunk(
                 "ingest", [], None, members, paths, ["code"],
-                paths.chunk("ingest", None, "0001-of-0001"), lambda *_: StageResult(),
+                paths.chunk("ingest", None, "0001-of-0001"), lambda *_: worked(0.3),
             )  # fmt: skip
         logging.getLogger().handlers.clear()
-        leave_job(paths, "ingest", "0001-of-0001", done(10, 5))
+        leave_job(paths, "ingest", "0001-of-0001", done(10, 500, 9))
         (job,) = read_jobs(paths)
         return job
 
-    assert chunk(units[:1]) == Job("ingest", "", 10.0, 5.0, 100.0, sessions=1)
+    first = chunk(units[:1])
+    assert (first.wall_s, first.sessions, first.slurm) == (10.0, 1, "")
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    assert chunk(units) == Job("ingest", "", 10.0, 5.0, 100.0, sessions=1, slurm="4711")
+    second = chunk(units)
+    assert (second.sessions, second.slurm) == (1, "4711")
     assert chunk(units).sessions == 0
+    # Not the 500 s and the 9 MiB that the benchmark saw when it last looked.
+    assert all(0.3 <= job.cpu_s < 100.0 and job.peak_mib > 50.0 for job in (first, second))
+
+
+def worked(seconds: float) -> StageResult:
+    """Nothing but work for a processor."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return StageResult()
 
 
 def test_what_a_benchmark_lacks_is_nothing_and_an_unfinished_one_no_job(tmp_path: Path) -> None:

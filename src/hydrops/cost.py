@@ -20,7 +20,7 @@ import pandas as pd
 
 from hydrops import page
 from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES, sessions_done
-from hydrops.jobs import slurm_job
+from hydrops.jobs import slurm_job, spent
 from hydrops.paths import Paths
 from hydrops.records import write_text_atomically
 from hydrops.slurm import answer
@@ -45,8 +45,11 @@ class Job:
 
     Parameters
     ----------
-    wall_s, cpu_s, peak_mib
-        As its benchmark has them; CPU and memory are 0 for a job too short to be measured.
+    wall_s
+        As its benchmark has it.
+    cpu_s, peak_mib
+        As its log has them: after 15 s a benchmark looks only every 30 s, and misses what lies
+        behind its last look. Its figures stand for a job whose log does not tell.
     sessions
         Sessions that it computed, not those that it found done; 0 for a job of the whole cohort.
     slurm
@@ -90,7 +93,8 @@ def _read_job(table: Path, place: Sequence[str], paths: Paths) -> Job | None:
         return None
     log = paths.log_beside(table)
     said = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    wall, cpu, peak = (_number(rows[-1].get(name)) for name in ("s", "cpu_time", "max_rss"))
+    wall, *looked = (_number(rows[-1].get(name)) for name in ("s", "cpu_time", "max_rss"))
+    cpu, peak = spent(said) or looked
     stage, *owner, _ = place
     return Job(stage, "/".join(owner), wall, cpu, peak, sessions_done(said), slurm_job(said))
 

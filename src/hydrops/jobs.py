@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -16,6 +17,10 @@ from types import FrameType
 from hydrops.errors import HydropsError
 from hydrops.slurm import wait_for_end
 
+#: What the log says last: seconds, of those that its processors worked, and most memory.
+DONE = "done in %.1f s, %.1f s of CPU, at most %.0f MiB"
+#: Bytes of a unit in which the system tells memory.
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 #: Before the number of the job in the log of a job that runs under SLURM.
 SLURM_JOB = "SLURM job "
 
@@ -24,6 +29,12 @@ def slurm_job(log: str) -> str:
     """Number of the SLURM job in the text of a log, or nothing."""
     found = re.search(rf" {SLURM_JOB}(\d+)$", log, re.MULTILINE)
     return found[1] if found else ""
+
+
+def spent(log: str) -> tuple[float, float] | None:
+    """CPU seconds and most memory (MiB) of a job, in the text of its log; None if not done."""
+    found = re.search(r" done in .* s, ([\d.]+) s of CPU, at most (\d+) MiB$", log, re.MULTILINE)
+    return (float(found[1]), float(found[2])) if found else None
 
 
 @contextmanager
@@ -45,10 +56,10 @@ def _written(log: str) -> Iterator[None]:
     if "SLURM_JOB_ID" in os.environ:
         logging.info("%s%s", SLURM_JOB, os.environ["SLURM_JOB_ID"])
     before = signal.signal(signal.SIGTERM, _say_and_stop)
-    start = time.monotonic()
+    start, before_s = time.monotonic(), _cpu_s()
     try:
         yield
-        logging.info("done in %.1f s", time.monotonic() - start)
+        logging.info(DONE, time.monotonic() - start, _cpu_s() - before_s, _most_mib())
     except HydropsError as error:
         logging.error("%s", error)
         sys.exit(1)
@@ -81,6 +92,20 @@ def _alone(log: Path) -> Iterator[None]:
         yield
     finally:
         claim.unlink(missing_ok=True)
+
+
+def _usage() -> list[resource.struct_rusage]:
+    """Of this process, and of its children that have ended."""
+    return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+
+
+def _cpu_s() -> float:
+    return sum(usage.ru_utime + usage.ru_stime for usage in _usage())
+
+
+def _most_mib() -> float:
+    """Memory of the largest process."""
+    return max(usage.ru_maxrss for usage in _usage()) * RSS_UNIT / 2**20
 
 
 def prefer_commands_of(folder: Path) -> None:
