@@ -118,12 +118,13 @@ def fit_levels(
     count = 0
     for voxel_mm, every in evaluated.items():
         ears = every.dropna(subset=["ratio"])
-        if ears.empty:
-            raise HydropsError(
-                f"{bundle.identifier}: all {len(every)} simulated ears of voxels of "
-                f"{' x '.join(map(str, voxel_mm))} mm were refused, so that nothing can be "
-                f"calibrated; most often: {every['reason'].mode()[0]}. Train it for longer"
-            )
+        for kind, part in every.groupby("anatomy"):
+            if part["ratio"].isna().all():
+                raise HydropsError(
+                    f"{bundle.identifier}: all {len(part)} simulated ears ({kind}, voxels of "
+                    f"{' x '.join(map(str, voxel_mm))} mm) were refused, so that nothing can be "
+                    f"calibrated; most often: {part['reason'].mode()[0]}. Train it for longer"
+                )
         count += len(ears)
         try:
             for way in WAYS:
