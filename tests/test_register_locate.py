@@ -49,12 +49,23 @@ from hydrops.register import (
 UNIT = Unit("01", "1")
 SMALL = (192, 162, 60)
 VOXEL = (1.0, 1.0, 1.2)
+COARSE = (1.5, 1.5, 1.5)
+
+
+def examined(seed: int, **options: object) -> Examination:
+    rng = np.random.default_rng(seed)
+    return examine(rng, draw_ear(rng, "left"), draw_ear(rng, "right"), **options)
 
 
 @pytest.fixture(scope="module")
 def examination() -> Examination:
-    rng = np.random.default_rng(77)
-    return examine(rng, draw_ear(rng, "left"), draw_ear(rng, "right"))
+    return examined(77)
+
+
+@pytest.fixture(scope="module")
+def coarse() -> Examination:
+    """The same head in larger voxels, of which whole sessions are registered in less time."""
+    return examined(77, voxel_mm=COARSE)
 
 
 def errors_mm(examination: Examination, role: str, found: np.ndarray) -> tuple[float, float]:
@@ -81,22 +92,21 @@ def test_registration_recovers_real_motion_and_repeats_itself(examination: Exami
     assert np.array_equal(found, again)
 
 
-def test_another_patient_is_refused_with_a_reason(examination: Examination, tmp_path: Path) -> None:
-    rng = np.random.default_rng(6)
-    other = examine(rng, draw_ear(rng, "left"), draw_ear(rng, "right"))
+def test_another_patient_is_refused_with_a_reason(coarse: Examination, tmp_path: Path) -> None:
+    other = examined(6, voxel_mm=COARSE)
     paths = Paths(tmp_path)
-    for role, found in (("MRC", examination), ("PPI", other), ("PEI", other)):
+    for role, found in (("MRC", coarse), ("PPI", other), ("PEI", other)):
         save_image(paths.image(UNIT, role), found.images[role], found.affine)
     with pytest.raises(ExcludedError, match=r"PPI (does not match|would have to).*another patient"):
         register_session(UNIT, paths, RegisterOptions(), tmp_path)
 
 
-def test_noise_is_refused_with_a_reason(examination: Examination, tmp_path: Path) -> None:
+def test_noise_is_refused_with_a_reason(coarse: Examination, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
-    noise = rng.random(examination.images["MRC"].shape).astype(np.float32)
+    noise = rng.random(coarse.images["MRC"].shape).astype(np.float32)
     paths = Paths(tmp_path)
-    for role, image in (("MRC", examination.images["MRC"]), ("PPI", noise), ("PEI", noise)):
-        save_image(paths.image(UNIT, role), image, examination.affine)
+    for role, image in (("MRC", coarse.images["MRC"]), ("PPI", noise), ("PEI", noise)):
+        save_image(paths.image(UNIT, role), image, coarse.affine)
     with pytest.raises(ExcludedError, match=r"PPI (does not match|would have to)"):
         register_session(UNIT, paths, RegisterOptions(), tmp_path)
 
@@ -110,11 +120,11 @@ def test_noise_is_refused_with_a_reason(examination: Examination, tmp_path: Path
     ],
 )
 def test_images_in_one_anothers_place_are_refused(
-    examination: Examination, tmp_path: Path, shown: tuple[str, ...], reason: str
+    coarse: Examination, tmp_path: Path, shown: tuple[str, ...], reason: str
 ) -> None:
     paths = Paths(tmp_path)
     for role, name in zip(("MRC", "PPI", "PEI"), shown):
-        save_image(paths.image(UNIT, role), examination.images[name], examination.affine)
+        save_image(paths.image(UNIT, role), coarse.images[name], coarse.affine)
     with pytest.raises(ExcludedError, match=reason):
         register_session(UNIT, paths, RegisterOptions(), tmp_path)
 
@@ -182,13 +192,13 @@ def test_csf_beyond_the_field_of_view_of_hydrops_is_passed_over(examination: Exa
 
 
 def test_a_session_of_hydrops_of_the_other_sign_is_excluded(
-    examination: Examination, tmp_path: Path
+    coarse: Examination, tmp_path: Path
 ) -> None:
-    paths, affine = Paths(tmp_path), examination.affine
-    hydrops = examination.images["PPI"] - examination.images["PEI"]
+    paths, affine = Paths(tmp_path), coarse.affine
+    hydrops = coarse.images["PPI"] - coarse.images["PEI"]
     output = paths.registered(UNIT, "HYDROPS").parent
     output.mkdir(parents=True)
-    save_image(paths.image(UNIT, "MRC"), examination.images["MRC"], affine)
+    save_image(paths.image(UNIT, "MRC"), coarse.images["MRC"], affine)
     options = RegisterOptions(combination="HYDROPS")
     save_image(paths.image(UNIT, "HYDROPS"), hydrops, affine)
     register_session(UNIT, paths, options, output)

@@ -48,7 +48,7 @@ BUNDLE = find_bundle(REPOSITORY / "models", "paired_unet3d")
 
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
-    return load_segmenter(BUNDLE.folder, "cpu", threads=2)
+    return load_segmenter(BUNDLE.folder, "cpu", threads=1)
 
 
 def a_head(tilt: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Head:

@@ -36,8 +36,8 @@ def written(project: Project, *names: str) -> dict[Path, int]:
 
 def test_the_cohort_is_measured_and_the_broken_scan_excluded(finished: Project) -> None:
     ears = table(finished, "ears")
-    assert set(ears.participant_id) == {"01", "06"}
-    assert len(ears) == 2 * 2 * 4
+    assert set(ears.participant_id) == {"01"}
+    assert len(ears) == 2 * 4
     exclusions = table(finished, "exclusions")
     (row,) = exclusions.to_dict("records")
     assert row["participant_id"] == "09"
@@ -51,7 +51,6 @@ def test_the_hydropic_ear_stands_out_and_volumes_are_near_the_truth(finished: Pr
     )
     ratio = ears.eh_volume_ratio
     assert ratio["01", "left"] > ratio["01", "right"] + 0.15
-    assert ratio["01", "left"] > ratio.drop(index=[("01", "left")]).max()
     for (participant, side), row in ears.iterrows():
         truth = pd.read_csv(finished.path(f"demo/truth/sub-{participant}/ears.tsv"), sep="\t")
         true = truth[(truth.side == side) & (truth.organ == "labyrinth")].tfs_mm3.item()
@@ -91,14 +90,17 @@ def test_a_new_subject_runs_its_own_jobs_and_the_aggregation(
     finished: Project, tmp_path: Path
 ) -> None:
     project = finished.copy(tmp_path)
-    before = written(project, "01", "06", "09")
-    assert len(before) > 30
-    project.participants("01", "05", "06", "09")
+    before = written(project, "01", "09")
+    assert len(before) > 20
+    project.participants("01", "06", "09")
     said = project.run("--quiet", "rules")
     once = ("draw_phantom", "ingest_session", "register_session", "locate_ears")
     assert job_counts(said) == dict.fromkeys((*once, *MODELLED, "simulate_reader", "all"), 1)
-    assert written(project, "01", "06", "09") == before
-    assert set(table(project, "ears").participant_id) == {"01", "05", "06"}
+    assert written(project, "01", "09") == before
+    ears = table(project, "ears").query("organ == 'labyrinth'")
+    ratio = ears.set_index(["participant_id", "side"]).eh_volume_ratio
+    assert set(ears.participant_id) == {"01", "06"}
+    assert ratio.idxmax() == ("01", "left")
 
 
 def test_a_new_model_version_repeats_segmentation_and_after(
@@ -136,11 +138,11 @@ def test_a_result_that_was_lost_is_made_again_and_no_other(
 ) -> None:
     project = finished.copy(tmp_path)
     lost = next(project.path("results/segment").rglob("*01*hemi-L*dseg.nii.gz"))
-    before = written(project, "01", "06")
+    before = written(project, "01", "09")
     lost.unlink()
     assert project.planned() == dict.fromkeys((*MODELLED, "all"), 1)
     project.run()
     assert lost.is_file()
-    changed = {p for p, when in written(project, "01", "06").items() if when != before[p]}
+    changed = {p for p, when in written(project, "01", "09").items() if when != before[p]}
     assert lost.relative_to(project.folder) in changed
     assert all("segment" in p.parts and "sub-01" in p.parts for p in changed)
