@@ -266,12 +266,9 @@ def _hearing(table: pd.DataFrame, statistics: pd.DataFrame) -> tuple[Figure, str
     )
 
 
-def draw_differences(
-    panel: Axes, ours: Values, theirs: Values, colour: str, label: str | None = None
-) -> None:
+def draw_differences(panel: Axes, ours: Values, theirs: Values, colour: str) -> None:
     """Points of a Bland-Altman plot: difference against mean."""
-    panel.plot((ours + theirs) / 2, ours - theirs, "o", color=colour, alpha=0.75, ms=5, mew=0,
-               label=label)  # fmt: skip
+    panel.plot((ours + theirs) / 2, ours - theirs, "o", color=colour, alpha=0.75, ms=5, mew=0)
 
 
 def draw_box(

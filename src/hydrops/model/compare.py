@@ -129,24 +129,31 @@ def draw_boxes(ears: pd.DataFrame) -> Figure:
 
 
 def draw_agreement(ears: pd.DataFrame) -> Figure:
-    """Bland-Altman of the EH volume ratio, a panel for each model that measures it."""
+    """Bland-Altman of the EH volume ratio: a row for each anatomy, a column for each model."""
     measured = ears.dropna(subset=["ratio"])
-    models = list(measured["model"].unique())
-    figure = Figure(figsize=(4.2 * max(1, len(models)), 4.0), layout="constrained")
-    panels = figure.subplots(1, max(1, len(models)), squeeze=False, sharey=True, sharex=True)[0]
-    for panel, model in zip(panels, models):
-        part = measured[measured["model"] == model]
-        for (kind, group), colour in zip(part.groupby("anatomy", sort=False), PALETTE):
-            ours, truth = (group[c].to_numpy(float) for c in ("ratio", "ratio_true"))
-            label = str(kind) if model == models[0] else None
-            draw_differences(panel, ours, truth, colour, label)
-        limits = bland_altman(*(part[c].to_numpy(float) for c in ("ratio", "ratio_true")))
-        draw_limits(panel, limits, "#333333")
+    models, kinds = (list(measured[column].unique()) for column in ("model", "anatomy"))
+    rows, columns = max(1, len(kinds)), max(1, len(models))
+    figure = Figure(figsize=(4.2 * columns, 0.6 + 3.4 * rows), layout="constrained")
+    figure.suptitle(_CAPTION, fontsize=10)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True)
+    if measured.empty:
+        panels[0, 0].set_title("no model gave an EH volume ratio", y=0.5, fontsize=10)
+        panels[0, 0].axis("off")
+    for (kind, model), part in measured.groupby(["anatomy", "model"]):
+        place = (kinds.index(kind), models.index(model))
+        if len(part) > 1:
+            ours, truth = (part[c].to_numpy(float) for c in ("ratio", "ratio_true"))
+            draw_differences(panels[place], ours, truth, PALETTE[place[0]])
+            draw_limits(panels[place], bland_altman(ours, truth), PALETTE[place[0]])
+    for panel, model in zip(panels[0], models):
         panel.set_title(model, fontsize=10)
+    for panel, kind in zip(panels[:, 0], kinds):
+        panel.set_ylabel(f"{kind}: measured minus true")
+    for panel in panels[-1]:
         panel.set_xlabel("mean of measured and true ratio")
+    for panel in panels.flat:
+        panel.axhline(0, color="#888888", lw=0.8, ls=":")
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("measured minus true")
-    figure.legend(loc="outside upper right", frameon=False, ncols=2, title=_CAPTION)
     return figure
 
 

@@ -36,8 +36,8 @@ CLINICAL_MM = (0.5, 0.5, 1.0)
 #: SD of the scanner's point spread, as a share of the voxel.
 POINT_SPREAD = 0.42
 CAPTIONS = {
-    "agreement": "EH ratio, measured against truth. **Simulation.** Left: each ear; right: "
-    "Bland-Altman, bias and 95 % limits of agreement of the phantoms.",
+    "agreement": "EH ratio, measured against truth. **Simulation.** Left: each ear; then, by "
+    "anatomy, Bland-Altman with bias, 95 % limits of agreement and the 95 % CI of each.",
     "real-ear": "A real left ear on T2-weighted MRI, resampled to a clinical grid of "
     "0.5 x 0.5 x 1.0 mm and segmented from MRC alone.",
 }
@@ -53,30 +53,33 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
         column, name = ("vestibule_area", "EH area ratio of the vestibule")
     columns = (column, f"{column}_true")
     measured = ears.dropna(subset=list(columns))
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    kinds = list(measured.groupby("anatomy", sort=False))
+    figure = Figure(figsize=(4.4 * (1 + max(1, len(kinds))), 4.4), layout="constrained")
     figure.suptitle("Simulation", fontsize=10, color="#a00000")
-    if measured.empty:
+    if not kinds:
         panel = figure.subplots()
         panel.set_title(f"nothing was measured: all {len(ears)} ears were refused", y=0.5)
         panel.axis("off")
         return figure
-    scatter, difference = figure.subplots(1, 2)
+    scatter, *differences = figure.subplots(1, 1 + len(kinds))
+    for difference in differences[1:]:
+        difference.sharey(differences[0])
     top = 1.1 * float(measured[list(columns)].max().max())
-    for (kind, part), colour in zip(measured.groupby("anatomy", sort=False), PALETTE):
+    for (kind, part), colour, difference in zip(kinds, PALETTE, differences):
         ours, truth = (part[c].to_numpy(float) for c in columns)
         icc, low, high = icc_2_1(ours, truth)
-        label = f"{kind}: {len(part)} ears, ICC {icc:.3f} ({low:.3f} to {high:.3f})"
+        label = f"{kind}: {len(part)} ears\nICC {icc:.3f} ({low:.3f} to {high:.3f})"
         scatter.plot(truth, ours, "o", color=colour, ms=6, alpha=0.75, mew=0, label=label)
         draw_differences(difference, ours, truth, colour)
+        draw_limits(difference, bland_altman(ours, truth), colour)
+        difference.axhline(0, color="#888888", lw=0.8, ls=":")
+        difference.set(title=kind, xlabel="mean of measured and true", xlim=(0, top))
+    differences[0].set_ylabel("measured minus true")
     scatter.plot([0, top], [0, top], "--", color="#888888", lw=1, zorder=0)
     scatter.set(xlabel=f"true {name}", ylabel=f"measured {name}",
                 xlim=(0, top), ylim=(0, top), aspect="equal")  # fmt: skip
     scatter.legend(loc="upper left", frameon=False, fontsize=8.5)
-    phantoms = measured[measured["anatomy"] == "phantom"]
-    limits = bland_altman(*(phantoms[c].to_numpy(float) for c in columns))
-    draw_limits(difference, limits, PALETTE[0])
-    difference.set(xlabel="mean of measured and true", ylabel="measured minus true")
-    for panel in (scatter, difference):
+    for panel in (scatter, *differences):
         panel.spines[["top", "right"]].set_visible(False)
     return figure
 
