@@ -168,6 +168,7 @@ def draw(stages: pd.DataFrame, growth: pd.DataFrame) -> Figure:
         line.annotate(f"{row.wall_s / row.participants:.1f} s each",
                       (row.participants, row.wall_s), xytext=(4, -14),
                       textcoords="offset points", fontsize=8)  # fmt: skip
+    line.set_xticks(growth["participants"])
     line.legend(frameon=False)
     for panel in (bars, line):
         panel.spines[["top", "right"]].set_visible(False)
