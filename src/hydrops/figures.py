@@ -271,6 +271,14 @@ def draw_differences(panel: Axes, ours: Values, theirs: Values, colour: str) -> 
     panel.plot((ours + theirs) / 2, ours - theirs, "o", color=colour, alpha=0.75, ms=5, mew=0)
 
 
+def draw_bland_altman(panel: Axes, ours: Values, theirs: Values, colour: str) -> None:
+    """A Bland-Altman plot in one colour: points, no difference, and of more than one the limits."""
+    draw_differences(panel, ours, theirs, colour)
+    if len(ours) > 1:
+        draw_limits(panel, bland_altman(ours, theirs), colour)
+    panel.axhline(0, color="#888888", lw=0.8, ls=":")
+
+
 def draw_box(
     panel: Axes,
     values: Values,

@@ -12,6 +12,7 @@ import pytest
 from project import Project, job_counts
 from test_dry_run import set_version
 
+from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
 from hydrops.model.unmix import SIGNAL_NAMES
 
 MODELLED = ("segment_ears", "measure_ears", "draw_overlays", "tabulate_cohort", "write_report")
@@ -34,25 +35,38 @@ def written(project: Project, *names: str) -> dict[Path, int]:
     }
 
 
-def test_the_cohort_is_measured_and_the_broken_scan_excluded(finished: Project) -> None:
-    ears = table(finished, "ears")
-    assert set(ears.participant_id) == {"01"}
-    assert len(ears) == 2 * 4
-    exclusions = table(finished, "exclusions")
+@pytest.fixture(scope="module")
+def grown(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """The finished cohort, once a third participant has joined; what that run said."""
+    project = finished.copy(tmp_path_factory.mktemp("grown"))
+    project.participants("01", "06", "09")
+    return project, project.run("--quiet", "rules")
+
+
+def test_the_cohort_is_measured_and_the_broken_scan_excluded(grown: tuple[Project, str]) -> None:
+    project, _ = grown
+    ears = table(project, "ears")
+    assert set(ears.participant_id) == {"01", "06"}
+    assert len(ears) == 2 * 2 * 4
+    exclusions = table(project, "exclusions")
     (row,) = exclusions.to_dict("records")
     assert row["participant_id"] == "09"
     assert row["stage"] == "ingest"
     assert "slice" in row["reason"]
 
 
-def test_the_hydropic_ear_stands_out_and_volumes_are_near_the_truth(finished: Project) -> None:
+def test_the_hydropic_ear_stands_out_and_volumes_are_near_the_truth(
+    grown: tuple[Project, str],
+) -> None:
+    project, _ = grown
     ears = (
-        table(finished, "ears").query("organ == 'labyrinth'").set_index(["participant_id", "side"])
+        table(project, "ears").query("organ == 'labyrinth'").set_index(["participant_id", "side"])
     )
     ratio = ears.eh_volume_ratio
     assert ratio["01", "left"] > ratio["01", "right"] + 0.15
+    assert ratio["01", "left"] > ratio.drop(index=[("01", "left")]).max()
     for (participant, side), row in ears.iterrows():
-        truth = pd.read_csv(finished.path(f"demo/truth/sub-{participant}/ears.tsv"), sep="\t")
+        truth = pd.read_csv(project.path(f"demo/truth/sub-{participant}/ears.tsv"), sep="\t")
         true = truth[(truth.side == side) & (truth.organ == "labyrinth")].tfs_mm3.item()
         assert row.tfs_mm3 == pytest.approx(true, rel=0.15)
 
@@ -87,20 +101,15 @@ def test_nothing_is_left_to_do(finished: Project) -> None:
 
 
 def test_a_new_subject_runs_its_own_jobs_and_the_aggregation(
-    finished: Project, tmp_path: Path
+    finished: Project, grown: tuple[Project, str]
 ) -> None:
-    project = finished.copy(tmp_path)
-    before = written(project, "01", "09")
-    assert len(before) > 20
-    project.participants("01", "06", "09")
-    said = project.run("--quiet", "rules")
+    project, said = grown
+    before = written(finished, "01", "09")
+    assert {path.parts[1] for path in before} >= {*SHARED_STAGES, *CHUNK_STAGES}
     once = ("draw_phantom", "ingest_session", "register_session", "locate_ears")
     assert job_counts(said) == dict.fromkeys((*once, *MODELLED, "simulate_reader", "all"), 1)
     assert written(project, "01", "09") == before
-    ears = table(project, "ears").query("organ == 'labyrinth'")
-    ratio = ears.set_index(["participant_id", "side"]).eh_volume_ratio
-    assert set(ears.participant_id) == {"01", "06"}
-    assert ratio.idxmax() == ("01", "left")
+    assert set(table(project, "ears").participant_id) == {"01", "06"}
 
 
 def test_a_new_model_version_repeats_segmentation_and_after(
@@ -134,15 +143,15 @@ def test_an_edited_module_repeats_the_stages_that_use_it(
 
 
 def test_a_result_that_was_lost_is_made_again_and_no_other(
-    finished: Project, tmp_path: Path
+    grown: tuple[Project, str], tmp_path: Path
 ) -> None:
-    project = finished.copy(tmp_path)
+    project = grown[0].copy(tmp_path)
     lost = next(project.path("results/segment").rglob("*01*hemi-L*dseg.nii.gz"))
-    before = written(project, "01", "09")
+    before = written(project, "01", "06")
     lost.unlink()
     assert project.planned() == dict.fromkeys((*MODELLED, "all"), 1)
     project.run()
     assert lost.is_file()
-    changed = {p for p, when in written(project, "01", "09").items() if when != before[p]}
+    changed = {p for p, when in written(project, "01", "06").items() if when != before[p]}
     assert lost.relative_to(project.folder) in changed
     assert all("segment" in p.parts and "sub-01" in p.parts for p in changed)

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hydrops.cohort import markdown_table, write_table
-from hydrops.figures import PALETTE, draw_box, draw_differences, draw_limits
+from hydrops.figures import PALETTE, draw_bland_altman, draw_box
 from hydrops.model.bundle import WEIGHTS, Bundle
 from hydrops.model.crossval import (
     corrected_by_holm,
@@ -21,7 +21,6 @@ from hydrops.model.crossval import (
 )
 from hydrops.model.evaluate import AGREEMENT_EXPLAINED, HYDROPIC, MEASURES, slice_name
 from hydrops.records import write_text_atomically
-from hydrops.statistics import bland_altman
 
 #: Those that models are tested on.
 TESTED = ("tfs_dice", "els_dice", "ratio_error", "landmark_mm")
@@ -140,11 +139,9 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
         panels[0, 0].set_title("no model gave an EH volume ratio", y=0.5, fontsize=10)
         panels[0, 0].axis("off")
     for (kind, model), part in measured.groupby(["anatomy", "model"]):
-        place = (kinds.index(kind), models.index(model))
-        if len(part) > 1:
-            ours, truth = (part[c].to_numpy(float) for c in ("ratio", "ratio_true"))
-            draw_differences(panels[place], ours, truth, PALETTE[place[0]])
-            draw_limits(panels[place], bland_altman(ours, truth), PALETTE[place[0]])
+        row, column = kinds.index(kind), models.index(model)
+        ours, truth = (part[c].to_numpy(float) for c in ("ratio", "ratio_true"))
+        draw_bland_altman(panels[row, column], ours, truth, PALETTE[row])
     for panel, model in zip(panels[0], models):
         panel.set_title(model, fontsize=10)
     for panel, kind in zip(panels[:, 0], kinds):
@@ -152,7 +149,6 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
     for panel in panels[-1]:
         panel.set_xlabel("mean of measured and true ratio")
     for panel in panels.flat:
-        panel.axhline(0, color="#888888", lw=0.8, ls=":")
         panel.spines[["top", "right"]].set_visible(False)
     return figure
 

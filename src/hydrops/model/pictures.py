@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from hydrops.draw import EarPicture, draw_ear_overlay
 from hydrops.errors import ExcludedError
-from hydrops.figures import PALETTE, draw_differences, draw_limits
+from hydrops.figures import PALETTE, draw_bland_altman
 from hydrops.images import (
     Affine,
     FloatGrid,
@@ -27,7 +27,7 @@ from hydrops.images import (
 )
 from hydrops.locate import LocateOptions, find_ears
 from hydrops.segment import Segmenter, segment_ear
-from hydrops.statistics import bland_altman, icc_2_1
+from hydrops.statistics import icc_2_1
 
 LOG = logging.getLogger(__name__)
 
@@ -70,9 +70,7 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
         icc, low, high = icc_2_1(ours, truth)
         label = f"{kind}: {len(part)} ears\nICC {icc:.3f} ({low:.3f} to {high:.3f})"
         scatter.plot(truth, ours, "o", color=colour, ms=6, alpha=0.75, mew=0, label=label)
-        draw_differences(difference, ours, truth, colour)
-        draw_limits(difference, bland_altman(ours, truth), colour)
-        difference.axhline(0, color="#888888", lw=0.8, ls=":")
+        draw_bland_altman(difference, ours, truth, colour)
         difference.set(title=kind, xlabel="mean of measured and true", xlim=(0, top))
     differences[0].set_ylabel("measured minus true")
     scatter.plot([0, top], [0, top], "--", color="#888888", lw=1, zorder=0)
