@@ -62,8 +62,6 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
         panel.axis("off")
         return figure
     scatter, *differences = figure.subplots(1, 1 + len(kinds))
-    for difference in differences[1:]:
-        difference.sharey(differences[0])
     top = 1.1 * float(measured[list(columns)].max().max())
     for (kind, part), colour, difference in zip(kinds, PALETTE, differences):
         ours, truth = (part[c].to_numpy(float) for c in columns)
