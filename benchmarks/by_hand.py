@@ -34,15 +34,15 @@ def hydrops(mrc: str, ppi: str, pei: str, out: str) -> None:
 
 def measure(mrc: str, mi2: str, bundle: str) -> None:
     """Find, segment and measure both ears."""
+    from hydrops.ears import SearchOptions, find_ears
     from hydrops.images import crop_affine, crop_image, load_image
-    from hydrops.locate import LocateOptions, find_ears
     from hydrops.measure import organ_volumes
     from hydrops.segment import load_segmenter, segment_ear
 
     segmenter = load_segmenter(Path(bundle), "cpu", threads=2)
     image, affine = load_image(Path(mrc))
     second, _ = load_image(Path(mi2))
-    for side, centre in find_ears(image, affine, LocateOptions()).centres.items():
+    for side, centre in find_ears(image, affine, SearchOptions()).centres.items():
         grid = crop_affine(centre.tolist(), affine)
         crops = [crop_image(i, affine, grid) for i in (image, second)]
         found = segment_ear(segmenter, crops[0], crops[1], side)

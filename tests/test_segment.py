@@ -31,6 +31,7 @@ from hydrops.phantom.signal import (
     Fluids,
     Sequence,
     gadolinium_for,
+    null_t1_ms,
 )
 from hydrops.register import csf_ratio
 from hydrops.segment import (
@@ -223,6 +224,8 @@ def test_other_inversion_times_give_the_same_ratio(
         Fluids(4000.0, 4000.0, 4000.0, gadolinium_for(2900.0, 4000.0)),
         Fluids(4300.0, 4050.0, 4150.0, gadolinium_for(3200.0, 4150.0)),
         Fluids(4300.0, 4300.0, 4300.0, gadolinium_for(3000.0, 4300.0)),
+        # The PPI nulls CSF as well as endolymph.
+        dataclasses.replace(USUAL_FLUIDS, csf_ms=null_t1_ms(PPI), endolymph_ms=null_t1_ms(PPI)),
     ],
 )
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from itertools import product
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -301,6 +301,22 @@ def box_around(mask: npt.NDArray[np.bool_], margin: Sequence[float]) -> tuple[sl
         slice(max(0, side.start - ceil(reach)), side.stop + ceil(reach))
         for side, reach in zip(box, margin)
     )
+
+
+def ball(
+    shape: Sequence[int], affine: Affine, centre_mm: npt.ArrayLike, radius_mm: float
+) -> npt.NDArray[np.bool_]:
+    """Voxels of a grid within a distance of a point (RAS mm); its axes are at right angles."""
+    centre = apply_affine(np.linalg.inv(affine), centre_mm)
+    reach = radius_mm / spacing_mm(affine)
+    box = tuple(
+        slice(min(n, max(0, ceil(c - r))), min(n, max(0, floor(c + r) + 1)))
+        for n, c, r in zip(shape, centre, reach)
+    )
+    inside = np.zeros(shape, bool)
+    away = zip(np.ogrid[box], centre, reach)
+    inside[box] = sum(((place - c) / r) ** 2 for place, c, r in away) <= 1.0
+    return inside
 
 
 def affine_of(box: Sequence[slice], affine: Affine) -> Affine:

@@ -7,18 +7,25 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from hydrops.ears import REACH_MM, SearchOptions, find_ears
 from hydrops.errors import ExcludedError
 from hydrops.images import (
     Affine,
     FloatGrid,
+    affine_of,
+    ball,
+    box_around,
     load_image,
     lps_to_ras,
+    part_under,
     resample,
     save_image,
     spacing_mm,
@@ -36,6 +43,8 @@ MOVING_ROLES = {
 }
 #: How far images are moved apart to see whether they match, mm.
 APART_MM = 4.0
+#: Bins of each image's intensities in what few voxels share; of more, noise would share as much.
+FEW_BINS = 8
 #: What a record calls the weight of an MRC that takes the place of the PEI.
 MRC_WEIGHT = "mrc_weight"
 #: Fluid without its surface that is CSF for the most part, mm3: both ears together have 500 at
@@ -58,11 +67,11 @@ class RegisterOptions:
         none exceeded 2.5 degrees and 1.3 mm. Another patient's head needs more.
     min_similarity
         Least normalised mutual information (Studholme et al., Pattern Recognit 1999;32:71) of
-        the registered pair.
+        the registered pair. With less it is registered by the ears alone: an inversion image that
+        nulls the CSF, too, shows nothing but their perilymph.
     min_sharpness
-        See `sharpness`; a pair that has this, moved by at most half of what is allowed, is good
-        with less similarity. An inversion image that nulls the CSF, too, shows little beside noise,
-        but that in its place.
+        See `sharpness`; least of a pair that is registered by the ears, moved by at most half of
+        what is allowed.
     """
 
     combination: str = "PPI-PEI"
@@ -70,7 +79,7 @@ class RegisterOptions:
     max_rotation_deg: float = 8.0
     max_translation_mm: float = 8.0
     min_similarity: float = 1.03
-    min_sharpness: float = 1.5
+    min_sharpness: float = 8.0
 
 
 def register_session(
@@ -131,20 +140,27 @@ def match(
         raise ExcludedError(f"{role} is the same image as the MRC: was one file given for both?")
     transform = register_rigid(mrc, affine, image, image_affine, options.box_mm)
     moved = resample(image, image_affine, mrc.shape, affine, transform)
-    angle, length = motion_size(transform, grid_centre(mrc.shape, affine))
     similarity = mutual_information(mrc, moved)
+    faint = similarity < options.min_similarity
+    if faint and (ears := near_ears(mrc, affine, image.shape, image_affine)).any():
+        transform = register_by_ears(
+            mrc, affine, image, image_affine, ears, options.max_translation_mm
+        )
+        moved = resample(image, image_affine, mrc.shape, affine, transform)
+    angle, length = motion_size(transform, grid_centre(mrc.shape, affine))
     if angle > options.max_rotation_deg or length > options.max_translation_mm:
         raise ExcludedError(
             f"{role} would have to be turned by {angle:.1f} degrees and moved by "
             f"{length:.1f} mm to match the MRC: another patient, or a failed registration"
         )
     near = angle <= options.max_rotation_deg / 2 and length <= options.max_translation_mm / 2
-    if similarity < options.min_similarity and not (
-        near and sharpness(mrc, moved, affine, similarity) >= options.min_sharpness
+    if faint and not (
+        near and ears.any() and sharpness(mrc, moved, affine, ears) >= options.min_sharpness
     ):
         raise ExcludedError(
             f"{role} does not match the MRC (similarity {similarity:.3f}, at least "
-            f"{options.min_similarity} is needed): motion, noise or another patient"
+            f"{options.min_similarity} is needed), nor do its ears: motion, noise, another "
+            "patient, or hardly any gadolinium"
         )
     numbers = {
         "rotation_deg": round(angle, 4),
@@ -252,28 +268,116 @@ def register_rigid(
     2 mm around the skull base, started from no motion. One thread and a seed make it repeat
     itself bit for bit.
     """
+    return _rigid(
+        _averaged(*_box_around_middle(fixed, fixed_affine, box_mm)),
+        _averaged(*_box_around_middle(moving, moving_affine, box_mm)),
+        shrink=2,
+        smoothing=1.0,
+        sampled=0.4,
+    )
+
+
+def near_ears(
+    mrc: FloatGrid, affine: Affine, shape: Sequence[int], image_affine: Affine
+) -> npt.NDArray[np.bool_]:
+    """Where, on the grid of an MRC, its inner ears are whose middle another image shows, too.
+
+    And what lies around them.
+
+    Parameters
+    ----------
+    shape, image_affine
+        Grid of the other image.
+    """
+    near = np.zeros(mrc.shape, bool)
+    for centre in find_ears(mrc, affine, SearchOptions()).centres.values():
+        index = apply_affine(np.linalg.inv(image_affine), centre)
+        if ((index >= 0.0) & (index <= np.array(shape) - 1.0)).all():
+            near |= ball(mrc.shape, affine, centre, REACH_MM)
+    return near
+
+
+def register_by_ears(
+    mrc: FloatGrid,
+    affine: Affine,
+    image: FloatGrid,
+    image_affine: Affine,
+    ears: npt.NDArray[np.bool_],
+    most_mm: float,
+) -> Affine:
+    """Rigid transform as of `register_rigid`, by what lies in the ears; voxels of about 1 mm.
+
+    Parameters
+    ----------
+    ears
+        See `near_ears`; some voxels are.
+    most_mm
+        How far the image may have to be moved.
+    """
+    box = box_around(ears, list(most_mm / spacing_mm(affine)))
+    around = affine_of(box, affine)
+    there, there_affine = part_under(mrc[box].shape, around, image.shape, image_affine)
+    fixed, counts = _averaged_ears(mrc[box], around, ears, affine)
+    moving, _ = _averaged_ears(image[there], there_affine, ears, affine)
+    return _rigid(fixed, moving, shrink=1, smoothing=0.5, sampled=1.0, counts=counts)
+
+
+def _averaged_ears(
+    data: FloatGrid, own: Affine, ears: npt.NDArray[np.bool_], affine: Affine
+) -> tuple[tuple[FloatGrid, Affine], npt.NDArray[np.bool_]]:
+    """An image in averaged voxels and the range it has in ears, and which of them lie in ears.
+
+    Fat and skin may be brighter than anything in an ear, and would leave few bins to it.
+    """
+    part, part_affine = _averaged(data, own)
+    share = resample(np.asarray(ears, np.float32), affine, part.shape, part_affine, order=1)
+    inside = share > 0.5
+    low, high = np.percentile(part[inside], (1.0, 99.5))
+    return (np.asarray(np.clip(part, low, high), np.float32), part_affine), inside
+
+
+def _rigid(
+    fixed: tuple[FloatGrid, Affine],
+    moving: tuple[FloatGrid, Affine],
+    shrink: int,
+    smoothing: float,
+    sampled: float,
+    counts: npt.NDArray[np.bool_] | None = None,
+) -> Affine:
+    """Rigid transform (RAS mm) by Mattes mutual information, started from no motion.
+
+    Parameters
+    ----------
+    shrink, smoothing
+        By how many voxels the images are thinned out, and the SD of the blur before, voxels.
+    sampled
+        Share of the voxels that are looked at.
+    counts
+        Voxels of the fixed image that count; all when None.
+    """
     # ITK reads it once, before its first filter.
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     import ants
 
-    images = []
-    for data, affine in ((fixed, fixed_affine), (moving, moving_affine)):
-        part, part_affine = _box_around_middle(data, affine, box_mm)
-        images.append(_to_ants(*_averaged(part, part_affine)))
+    masked: dict[str, Any] = {}
+    if counts is not None:
+        mask = _to_ants(np.asarray(counts, np.float32), fixed[1])
+        masked = {"mask": mask, "mask_all_stages": True}
     with tempfile.TemporaryDirectory() as scratch:
         done = ants.registration(
-            images[0],
-            images[1],
+            _to_ants(*fixed),
+            _to_ants(*moving),
             type_of_transform="Rigid",
             initial_transform="Identity",
             outprefix=f"{scratch}/",
             aff_metric="mattes",
             aff_sampling=32,
-            aff_random_sampling_rate=0.4,
+            aff_random_sampling_rate=sampled,
             aff_iterations=(80,),
-            aff_shrink_factors=(2,),
-            aff_smoothing_sigmas=(1,),
+            aff_shrink_factors=(shrink,),
+            aff_smoothing_sigmas=(smoothing,),
             random_seed=1,
+            **masked,
         )
         found = ants.read_transform(done["fwdtransforms"][0])
     numbers, centre = np.array(found.parameters), np.array(found.fixed_parameters)
@@ -290,19 +394,32 @@ def motion_size(transform: Affine, centre: npt.NDArray[np.float64]) -> tuple[flo
     return angle, float(np.linalg.norm(moved - centre))
 
 
-def mutual_information(first: FloatGrid, second: FloatGrid, bins: int = 32) -> float:
+def mutual_information(
+    first: FloatGrid,
+    second: FloatGrid,
+    where: npt.NDArray[np.bool_] | None = None,
+    bins: int = 32,
+) -> float:
     """Normalised mutual information (1 to 2) of two images on one grid.
 
-    Every second voxel in plane of the middle of the grid counts; intensities are ranked into
-    bins between the 1st and the 99.5th percentile.
+    Intensities are ranked into bins between the 1st and the 99.5th percentile.
+
+    Parameters
+    ----------
+    where
+        Voxels that count; every second one in plane of the middle of the grid when None.
     """
-    middle = tuple(slice(n // 5, n - n // 5, step) for n, step in zip(first.shape, (2, 2, 1)))
-    a, b = (_binned(image[middle], bins) for image in (first, second))
+    counted: Any = where
+    if where is None:
+        counted = tuple(slice(n // 5, n - n // 5, step) for n, step in zip(first.shape, (2, 2, 1)))
+    a, b = (_binned(image[counted], bins) for image in (first, second))
     joint = np.bincount(a * bins + b, minlength=bins * bins).reshape(bins, bins) / a.size
     return (_entropy(joint.sum(0)) + _entropy(joint.sum(1))) / max(_entropy(joint.ravel()), 1e-9)
 
 
-def sharpness(first: FloatGrid, second: FloatGrid, affine: Affine, in_place: float) -> float:
+def sharpness(
+    first: FloatGrid, second: FloatGrid, affine: Affine, where: npt.NDArray[np.bool_]
+) -> float:
     """How much of the mutual information of two images is lost where they are `APART_MM` apart.
 
     What two images of one grid share (`mutual_information` less one) in their places, as a multiple
@@ -310,15 +427,19 @@ def sharpness(first: FloatGrid, second: FloatGrid, affine: Affine, in_place: flo
 
     Parameters
     ----------
-    in_place
-        Their `mutual_information`.
+    where
+        Voxels that count.
     """
+    margin = np.ceil(APART_MM / spacing_mm(affine)).astype(int) + 1
+    box = box_around(where, margin)
+    first, second, where = first[box], second[box], where[box]
     steps = np.maximum(1, np.round(APART_MM / spacing_mm(affine))).astype(int)
     moved = [
-        mutual_information(first, np.roll(second, sign * int(step), axis))
+        mutual_information(first, np.roll(second, sign * int(step), axis), where, FEW_BINS)
         for axis, step in enumerate(steps)
         for sign in (1, -1)
     ]
+    in_place = mutual_information(first, second, where, FEW_BINS)
     return (in_place - 1.0) / max(max(moved) - 1.0, 1e-9)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine
 
+from hydrops.ears import SearchOptions, find_ears
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import (
     Affine,
@@ -32,7 +33,6 @@ from hydrops.images import (
     sidecar_of,
 )
 from hydrops.labels import SIDES
-from hydrops.locate import LocateOptions, find_ears
 from hydrops.model.bundle import Bundle
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair
 from hydrops.model.geometry import CROP_SHAPE
@@ -174,7 +174,7 @@ def _segment_mr(
     mrc, affine = read_image(paths[0])
     segmenter = load_segmenter(bundle.folder, device)
     LOG.info("looking for both inner ears in %s", paths[0].name)
-    located = find_ears(mrc, affine, LocateOptions())
+    located = find_ears(mrc, affine, SearchOptions())
     if not located.centres:
         raise ExcludedError("no inner ear can be recognised in it")
     pair, others = _other_images(mrc, affine, paths[1:])

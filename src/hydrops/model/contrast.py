@@ -47,9 +47,8 @@ MOST_TR_CHANGE_MS = 1000.0
 #: By how much the T1 of a patient's fluids may be longer than usual, as a share. The usual ones are
 #: those that the published inversion times null; measured by itself, CSF has 4300 to 4450 ms at 3 T
 #: (Quantification of T1 and T2 of subarachnoid CSF, Magn Reson Med 2023, PMC10696635, Results), up
-#: to 14 % more. Shorter by four times the SD between patients, `hydrops.model.calibrate.T1_SD`;
-#: still shorter ones, the PPI nulls.
-LEAST_LONGER, MOST_LONGER = -0.04, 0.15
+#: to 14 % more. Shorter by three times the SD between patients, `hydrops.phantom.signal.T1_SD`.
+LEAST_LONGER, MOST_LONGER = -0.03, 0.15
 
 
 def read_timing(sidecar: Path) -> Sequence | None:
@@ -148,10 +147,11 @@ class InversionPair:
 
         All fluids alike, by the brightness of CSF in the PPI as a multiple of that in the PEI, to
         which coil and gain do not matter, for both images have the same: near its null, CSF tells a
-        hundredth of its T1 well. What would be less than `LEAST_LONGER` or more than `MOST_LONGER`
-        counts as these: a PPI of another gain than the PEI's shifts the levels of the fluids much
-        as another T1 does. The ratio of a pair that nulls CSF within these bounds counts as
-        nothing, for a magnitude has no sign.
+        hundredth of its T1 well. What would be more than `MOST_LONGER` counts as that: a PPI of
+        another gain than the PEI's shifts the levels of the fluids much as another T1 does. CSF so
+        dark that they would be shorter than by `LEAST_LONGER` has a T1 of its own: the PPI nulls it
+        beside the endolymph, and it tells nothing of the others. Nor does that of a pair that nulls
+        it within these bounds, for a magnitude has no sign.
         """
         longer = np.linspace(LEAST_LONGER, MOST_LONGER, 191)
         csf = TISSUES["csf"]
@@ -161,6 +161,8 @@ class InversionPair:
         if (levels.min(0) * levels.max(0) <= 0.0).any():
             return 0.0
         ratios = levels[:, 0] / levels[:, 1]
+        if csf_ratio < ratios.min():
+            return 0.0
         rising = np.argsort(ratios)
         return float(np.interp(csf_ratio, ratios[rising], longer[rising]))
 

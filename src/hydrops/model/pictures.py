@@ -12,6 +12,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from hydrops.draw import EarPicture, draw_ear_overlay
+from hydrops.ears import SearchOptions, find_ears
 from hydrops.errors import ExcludedError
 from hydrops.figures import PALETTE, draw_bland_altman
 from hydrops.images import (
@@ -25,7 +26,6 @@ from hydrops.images import (
     resample,
     spacing_mm,
 )
-from hydrops.locate import LocateOptions, find_ears
 from hydrops.segment import Segmenter, segment_ear
 from hydrops.statistics import icc_2_1
 
@@ -109,7 +109,7 @@ def segment_real_ear(segmenter: Segmenter, path: Path) -> EarPicture:
         If no ear is recognised in it.
     """
     image, affine = to_clinical_grid(*load_image(path))
-    found = find_ears(image, affine, LocateOptions())
+    found = find_ears(image, affine, SearchOptions())
     if not found.centres:
         raise ExcludedError(f"{path.name}: no inner ear can be recognised")
     side, centre = max(found.centres.items(), key=lambda item: found.scores[item[0]])
