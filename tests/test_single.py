@@ -118,6 +118,26 @@ def test_the_mrc_alone_gives_no_endolymph(
     assert set(np.unique(np.asarray(nib.load(path).dataobj))) == {0, 1, 3, 5}
 
 
+def test_an_ear_that_is_refused_is_left_out_with_a_warning(
+    images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No gadolinium has reached the left one: HYDROPS is as dark there as in the CSF."""
+    image, dark = nib.load(images[1]), tmp_path / "dark.nii.gz"
+    mi2 = np.asarray(image.dataobj, np.float32)
+    mi2[SHAPE[0] // 2 :] = -np.abs(mi2[SHAPE[0] // 2 :])
+    save_image(dark, mi2, image.affine)
+    written = segment_files([images[0], dark], PAIRED, tmp_path / "out")
+    assert "left out, left ear: hardly any gadolinium" in caplog.text
+    assert list(json.loads(written[1].read_text())) == ["right"]
+    found = np.asarray(nib.load(written[0]).dataobj) > 0
+    assert found[: SHAPE[0] // 2].any()
+    assert not found[SHAPE[0] // 2 :].any()
+    save_image(dark, -np.abs(mi2), image.affine)
+    with pytest.raises(HydropsError, match=r"left ear: hardly any .*; right ear: hardly any"):
+        segment_files([images[0], dark], PAIRED, tmp_path / "neither")
+    assert not (tmp_path / "neither").exists()
+
+
 def test_mistakes_are_told_and_nothing_is_written(images: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(HydropsError, match="takes MRC"):

@@ -78,7 +78,7 @@ def segment_files(
     ------
     HydropsError
         If there are more or fewer images than roles, an image cannot be used, or the model finds
-        no ear; nothing is written then.
+        no ear; nothing is written then. An ear of two that is refused is left out, with a warning.
     """
     roles = bundle.metadata["roles"]
     needed = [role for role in roles if role not in bundle.metadata["optional_roles"]]
@@ -180,6 +180,7 @@ def _segment_mr(
     pair, others = _other_images(mrc, affine, paths[1:])
     labels = np.zeros(mrc.shape, np.uint8)
     ears: dict[str, Landmarks] = {}
+    refused: dict[str, str] = {}
     for side in SIDES:
         if side not in located.centres:
             continue
@@ -191,9 +192,18 @@ def _segment_mr(
         if len(moved) == 2:
             mi2, summed = (moved[0] - moved[1]) * crop, (moved[0] + moved[1]) * crop
         voxel_mm = coarsest_voxel_mm(grid, affine, *(own for _, own, _ in others))
-        found = segment_ear(segmenter, crop, mi2, side, pair, summed, voxel_mm)
+        try:
+            found = segment_ear(segmenter, crop, mi2, side, pair, summed, voxel_mm)
+        except ExcludedError as exclusion:
+            refused[side] = exclusion.reason
+            continue
         _paint(labels, affine, found.fractions, grid)
         ears[side] = named_landmarks(found, grid)
+    reasons = [f"{side} ear: {reason}" for side, reason in refused.items()]
+    if not ears:
+        raise ExcludedError("; ".join(reasons))
+    for reason in reasons:
+        LOG.warning("left out, %s", reason)
     return labels, affine, ears
 
 
