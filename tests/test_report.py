@@ -12,7 +12,7 @@ from PIL import Image
 
 from ears import MODEL, empty_like, made_up_cohort, made_up_statistics, paths_in
 from hydrops import report
-from hydrops.cohort import write_table
+from hydrops.cohort import read_table, write_table
 from hydrops.labels import LABYRINTH, ORGANS
 from hydrops.model.bundle import Bundle
 from hydrops.paths import Paths, Unit
@@ -166,6 +166,17 @@ def test_an_empty_cohort_has_a_report_too(tmp_path: Path) -> None:
     words = Reader(written(paths, people)).words
     assert "0 of 16 ears could be measured" in words
     assert "No ear has an EH volume ratio." in words
+
+
+def test_a_table_of_participants_alone_has_a_report_too(tmp_path: Path) -> None:
+    """As `hydrops scan` writes it: nobody's group, affected side or hearing."""
+    paths, people = cohort_on_disk(tmp_path, 8)
+    bare = people[["participant_id", "session_id", "source"]]
+    ears = read_table(paths.cohort(MODEL, "ears.tsv"))
+    write_table(cohort_statistics(ears, bare, None), paths.cohort(MODEL, "statistics.tsv"))
+    words = Reader(written(paths, bare)).words
+    assert "14 of 16 ears could be measured" in words
+    assert "all participants" in words
 
 
 def test_words_of_a_table_cannot_become_markup(tmp_path: Path) -> None:

@@ -121,6 +121,28 @@ def test_a_real_difference_is_found_and_none_is_not() -> None:
     assert find(null, "group comparison", "control - meniere").p_corrected > 0.05
 
 
+@pytest.mark.parametrize(
+    ("missing", "analyses"),
+    [
+        (["affected_side"], {"group comparison", "correlation with hearing"}),
+        (["pta_left", "pta_right"], {"group comparison", "side comparison"}),
+        (["group"], {"side comparison", "correlation with hearing"}),
+        (["group", "affected_side", "pta_left", "pta_right"], set()),
+    ],
+)
+def test_what_a_table_does_not_tell_leaves_the_rest_as_it_is(
+    missing: list[str], analyses: set[str]
+) -> None:
+    """A participants.tsv as `hydrops scan` writes it has none of these columns."""
+    ears, people = cohort(0.2)
+    whole, less = (cohort_statistics(ears, p, None) for p in (people, people.drop(columns=missing)))
+    found = set(less[less.p_value.notna()].analysis)
+    assert found == analyses | {"side comparison"}
+    columns = ["analysis", "organ", "measure", "comparison", "p_value"]
+    kept = less[less.p_value.notna()][columns]
+    assert len(kept.merge(whole[columns])) == len(kept)
+
+
 def test_correction_never_lowers_a_p_value() -> None:
     table = cohort_statistics(*cohort(0.05), None).dropna(subset=["p_value"])
     assert (table.p_corrected >= table.p_value - 1e-9).all()

@@ -277,11 +277,10 @@ def _side_tests(ears: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for organ, measure in _places():
         pairs = _both_ears(ears, organ, measure)
-        unilateral = pairs[pairs.get("affected_side", pd.Series(dtype=str)).isin(("left", "right"))]
+        unilateral = pairs[pairs["affected_side"].isin(("left", "right"))]
         affected = np.where(
-            unilateral.get("affected_side", pd.Series(dtype=str)) == "left",
-            unilateral["left"], unilateral["right"],
-        )  # fmt: skip
+            unilateral["affected_side"] == "left", unilateral["left"], unilateral["right"]
+        )
         other = unilateral["left"].to_numpy() + unilateral["right"].to_numpy() - affected
         rows.append(_paired(organ, measure, "affected - other ear", affected, other))
         rows.append(
@@ -292,16 +291,19 @@ def _side_tests(ears: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _both_ears(ears: pd.DataFrame, organ: str, measure: str) -> pd.DataFrame:
+    """A measure of both ears, a row a participant: of the first session that has it.
+
+    `affected_side` is that of the participants, none where nobody tells it.
+    """
     if ears.empty:
-        return pd.DataFrame(columns=["left", "right"], dtype=float)
+        return pd.DataFrame(columns=["left", "right", "affected_side"], dtype=float)
     part = ears[(ears.organ == organ) & ears[measure].notna()]
     wide = part.pivot(index=["participant_id", "session_id"], columns="side", values=measure)
     wide = wide.reindex(columns=["left", "right"]).dropna().reset_index()
     wide = wide.drop_duplicates("participant_id")
-    if "affected_side" in part:
-        sides = part.drop_duplicates("participant_id").set_index("participant_id")["affected_side"]
-        wide["affected_side"] = wide["participant_id"].map(sides)
-    return wide
+    sides = part.reindex(columns=["participant_id", "affected_side"])
+    known = sides.drop_duplicates("participant_id").set_index("participant_id")["affected_side"]
+    return wide.assign(affected_side=wide["participant_id"].map(known))
 
 
 def _paired(organ: str, measure: str, comparison: str, a: Values, b: Values) -> dict[str, Any]:

@@ -15,7 +15,7 @@ rule register_session:
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=at_attempt(2000),
+        mem_mb=at_attempt(3000),
         runtime=minutes(5, 2),
     params:
         root=lambda wc: str(PATHS.root),
