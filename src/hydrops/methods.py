@@ -81,8 +81,9 @@ def methods_section(bundle: Bundle) -> str:
         page.paragraph(
             "DICOM series were assigned to their roles by timing and geometry and converted by "
             f"dcm2niix {_version('dcm2niix')} [1]. The inversion images were registered to the "
-            f"MRC rigidly by ANTs (antspyx {_version('antspyx')}) [2] with mutual information, and "
-            "every crop was resampled once. HYDROPS is the positive perilymph image minus the "
+            f"MRC rigidly by ANTs (antspyx {_version('antspyx')}) [2] with mutual information, by "
+            "the ears alone where an image nulls all fluid but the perilymph, and every crop was "
+            "resampled once. HYDROPS is the positive perilymph image minus the "
             "positive endolymph image [3], or what the protocol puts in its place; HYDROPS-Mi2 is "
             "its product with the MRC. Both ears were located in the MRC by correlation with a "
             f"mean labyrinth and cut out at {spacing} mm."
