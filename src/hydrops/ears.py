@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 
-from hydrops.images import Affine, FloatGrid, corners_of, resample, spacing_mm
+from hydrops.images import Affine, FloatGrid, ball_around, corners_of, resample, spacing_mm
 from hydrops.labels import SIDES
 from hydrops.phantom.anatomy import Ear, draw_ear, mirrored
 
@@ -119,8 +119,8 @@ def _templates(side: str) -> tuple[FloatGrid, ...]:
 
 def _ball() -> npt.NDArray[np.bool_]:
     half = int(np.ceil(REACH_MM / STEP_MM))
-    grid = np.ogrid[-half : half + 1, -half : half + 1, -half : half + 1]
-    return np.asarray(sum(g**2 for g in grid) <= (REACH_MM / STEP_MM) ** 2)
+    steps = np.diag([STEP_MM] * 3 + [1.0])
+    return ball_around([half * STEP_MM] * 3, REACH_MM, [2 * half + 1] * 3, steps)
 
 
 def _correlation(image: FloatGrid, side: str) -> FloatGrid:

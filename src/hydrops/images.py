@@ -303,8 +303,8 @@ def box_around(mask: npt.NDArray[np.bool_], margin: Sequence[float]) -> tuple[sl
     )
 
 
-def ball(
-    shape: Sequence[int], affine: Affine, centre_mm: npt.ArrayLike, radius_mm: float
+def ball_around(
+    centre_mm: npt.ArrayLike, radius_mm: float, shape: Sequence[int], affine: Affine
 ) -> npt.NDArray[np.bool_]:
     """Voxels of a grid within a distance of a point (RAS mm); its axes are at right angles."""
     centre = apply_affine(np.linalg.inv(affine), centre_mm)
@@ -317,6 +317,13 @@ def ball(
     away = zip(np.ogrid[box], centre, reach)
     inside[box] = sum(((place - c) / r) ** 2 for place, c, r in away) <= 1.0
     return inside
+
+
+def distance_to_edge(point: npt.NDArray[np.float64], shape: Sequence[int], affine: Affine) -> float:
+    """Distance of a world point from the nearest face of a grid, mm, negative outside."""
+    index = apply_affine(np.linalg.inv(affine), point)
+    inside = np.minimum(index + 0.5, np.asarray(shape) - 0.5 - index)
+    return float((inside * spacing_mm(affine)).min())
 
 
 def affine_of(box: Sequence[slice], affine: Affine) -> Affine:

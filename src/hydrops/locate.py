@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from hydrops.ears import Found, SearchOptions, find_ears
 from hydrops.errors import ExcludedError
@@ -16,10 +15,10 @@ from hydrops.images import (
     coarsest_voxel_mm,
     crop_affine,
     crop_image,
+    distance_to_edge,
     load_image,
     read_itk_transform,
     save_image,
-    spacing_mm,
 )
 from hydrops.labels import SIDES
 from hydrops.paths import SUM_MI2, Paths, Unit
@@ -97,7 +96,7 @@ def _missing_reason(
 ) -> str | None:
     """Why a side cannot be used, or None if it can."""
     if side in found.centres:
-        edge = _distance_to_edge(found.centres[side], shape, affine)
+        edge = distance_to_edge(found.centres[side], shape, affine)
         if edge >= options.margin_mm:
             return None
         return f"the {side} inner ear is cut by the edge of the MRC's field of view"
@@ -106,15 +105,6 @@ def _missing_reason(
         return f"no {side} inner ear can be recognised in the MRC"
     across = -75.0 if side == "left" else 75.0
     expected = found.centres[other] + np.array([across, 0.0, 0.0])
-    if _distance_to_edge(expected, shape, affine) < options.margin_mm:
+    if distance_to_edge(expected, shape, affine) < options.margin_mm:
         return f"the {side} inner ear lies outside the MRC's field of view"
     return f"the {side} inner ear cannot be recognised in the MRC, though the {other} one can"
-
-
-def _distance_to_edge(
-    point: npt.NDArray[np.float64], shape: Sequence[int], affine: Affine
-) -> float:
-    """Distance of a world point from the nearest face of a grid, mm, negative outside."""
-    index = np.linalg.inv(affine)[:3] @ np.append(point, 1.0)
-    inside = np.minimum(index + 0.5, np.asarray(shape) - 0.5 - index)
-    return float((inside * spacing_mm(affine)).min())

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -21,8 +20,9 @@ from hydrops.images import (
     Affine,
     FloatGrid,
     affine_of,
-    ball,
+    ball_around,
     box_around,
+    distance_to_edge,
     load_image,
     lps_to_ras,
     part_under,
@@ -33,6 +33,9 @@ from hydrops.images import (
 )
 from hydrops.paths import Paths, Unit
 from hydrops.records import CSF_RATIO, StageResult
+
+#: RAS mm.
+Point = npt.NDArray[np.float64]
 
 #: Roles that a way of making HYDROPS brings to the MRC.
 MOVING_ROLES = {
@@ -142,7 +145,8 @@ def match(
     moved = resample(image, image_affine, mrc.shape, affine, transform)
     similarity = mutual_information(mrc, moved)
     faint = similarity < options.min_similarity
-    if faint and (ears := near_ears(mrc, affine, image.shape, image_affine)).any():
+    ears = ears_shown(mrc, affine, image.shape, image_affine) if faint else []
+    if ears:
         transform = register_by_ears(
             mrc, affine, image, image_affine, ears, options.max_translation_mm
         )
@@ -155,7 +159,10 @@ def match(
         )
     near = angle <= options.max_rotation_deg / 2 and length <= options.max_translation_mm / 2
     if faint and not (
-        near and ears.any() and sharpness(mrc, moved, affine, ears) >= options.min_sharpness
+        near
+        and ears
+        and sharpness(mrc, moved, affine, near_ears(ears, mrc.shape, affine))
+        >= options.min_sharpness
     ):
         raise ExcludedError(
             f"{role} does not match the MRC (similarity {similarity:.3f}, at least "
@@ -277,24 +284,17 @@ def register_rigid(
     )
 
 
-def near_ears(
+def ears_shown(
     mrc: FloatGrid, affine: Affine, shape: Sequence[int], image_affine: Affine
-) -> npt.NDArray[np.bool_]:
-    """Where, on the grid of an MRC, its inner ears are whose middle another image shows, too.
+) -> list[Point]:
+    """Middles (RAS mm) of the inner ears of an MRC that another image, of this grid, shows, too."""
+    centres = find_ears(mrc, affine, SearchOptions()).centres.values()
+    return [c for c in centres if distance_to_edge(c, shape, image_affine) >= 0.0]
 
-    And what lies around them.
 
-    Parameters
-    ----------
-    shape, image_affine
-        Grid of the other image.
-    """
-    near = np.zeros(mrc.shape, bool)
-    for centre in find_ears(mrc, affine, SearchOptions()).centres.values():
-        index = apply_affine(np.linalg.inv(image_affine), centre)
-        if ((index >= 0.0) & (index <= np.array(shape) - 1.0)).all():
-            near |= ball(mrc.shape, affine, centre, REACH_MM)
-    return near
+def near_ears(ears: Sequence[Point], shape: Sequence[int], affine: Affine) -> npt.NDArray[np.bool_]:
+    """Voxels of a grid that lie in ears or close around them, by their middles (RAS mm)."""
+    return np.asarray(np.any([ball_around(c, REACH_MM, shape, affine) for c in ears], axis=0))
 
 
 def register_by_ears(
@@ -302,7 +302,7 @@ def register_by_ears(
     affine: Affine,
     image: FloatGrid,
     image_affine: Affine,
-    ears: npt.NDArray[np.bool_],
+    ears: Sequence[Point],
     most_mm: float,
 ) -> Affine:
     """Rigid transform as of `register_rigid`, by what lies in the ears; voxels of about 1 mm.
@@ -310,28 +310,27 @@ def register_by_ears(
     Parameters
     ----------
     ears
-        See `near_ears`; some voxels are.
+        See `ears_shown`; one at least.
     most_mm
         How far the image may have to be moved.
     """
-    box = box_around(ears, list(most_mm / spacing_mm(affine)))
+    box = box_around(near_ears(ears, mrc.shape, affine), list(most_mm / spacing_mm(affine)))
     around = affine_of(box, affine)
     there, there_affine = part_under(mrc[box].shape, around, image.shape, image_affine)
-    fixed, counts = _averaged_ears(mrc[box], around, ears, affine)
-    moving, _ = _averaged_ears(image[there], there_affine, ears, affine)
+    fixed, counts = _averaged_ears(mrc[box], around, ears)
+    moving, _ = _averaged_ears(image[there], there_affine, ears)
     return _rigid(fixed, moving, shrink=1, smoothing=0.5, sampled=1.0, counts=counts)
 
 
 def _averaged_ears(
-    data: FloatGrid, own: Affine, ears: npt.NDArray[np.bool_], affine: Affine
+    data: FloatGrid, affine: Affine, ears: Sequence[Point]
 ) -> tuple[tuple[FloatGrid, Affine], npt.NDArray[np.bool_]]:
     """An image in averaged voxels and the range it has in ears, and which of them lie in ears.
 
     Fat and skin may be brighter than anything in an ear, and would leave few bins to it.
     """
-    part, part_affine = _averaged(data, own)
-    share = resample(np.asarray(ears, np.float32), affine, part.shape, part_affine, order=1)
-    inside = share > 0.5
+    part, part_affine = _averaged(data, affine)
+    inside = near_ears(ears, part.shape, part_affine)
     low, high = np.percentile(part[inside], (1.0, 99.5))
     return (np.asarray(np.clip(part, low, high), np.float32), part_affine), inside
 
@@ -430,10 +429,9 @@ def sharpness(
     where
         Voxels that count.
     """
-    margin = np.ceil(APART_MM / spacing_mm(affine)).astype(int) + 1
-    box = box_around(where, margin)
-    first, second, where = first[box], second[box], where[box]
     steps = np.maximum(1, np.round(APART_MM / spacing_mm(affine))).astype(int)
+    box = box_around(where, steps.tolist())
+    first, second, where = first[box], second[box], where[box]
     moved = [
         mutual_information(first, np.roll(second, sign * int(step), axis), where, FEW_BINS)
         for axis, step in enumerate(steps)

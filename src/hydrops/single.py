@@ -180,7 +180,7 @@ def _segment_mr(
     pair, others = _other_images(mrc, affine, paths[1:])
     labels = np.zeros(mrc.shape, np.uint8)
     ears: dict[str, Landmarks] = {}
-    refused: dict[str, str] = {}
+    refused: list[str] = []
     for side in SIDES:
         if side not in located.centres:
             continue
@@ -195,14 +195,13 @@ def _segment_mr(
         try:
             found = segment_ear(segmenter, crop, mi2, side, pair, summed, voxel_mm)
         except ExcludedError as exclusion:
-            refused[side] = exclusion.reason
+            refused.append(f"{side} ear: {exclusion.reason}")
             continue
         _paint(labels, affine, found.fractions, grid)
         ears[side] = named_landmarks(found, grid)
-    reasons = [f"{side} ear: {reason}" for side, reason in refused.items()]
     if not ears:
-        raise ExcludedError("; ".join(reasons))
-    for reason in reasons:
+        raise ExcludedError("; ".join(refused))
+    for reason in refused:
         LOG.warning("left out, %s", reason)
     return labels, affine, ears
 

@@ -161,10 +161,8 @@ class InversionPair:
         if (levels.min(0) * levels.max(0) <= 0.0).any():
             return 0.0
         ratios = levels[:, 0] / levels[:, 1]
-        if csf_ratio < ratios.min():
-            return 0.0
         rising = np.argsort(ratios)
-        return float(np.interp(csf_ratio, ratios[rising], longer[rising]))
+        return float(np.interp(csf_ratio, ratios[rising], longer[rising], left=0.0))
 
     @property
     def foretold(self) -> bool:
