@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from hydrops.cohort import markdown_table
+from hydrops.labels import ORGANS
 from hydrops.model.bundle import WEIGHTS, Bundle
 from hydrops.model.compare import (
     TESTED,
@@ -20,7 +21,7 @@ from hydrops.model.compare import (
     write_comparison,
 )
 from hydrops.model.crossval import side_by_side, summarise_measures
-from hydrops.model.evaluate import COLUMNS, HYDROPIC, slice_name, summarise
+from hydrops.model.evaluate import COLUMNS, HYDROPIC, ORGAN_AGREEMENT, slice_name, summarise
 from hydrops.model.pictures import draw_agreement
 
 MODELS = {"paired_unet3d-1.0": 0.0, "unet2d-1.0": 0.03, "inhearit-1.0": 0.06}
@@ -51,6 +52,11 @@ def evaluation(heads: int = 8, seed: int = 0) -> pd.DataFrame:
                     for organ in ("cochlea", "vestibule")
                     for end in ("", "_given", "_true", "_3", "_3_true")
                 }
+                for organ, off in zip(ORGANS, (0.0, 0.02, -0.05)):
+                    row |= {
+                        f"{organ}_ratio": np.nan if areal else true + off,
+                        f"{organ}_ratio_true": true,
+                    }
                 rows.append(row)
     return pd.DataFrame(rows)
 
@@ -167,6 +173,10 @@ def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) ->
     much = ears.query("model == 'unet2d-1.0' and ratio_true > 0.4")["els_dice"].mean()
     found = summary.loc["unet2d-1.0", f"ELS Dice, true ratio over {HYDROPIC}"]
     assert found == pytest.approx(much, abs=1e-4)
+    organs = {organ: ORGAN_AGREEMENT.format(organ) for organ in ("cochlea", "vestibule")}
+    assert summary.loc["unet2d-1.0", organs["cochlea"]] == "1.000, +0.000, 0.000"
+    assert summary.loc["unet2d-1.0", organs["vestibule"]].endswith(", +0.020, 0.020")
+    assert np.isnan(summary.loc["inhearit-1.0", organs["vestibule"]])
     write_comparison(bundles, ears, slices, summary.reset_index(), folder)
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert "**Simulation.** Every model was given the same 16 ears" in page

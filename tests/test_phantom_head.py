@@ -89,6 +89,21 @@ def mirrored_head(head: Head) -> Head:
     )
 
 
+@pytest.mark.parametrize("number", range(len(ORGANS)))
+def test_an_organ_alone_is_darker_where_less_gadolinium_has_reached_it(number: int) -> None:
+    head = a_head(1)
+    _, affine = grid_around(head, "left", (0.3, 0.3, 0.3))
+    uptake = tuple(0.6 if n == number else 1.0 for n in range(len(ORGANS)))
+    usual, less = (
+        clean(each, PPI, "left") - clean(each, PEI, "left")
+        for each in (head, replace(head, uptake=uptake))
+    )
+    fractions = truth_fractions(head, "left", usual.shape, affine)
+    for organ in ORGANS:
+        fell = (usual - less)[fractions[perilymph_code(organ)] > 0.999].mean()
+        assert (fell > 0.02) == (organ == ORGANS[number])
+
+
 @settings(max_examples=8)
 @given(angles, offsets, voxels, st.sampled_from(SIDES), st.floats(-20.0, 20.0))
 def test_truth_holds_the_ears_volumes_on_any_grid_in_any_pose(

@@ -226,6 +226,9 @@ def test_other_inversion_times_give_the_same_ratio(
         Fluids(4300.0, 4300.0, 4300.0, gadolinium_for(3000.0, 4300.0)),
         # The PPI nulls CSF as well as endolymph.
         dataclasses.replace(USUAL_FLUIDS, csf_ms=null_t1_ms(PPI), endolymph_ms=null_t1_ms(PPI)),
+        # Less gadolinium has reached the cochlea than the vestibule, or more.
+        dataclasses.replace(USUAL_FLUIDS, uptake=(0.65, 1.0, 1.0)),
+        dataclasses.replace(USUAL_FLUIDS, uptake=(1.5, 1.0, 1.0)),
     ],
 )
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -234,7 +237,7 @@ def test_fluids_of_any_t1_give_the_true_ratio(
 ) -> None:
     """Nobody tells their T1 but the head's CSF."""
     doses = dict.fromkeys(("left", "right"), fluids.perilymph_mmol)
-    head = dataclasses.replace(a_head(), gadolinium_mmol=doses)
+    head = dataclasses.replace(a_head(), gadolinium_mmol=doses, uptake=fluids.uptake)
     mrc, ppi, pei, affine = scanned(head, side, fluids=fluids)
     seen = csf_ratio(mrc, ppi, pei, affine)
     assert seen is not None

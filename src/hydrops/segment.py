@@ -30,6 +30,7 @@ from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.novelty import Novelty, ear_features
 from hydrops.model.precision import computes_in_half
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
+from hydrops.model.pure import PureVoxels
 from hydrops.model.unfold import unfolded_channels
 from hydrops.model.unmix import (
     Calibration,
@@ -335,13 +336,13 @@ def segment_ear(
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     elif segmenter.bundle.endolymph:
+        pure = PureVoxels.of(channels[0].numpy(), found.fractions, voxel_mm)
         if summed is None:
             way, seen = "HYDROPS", contrast.straightened(channels.numpy(), fractions)
         else:
             way = "unfolded"
-            seen = unfolded_channels(
-                turned(mi2), turned(summed), channels.numpy(), found.fractions, voxel_mm
-            )
+            seen = unfolded_channels(turned(mi2), turned(summed), channels.numpy(), pure)
+        seen = pure.evened(seen)
         signal = read_signal(seen, fractions)
         if way in segmenter.calibrations:
             known = calibration_of(segmenter.calibrations[way], voxel_mm)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hydrops.images import Affine, FloatGrid, affine_of, average_onto, save_image, spacing_mm
-from hydrops.labels import LABYRINTH, LANDMARKS, SIDES, endolymph_code, perilymph_code
+from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, endolymph_code, perilymph_code
 from hydrops.measure import (
     GRADE_THRESHOLDS,
     load_fractions,
@@ -71,6 +71,7 @@ MEASURES = (
 COLUMNS = (
     "model", "anatomy", "seed", "specimen", "side", "ratio_true", "ratio",
     "tfs_mm3", "tfs_mm3_true", *MEASURES,
+    *(f"{organ}_{ratio}" for organ in ORGANS for ratio in ("ratio", "ratio_true")),
     *(f"{organ}_{area}" for organ in GRADE_THRESHOLDS
       for area in sorted({column for pair in AREAS.values() for column in pair})),
     "half_width", *(f"{way}_{name}" for way in WAYS for name in SIGNAL_NAMES), "reason",
@@ -83,7 +84,10 @@ region chooses ("slice given"; so compared Cho et al. 2020, on patients' MRI, an
 vestibule and 0.952 for the cochlea); "three slices" counts the pixels of its neighbours as well. A
 model without canals cannot see the ring that the slice of the vestibule is chosen by, and takes
 another. Dice is that of the anatomy's majority labels on the
-voxels that the scanner made (0.5 x 0.5 x 1.0 mm)."""
+voxels that the scanner made (0.5 x 0.5 x 1.0 mm). Part of the error of an organ's ratio is where
+that organ ends and the next begins."""
+#: What is told of an organ's EH volume ratio, in one column.
+ORGAN_AGREEMENT = "{} ratio: ICC(2,1), bias, mean absolute error"
 #: The only session of a simulated head.
 UNIT = Unit("1", "1")
 #: MRC and the masks of both fluids, true and found, in the slice with most of an ear: (x, y) each.
@@ -218,6 +222,12 @@ def summarise(ears: pd.DataFrame) -> pd.DataFrame:
                 f"ELS Dice, true ratio over {HYDROPIC}": round(
                     float(measured.loc[measured["ratio_true"] > HYDROPIC, "els_dice"].mean()), 4
                 ),
+                **{
+                    ORGAN_AGREEMENT.format(organ.replace("_", " ")): _organ_agreement(
+                        measured, organ
+                    )
+                    for organ in ORGANS
+                },
                 "landmark error, mm": round(float(measured["landmark_mm"].mean()), 3),
                 "largest landmark error, mm": round(float(measured["landmark_max_mm"].max()), 3),
                 **{
@@ -228,6 +238,16 @@ def summarise(ears: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _organ_agreement(measured: pd.DataFrame, organ: str) -> str | float:
+    """ICC(2,1), bias and mean absolute error of an organ's EH volume ratio; NaN without any."""
+    pairs = measured[[f"{organ}_ratio", f"{organ}_ratio_true"]].dropna().to_numpy(float)
+    if len(pairs) < 2:
+        return np.nan
+    icc, _, _ = icc_2_1(*pairs.T)
+    errors = pairs[:, 0] - pairs[:, 1]
+    return f"{icc:.3f}, {errors.mean():+.3f}, {np.abs(errors).mean():.3f}"
 
 
 def _icc_of_areas(measured: pd.DataFrame, organ: str, ours: str, true: str) -> float:
@@ -354,7 +374,12 @@ def _compare(
     truth = truth_fractions(examination.head, side, fractions.shape[1:], affine)
     areas = _area_ratios(truth, fractions, affine, unit, paths)
     there = _of_organs(there, bundle.organs)
-    total, endolymph = organ_volumes(fractions, affine)[LABYRINTH]
+    volumes, ratios = organ_volumes(fractions, affine), ear.ratios()
+    total = volumes[LABYRINTH][0]
+    measured = {
+        name: endolymph / fluid if bundle.endolymph and fluid else np.nan
+        for name, (fluid, endolymph) in volumes.items()
+    }
     found = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
     marks = examination.head.landmarks(side)
     errors = [
@@ -376,10 +401,11 @@ def _compare(
         }
         cut |= {f"{name}_true": truly[..., place]} | ({name: ours[..., place]} if known else {})
     cut["image"] = examination.images["MRC"][tuple(region)][..., place].astype(np.float32)
-    ratio = endolymph / total if bundle.endolymph else np.nan
     return {
-        "ratio": ratio,
-        "ratio_error": abs(ratio - ear.ratios()[LABYRINTH]),
+        "ratio": measured[LABYRINTH],
+        "ratio_error": abs(measured[LABYRINTH] - ratios[LABYRINTH]),
+        **{f"{organ}_ratio": measured[organ] for organ in ORGANS},
+        **{f"{organ}_ratio_true": ratios[organ] for organ in ORGANS},
         "tfs_mm3": total,
         "tfs_mm3_true": sum(ear.volumes_mm3()[organ][0] for organ in bundle.organs),
         **overlaps,

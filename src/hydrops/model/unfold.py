@@ -8,23 +8,18 @@ perilymph to endolymph, the sum and the difference of its magnitudes follow one 
 signal is positive and the other negative the sum is d and the difference falls from d to -d; where
 both have the same sign the difference stays and the sum grows. The place on that line, unfolded, is
 the signed sum of both, which falls evenly. How bright the pure fluids are in it, the voxels tell
-where the network is sure.
+where the network is sure (`hydrops.model.pure`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
-from scipy.stats import trim_mean
 
 from hydrops.errors import ExcludedError
-from hydrops.images import blur_of_larger
-from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.preprocess import FLUID, fluid_levels
+from hydrops.model.pure import PureVoxels, mean_of
 from hydrops.model.unmix import LEAST_FLUID
 
 FloatGrid = npt.NDArray[np.float32]
@@ -36,28 +31,10 @@ FloatGrid = npt.NDArray[np.float32]
 DISTANCE, SPREAD = 0.9, 0.3
 #: Places on the line that are looked at, multiples of d.
 PLACES = np.linspace(-6.0, 6.0, 25, dtype=np.float32)
-#: Network's share of a fluid from which its voxels count as pure; of 0.8 to 0.98, chosen on
-#: simulated ears of development.
-SURE = 0.98
-#: Voxels of each fluid that count as pure at least, should the network be sure of fewer.
-LEAST_SURE = 20
-#: Share of the pure voxels that is left out at either end of their mean. Noise moves what lies at
-#: a corner of the line inwards, so that a median is not what the mean of an ear is to be held to.
-TRIMMED = 0.1
-#: Network's fluid above which a voxel counts as full.
-FULL = 0.9
-#: By what the variance of an image's voxel beyond the crop's is multiplied to blur the network's
-#: places as the image is: it was interpolated, too, and the network draws places sharper than they
-#: can be seen. Of 0.5 to 3, chosen on phantoms of development with voxels of 0.6 to 1.4 mm.
-BLUR = 2.0
 
 
 def unfolded_channels(
-    mi2: FloatGrid,
-    summed: FloatGrid,
-    channels: FloatGrid,
-    fractions: FloatGrid,
-    voxel_mm: Sequence[float] = CROP_SPACING_MM,
+    mi2: FloatGrid, summed: FloatGrid, channels: FloatGrid, pure: PureVoxels
 ) -> FloatGrid:
     """Channels whose HYDROPS over MRC is replaced by what falls evenly from one to minus one.
 
@@ -69,37 +46,21 @@ def unfolded_channels(
         (x, y, z): HYDROPS-Mi2, and the sum of PPI and PEI times the MRC; one unit, any.
     channels
         (3, x, y, z) as `hydrops.model.preprocess.prepare` returns them.
-    fractions
-        (7, x, y, z) volume fractions of `hydrops.labels.LABELS`, the network's.
-    voxel_mm
-        Voxel of the coarsest of the images along the axes of the crop.
 
     Raises
     ------
     ExcludedError
-        If endolymph is not darker than perilymph, or too little of the fluid is full.
+        If endolymph is not darker than perilymph.
     """
     place = unfold(mi2, summed, channels[0])
-    fluid, endolymph = _as_imaged([fractions[1:].sum(0), fractions[2::2].sum(0)], voxel_mm)
-    full = (fluid > FULL) & (channels[0] > FLUID)
-    if full.sum() < 2 * LEAST_SURE:
-        raise ExcludedError(
-            f"only {full.sum()} voxels are full of the labyrinth's fluid, at least "
-            f"{2 * LEAST_SURE} are needed to tell its endolymph: are the voxels too large?"
-        )
-    known, share = place[full], endolymph[full] / fluid[full]
-    ranked = np.sort(share)
-    pure = (
-        share <= max(1.0 - SURE, ranked[LEAST_SURE - 1]),
-        share >= min(SURE, ranked[-LEAST_SURE]),
-    )
-    bright, dark = (float(trim_mean(known[where], TRIMMED)) for where in pure)
+    both = (pure.perilymph, pure.endolymph)
+    bright, dark = (mean_of(place, where) for where in both)
     if dark >= bright:
         raise ExcludedError(
             "what the network takes for endolymph is brighter in PPI beside PEI than what it takes "
             "for perilymph: were they swapped, or taken at other inversion times than is told?"
         )
-    first, last = (float(share[where].mean()) for where in pure)
+    first, last = (float(pure.share[where].mean()) for where in both)
     found = first + (bright - place) / (bright - dark) * (last - first)
     return np.stack([channels[0], np.asarray(1.0 - 2.0 * found, np.float32), channels[2]])
 
@@ -132,12 +93,3 @@ def unfold(mi2: FloatGrid, summed: FloatGrid, mrc: FloatGrid) -> FloatGrid:
     likely = np.exp(-0.5 * (apart - apart.min(1, keepdims=True)) / SPREAD**2)
     place[bright] = (likely @ PLACES) / likely.sum(1)
     return np.asarray(place, np.float32)
-
-
-def _as_imaged(volumes: Sequence[FloatGrid], voxel_mm: Sequence[float]) -> list[FloatGrid]:
-    """Volumes of the crop as blurred as an image whose voxels are larger than the crop's.
-
-    Otherwise what the network is sure of would count as pure though its voxels hold both fluids.
-    """
-    width = np.sqrt(BLUR) * blur_of_larger(CROP_SPACING_MM, voxel_mm)
-    return [np.asarray(ndimage.gaussian_filter(v, width), np.float32) for v in volumes]

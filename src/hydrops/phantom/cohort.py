@@ -111,7 +111,7 @@ def examine(
     head = draw_head(rng, left, right, list(tilt), list(offset))
     more = fluids.perilymph_mmol / PERILYMPH_MMOL
     doses = {side: more * mmol for side, mmol in head.gadolinium_mmol.items()}
-    head = replace(head, gadolinium_mmol=doses)
+    head = replace(head, gadolinium_mmol=doses, uptake=fluids.uptake)
     tissues = fluids.tissues()
     matrix = tuple(round(n * own / mm) for n, own, mm in zip(MATRIX, VOXEL_MM, voxel_mm))
     affine = scanner_affine(matrix, voxel_mm, (0.0, 0.0, 8.0), float(rng.normal(0.0, 3.0)))

@@ -17,7 +17,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hydrops.images import corners_of, grid_around
-from hydrops.labels import LABELS
+from hydrops.labels import LABELS, ORGANS, perilymph_code
 from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.signal import PERILYMPH_MMOL, TISSUES, Tissue, gadolinium, signal
 from hydrops.phantom.signal import Sequence as MRSequence
@@ -74,6 +74,8 @@ class Head:
         Share of the air cells that hold fluid, by side.
     gadolinium_mmol
         Concentration in the perilymph by side, mmol/l.
+    uptake
+        That in each organ's as a multiple of it, in the order of `hydrops.labels.ORGANS`.
     """
 
     ears: Mapping[str, Ear]
@@ -84,6 +86,7 @@ class Head:
     air_seed: int
     effusion: Mapping[str, float]
     gadolinium_mmol: Mapping[str, float] = field(default_factory=dict)
+    uptake: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def to_scanner(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Head to scanner coordinates, RAS mm, (..., 3)."""
@@ -444,9 +447,10 @@ def _paint_ear(
     capsule = ndimage.maximum_filter(fluid, size=(3, 3, 1)) > 0
     part = image[region]
     part[capsule] = signal(tissues["bone"], sequence)
-    perilymph = signal(gadolinium(tissues["perilymph"], mmol), sequence)
     part *= 1.0 - fluid
-    part += np.float32(perilymph) * fractions[1::2].sum(0)
+    for organ, share in zip(ORGANS, head.uptake):
+        perilymph = signal(gadolinium(tissues["perilymph"], share * mmol), sequence)
+        part += np.float32(perilymph) * fractions[perilymph_code(organ)]
     part += np.float32(signal(tissues["endolymph"], sequence)) * fractions[2::2].sum(0)
 
 

@@ -1,0 +1,162 @@
+"""The voxels of an ear that hold one fluid alone, and what they say of its brightness.
+
+A network is sure of most voxels well inside a fluid, whatever its contrast. From them are told how
+bright the pure fluids are (`hydrops.model.unfold`), and that the perilymph of the cochlea is not as
+bright as that of the vestibule and its canals: gadolinium reaches both by other ways, and what is
+less bright would be taken for endolymph. The canals have next to no voxel that is sure; their
+perilymph and the vestibule's are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.stats import trim_mean
+
+from hydrops.errors import ExcludedError
+from hydrops.images import blur_of_larger
+from hydrops.labels import endolymph_code, perilymph_code
+from hydrops.model.geometry import CROP_SPACING_MM
+from hydrops.model.preprocess import FLUID
+
+FloatGrid = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+#: Network's share of a fluid from which its voxels count as pure; of 0.8 to 0.98, chosen on
+#: simulated ears of development.
+SURE = 0.98
+#: Voxels of each fluid that count as pure at least, should the network be sure of fewer.
+LEAST_SURE = 20
+#: Share of the pure voxels that is left out at either end of their mean. Noise moves what lies at
+#: a corner of the line of `hydrops.model.unfold` inwards, so that a median is not what the mean of
+#: an ear is to be held to.
+TRIMMED = 0.1
+#: Network's fluid above which a voxel counts as full.
+FULL = 0.9
+#: By what the variance of an image's voxel beyond the crop's is multiplied to blur the network's
+#: places as the image is: it was interpolated, too, and the network draws places sharper than they
+#: can be seen. Of 0.5 to 3, chosen on phantoms of development with voxels of 0.6 to 1.4 mm.
+BLUR = 2.0
+#: Pure voxels of the whole labyrinth's brightness that a part's own are averaged with. Of 0 to 20,
+#: chosen on simulated ears of development: more leave differences, fewer are noise.
+LIKE_THE_WHOLE = 2
+#: Least distance of a part's perilymph from endolymph, as a share of that of the other part's.
+LEAST_REACHED = 0.25
+
+
+@dataclass(frozen=True)
+class PureVoxels:
+    """Where an ear holds one fluid alone, as a network sees it.
+
+    Parameters
+    ----------
+    perilymph, endolymph
+        (x, y, z) masks, `LEAST_SURE` voxels or more each.
+    share
+        (x, y, z) network's share of endolymph in the fluid, as blurred as the image is.
+    cochlea
+        (x, y, z) share of the cochlea in the fluid.
+    """
+
+    perilymph: Mask
+    endolymph: Mask
+    share: FloatGrid
+    cochlea: FloatGrid
+
+    @staticmethod
+    def of(
+        mrc: FloatGrid, fractions: FloatGrid, voxel_mm: Sequence[float] = CROP_SPACING_MM
+    ) -> PureVoxels:
+        """Those of an ear.
+
+        Parameters
+        ----------
+        mrc
+            (x, y, z), fluid at one.
+        fractions
+            (7, x, y, z) volume fractions of `hydrops.labels.LABELS`, the network's.
+        voxel_mm
+            Voxel of the coarsest of the images along the axes of the crop.
+
+        Raises
+        ------
+        ExcludedError
+            If too little of the fluid is full.
+        """
+        whole = fractions[1:].sum(0)
+        fluid, endolymph = _as_imaged([whole, fractions[2::2].sum(0)], voxel_mm)
+        full = (fluid > FULL) & (mrc > FLUID)
+        if full.sum() < 2 * LEAST_SURE:
+            raise ExcludedError(
+                f"only {full.sum()} voxels are full of the labyrinth's fluid, at least "
+                f"{2 * LEAST_SURE} are needed to tell its endolymph: are the voxels too large?"
+            )
+        share = _shares(endolymph, fluid)
+        ranked = np.sort(share[full])
+        cochlea = [perilymph_code("cochlea"), endolymph_code("cochlea")]
+        return PureVoxels(
+            full & (share <= max(1.0 - SURE, ranked[LEAST_SURE - 1])),
+            full & (share >= min(SURE, ranked[-LEAST_SURE])),
+            share,
+            _shares(fractions[cochlea].sum(0), whole),
+        )
+
+    def evened(self, channels: FloatGrid) -> FloatGrid:
+        """Channels in which the cochlea's pure perilymph is as bright as the vestibule's.
+
+        Both are brought to what the perilymph of the whole ear shows; pure endolymph stays.
+
+        Parameters
+        ----------
+        channels
+            (3, x, y, z) whose second falls from about one in perilymph to minus one in endolymph.
+
+        Raises
+        ------
+        ExcludedError
+            If the gadolinium has reached one of them alone.
+        """
+        known = 1.0 + channels[1]
+        level = mean_of(known, self.perilymph)
+        inside = self.cochlea > 0.5
+        cochlea, vestibule = (
+            _part_level(known[self.perilymph & part], level) for part in (inside, ~inside)
+        )
+        if min(cochlea, vestibule) < LEAST_REACHED * max(cochlea, vestibule):
+            part = "cochlea" if cochlea < vestibule else "vestibule"
+            raise ExcludedError(
+                f"hardly any gadolinium has reached the perilymph of the {part}, so endolymph "
+                "cannot be told from it"
+            )
+        levels = vestibule + self.cochlea * (cochlea - vestibule)
+        return np.stack([channels[0], known * (level / levels) - 1.0, channels[2]])
+
+
+def mean_of(image: FloatGrid, where: Mask) -> float:
+    """Mean of an image over some voxels, without the ends (`TRIMMED`)."""
+    return float(trim_mean(image[where], TRIMMED))
+
+
+def _part_level(known: FloatGrid, level: float) -> np.float32:
+    """Level of a part's pure voxels, the whole's `level` counting as `LIKE_THE_WHOLE` of them."""
+    count = len(known)
+    own = float(trim_mean(known, TRIMMED)) if count else 0.0
+    return np.float32((count * own + LIKE_THE_WHOLE * level) / (count + LIKE_THE_WHOLE))
+
+
+def _shares(part: FloatGrid, whole: FloatGrid) -> FloatGrid:
+    """Share of a part in each voxel's fluid, zero where there is none."""
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 1e-6)
+
+
+def _as_imaged(volumes: Sequence[FloatGrid], voxel_mm: Sequence[float]) -> list[FloatGrid]:
+    """Volumes of the crop as blurred as an image whose voxels are larger than the crop's.
+
+    Otherwise what the network is sure of would count as pure though its voxels hold both fluids.
+    """
+    width = np.sqrt(BLUR) * blur_of_larger(CROP_SPACING_MM, voxel_mm)
+    return [np.asarray(ndimage.gaussian_filter(v, width), np.float32) for v in volumes]

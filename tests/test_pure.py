@@ -1,0 +1,134 @@
+"""What the pure voxels of an ear tell: perilymph of unequal brightness, made equal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from hydrops.errors import ExcludedError
+from hydrops.model.pure import LEAST_REACHED, LEAST_SURE, PureVoxels, mean_of
+from hydrops.model.unfold import unfolded_channels
+from hydrops.phantom.signal import (
+    MRC,
+    PEI,
+    PPI,
+    Fluids,
+    Sequence,
+    draw_fluids,
+    gadolinium,
+    signal,
+)
+
+FloatGrid = npt.NDArray[np.float32]
+
+SHAPE = (30, 24, 16)
+
+
+def an_ear() -> FloatGrid:
+    """Fractions of a cochlea beside a vestibule, in both of which endolymph grows along an axis."""
+    fluid = np.zeros(SHAPE, np.float32)
+    fluid[3:27, 3:21, 3:13] = 1.0
+    fluid = ndimage.uniform_filter(fluid, 3)
+    along = np.clip((np.arange(30.0) - 9.0) / 12.0, 0.0, 1.0)[:, None, None]
+    cochlea = np.broadcast_to(np.arange(24)[:, None] < 12, SHAPE)
+    fractions = np.zeros((7, *SHAPE), np.float32)
+    for code, part in ((1, cochlea), (3, ~cochlea)):
+        fractions[code], fractions[code + 1] = fluid * part * (1.0 - along), fluid * part * along
+    fractions[0] = 1.0 - fluid
+    return fractions
+
+
+def share_of(fractions: FloatGrid) -> FloatGrid:
+    """Share of endolymph in the fluid."""
+    fluid = fractions[1:].sum(0)
+    whole = np.maximum(fluid, 1e-6)
+    return np.asarray(np.where(fluid > 0, fractions[2::2].sum(0) / whole, 0.0), np.float32)
+
+
+def shown(fractions: FloatGrid, fluids: Fluids, sequence: Sequence) -> FloatGrid:
+    """Magnitude of an ear, and of a cistern beside it, in bone that gives no signal."""
+    tissues = fluids.tissues()
+    image = signal(tissues["endolymph"], sequence) * fractions[2::2].sum(0)
+    for code, more in zip((1, 3, 5), fluids.uptake):
+        reached = gadolinium(tissues["perilymph"], more * fluids.perilymph_mmol)
+        image += signal(reached, sequence) * fractions[code]
+    image[:, :2] += signal(tissues["csf"], sequence)
+    return np.abs(image).astype(np.float32)
+
+
+def read(fractions: FloatGrid, fluids: Fluids, evened: bool = True) -> FloatGrid:
+    """Share of endolymph that PPI and PEI show, by a network that knows where all lies."""
+    mrc, ppi, pei = (shown(fractions, fluids, sequence) for sequence in (MRC, PPI, PEI))
+    channels = np.stack([mrc / mrc.max(), np.zeros_like(mrc), np.ones_like(mrc)])
+    pure = PureVoxels.of(channels[0], fractions)
+    seen = unfolded_channels((ppi - pei) * mrc, (ppi + pei) * mrc, channels, pure)
+    if evened:
+        seen = pure.evened(seen)
+    return np.asarray((1.0 - seen[1]) / 2.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**16), st.floats(0.6, 1.6))
+def test_gadolinium_that_reached_one_part_more_than_the_other_leaves_the_share(
+    seed: int, cochlear: float
+) -> None:
+    fractions = an_ear()
+    fluids = replace(draw_fluids(np.random.default_rng(seed)), uptake=(cochlear, 1.0, 1.0))
+    full = fractions[0] < 0.01
+    for part in (fractions[1] + fractions[2] > 0.5, fractions[3] + fractions[4] > 0.5):
+        error = (read(fractions, fluids) - share_of(fractions))[full & part]
+        assert error.mean() == pytest.approx(0.0, abs=0.06)
+
+
+def test_without_it_a_part_that_was_reached_less_looks_hydropic() -> None:
+    fractions = an_ear()
+    fluids = replace(draw_fluids(np.random.default_rng(1)), uptake=(0.6, 1.0, 1.0))
+    cochlea = (fractions[0] < 0.01) & (fractions[1] + fractions[2] > 0.5)
+    errors = [
+        (read(fractions, fluids, evened) - share_of(fractions))[cochlea].mean()
+        for evened in (False, True)
+    ]
+    assert abs(errors[1]) < 0.5 * abs(errors[0])
+
+
+@given(st.floats(0.3, 1.0), st.floats(0.3, 1.0), st.integers(0, 2**16))
+def test_both_parts_are_brought_to_one_level_and_endolymph_stays(
+    cochlea: float, vestibule: float, seed: int
+) -> None:
+    fractions = an_ear()
+    levels = np.where(fractions[1] + fractions[2] > 0, cochlea, vestibule)
+    seen = 1.0 - share_of(fractions) * 2.0
+    seen = np.where(seen > -1.0, (seen + 1.0) * levels - 1.0, seen)
+    noise = np.random.default_rng(seed).normal(0.0, 0.05, SHAPE)
+    channels = np.stack([1.0 - fractions[0], seen + noise, np.ones(SHAPE)]).astype(np.float32)
+    pure = PureVoxels.of(channels[0], fractions)
+    evened = pure.evened(channels)
+    inside = pure.cochlea > 0.5
+    parts = [mean_of(evened[1], pure.perilymph & part) for part in (inside, ~inside)]
+    assert parts[0] == pytest.approx(parts[1], abs=0.06 * max(cochlea, vestibule))
+    assert mean_of(evened[1], pure.endolymph) == pytest.approx(-1.0, abs=0.02)
+    assert np.array_equal(evened[[0, 2]], channels[[0, 2]])
+
+
+@pytest.mark.parametrize(("code", "name"), [(1, "cochlea"), (3, "vestibule")])
+def test_an_ear_of_which_gadolinium_reached_one_part_alone_is_refused(code: int, name: str) -> None:
+    fractions = an_ear()
+    seen = 1.0 - 2.0 * share_of(fractions)
+    seen[fractions[code] + fractions[code + 1] > 0] = 0.8 * 2.0 * LEAST_REACHED - 1.0
+    channels = np.stack([1.0 - fractions[0], seen, np.ones(SHAPE)]).astype(np.float32)
+    with pytest.raises(ExcludedError, match=f"reached the perilymph of the {name}"):
+        PureVoxels.of(channels[0], fractions).evened(channels)
+
+
+def test_an_ear_without_full_voxels_is_refused() -> None:
+    fractions = an_ear()
+    fractions[1:] *= 0.85
+    fractions[0] = 1.0 - fractions[1:].sum(0)
+    with pytest.raises(ExcludedError, match=f"at least {2 * LEAST_SURE} are needed"):
+        PureVoxels.of(1.0 - fractions[0], fractions)
