@@ -4,10 +4,10 @@
 
 Runs simulated heads that no training drew through register, locate, segment and measure: as they
 are, without motion, without noise, without either, with more and less noise, scanned with other
-inversion times than the published ones, which the sidecars tell, and with fluids of other T1, which
-nothing tells but the head's CSF. The real anatomy is that of specimens which the training has seen,
-so that nothing is learned here of those kept out. Leaves endolymph.tsv and endolymph.png in
-benchmarks/results.
+inversion times than the published ones, which the sidecars tell, with fluids of other T1, which
+nothing tells but the head's CSF, and with organs that took up more or less gadolinium than others.
+The real anatomy is that of specimens which the training has seen, so that nothing is learned here
+of those kept out. Leaves endolymph.tsv and endolymph.png in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from hydrops.phantom.signal import (  # noqa: E402
     Fluids,
     Sequence,
     gadolinium_for,
+    null_t1_ms,
 )
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,14 +58,23 @@ SCANS = {
     "25 ms later": (1.0, True, 25.0),
     "50 ms later": (1.0, True, 50.0),
 }
-#: Scans of fluids with other T1: nobody knows a patient's. Those of the last three are longer than
-#: what the published inversion times null.
+#: T1 of what the published PPI nulls, ms.
+NULLED_MS = null_t1_ms(PPI)
+#: Scans of other fluids: nobody knows a patient's. First those of other T1, three of them longer
+#: than what the published inversion times null, then those that gadolinium has reached unevenly.
 FLUIDS = {
     "T1 of all fluids 1 % longer": USUAL_FLUIDS.longer(0.01),
     "T1 of all fluids 1 % shorter": USUAL_FLUIDS.longer(-0.01),
     "CSF 4300, endolymph 4050 ms": Fluids(4300.0, 4050.0, 4150.0, gadolinium_for(3200.0, 4150.0)),
     "all fluids 4000 ms": Fluids(4000.0, 4000.0, 4000.0, gadolinium_for(3000.0, 4000.0)),
     "all fluids 4300 ms": Fluids(4300.0, 4300.0, 4300.0, gadolinium_for(3000.0, 4300.0)),
+    "PPI nulls CSF, too": replace(USUAL_FLUIDS, csf_ms=NULLED_MS, endolymph_ms=NULLED_MS),
+    "CSF and endolymph 2 % beyond the null": replace(
+        USUAL_FLUIDS, csf_ms=0.98 * NULLED_MS, endolymph_ms=0.98 * NULLED_MS
+    ),
+    "cochlea took up 0.7 of the gadolinium": replace(USUAL_FLUIDS, uptake=(0.7, 1.0, 1.0)),
+    "cochlea took up 1.4 times as much": replace(USUAL_FLUIDS, uptake=(1.4, 1.0, 1.0)),
+    "canals took up 0.6 of it": replace(USUAL_FLUIDS, uptake=(1.0, 1.0, 0.6)),
 }
 COLOURS = {"phantom": "#0072b2", "specimen": "#d55e00"}
 
@@ -85,7 +95,7 @@ def scans() -> dict[str, Callable[..., Examination]]:
 
 def draw(summary: pd.DataFrame) -> Figure:
     """Bias and SD of the ratio, by kind of scan."""
-    figure = Figure(figsize=(7.5, 5.6), layout="constrained")
+    figure = Figure(figsize=(7.5, 7.0), layout="constrained")
     panel = figure.subplots()
     names = list(scans())
     for (anatomy, colour), aside in zip(COLOURS.items(), (-0.12, 0.12)):

@@ -226,9 +226,10 @@ def test_other_inversion_times_give_the_same_ratio(
         Fluids(4300.0, 4300.0, 4300.0, gadolinium_for(3000.0, 4300.0)),
         # The PPI nulls CSF as well as endolymph.
         dataclasses.replace(USUAL_FLUIDS, csf_ms=null_t1_ms(PPI), endolymph_ms=null_t1_ms(PPI)),
-        # Less gadolinium has reached the cochlea than the vestibule, or more.
+        # Less gadolinium has reached cochlea or canals than the vestibule, or more.
         dataclasses.replace(USUAL_FLUIDS, uptake=(0.65, 1.0, 1.0)),
         dataclasses.replace(USUAL_FLUIDS, uptake=(1.5, 1.0, 1.0)),
+        dataclasses.replace(USUAL_FLUIDS, uptake=(1.0, 1.0, 0.6)),
     ],
 )
 @pytest.mark.parametrize("side", ["left", "right"])

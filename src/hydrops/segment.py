@@ -30,7 +30,7 @@ from hydrops.model.network import NetworkOptions, landmark_positions
 from hydrops.model.novelty import Novelty, ear_features
 from hydrops.model.precision import computes_in_half
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
-from hydrops.model.pure import PureVoxels
+from hydrops.model.pure import PureVoxels, evened_canals
 from hydrops.model.unfold import unfolded_channels
 from hydrops.model.unmix import (
     Calibration,
@@ -339,10 +339,11 @@ def segment_ear(
         pure = PureVoxels.of(channels[0].numpy(), found.fractions, voxel_mm)
         if summed is None:
             way, seen = "HYDROPS", contrast.straightened(channels.numpy(), fractions)
+            seen = pure.evened(seen)
         else:
             way = "unfolded"
             seen = unfolded_channels(turned(mi2), turned(summed), channels.numpy(), pure)
-        seen = pure.evened(seen)
+            seen = evened_canals(pure.evened(seen), fractions)
         signal = read_signal(seen, fractions)
         if way in segmenter.calibrations:
             known = calibration_of(segmenter.calibrations[way], voxel_mm)

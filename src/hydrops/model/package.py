@@ -281,7 +281,7 @@ as from the network (`hydrops.model.unmix`): from PPI and PEI, their signs told 
 where there are both (`hydrops.model.unfold`), else from HYDROPS. This was calibrated on
 {known["ears"]} more simulated ears (seed {known["seed"]}) with any noise, half of them of fluids
 near those that the published inversion times null, half of fluids of T1 up to the longest that was
-measured, all with more or less gadolinium in the cochlea than in vestibule and canals
+measured, all with more or less gadolinium in cochlea and canals than in the vestibule
 (`hydrops.phantom.signal.draw_fluids`), apart for voxels of {sizes} mm;
 voxels of another size lie between, by their largest face. The levels are those of real anatomy, and
 the interval is wide enough for phantoms, too. The network has {say} of the
@@ -302,10 +302,9 @@ def _limits(bundle: Bundle) -> str:
     return """ Images with
 larger voxels than the published ones have a wider interval (`benchmarks/results/resolution.tsv`);
 those whose voxels have a face a quarter larger than the largest of a calibration are refused. The
-interval allows for other noise, motion, dose, anatomy and T1, and a cochlea that took up more or
-less gadolinium than the vestibule; how much T1 and uptake of patients differ is an assumption.
-Canals that took up less than the vestibule are read as more hydropic than they are
-(`benchmarks/results/endolymph.tsv`). PPI and PEI that were scaled differently by more than a
+interval allows for other noise, motion, dose, anatomy and T1, and for a cochlea and canals that
+took up more or less gadolinium than the vestibule; how much T1 and uptake of patients differ is an
+assumption. PPI and PEI that were scaled differently by more than a
 quarter may make the ratio wrong. The area ratio of the vestibule hangs on how the head lies, even
 with true regions (`benchmarks/results/repeatability.tsv`)."""
 

@@ -233,16 +233,18 @@ def _face_mm2(voxel_mm: Sequence[float]) -> float:
     return prod(sorted(voxel_mm)[1:])
 
 
-def agreed_share(weighed: npt.ArrayLike, network: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def agreed_share(
+    weighed: npt.ArrayLike, network: npt.ArrayLike, disagreement: float = DISAGREEMENT
+) -> npt.NDArray[np.float64]:
     """Share of endolymph on which signal and network agree, from both as usually weighed.
 
-    It stays where the network is well within `DISAGREEMENT` of it, and is the network's where that
+    It stays where the network is well within `disagreement` of it, and is the network's where that
     is far away: then the levels of the fluids are not those of the calibration. In between it goes
     over smoothly.
     """
     known = np.asarray(weighed, float)
     apart = np.asarray(network, float) - known
-    return np.asarray(known + apart**5 / (apart**4 + DISAGREEMENT**4))
+    return np.asarray(known + apart**5 / (apart**4 + disagreement**4))
 
 
 def half_width(

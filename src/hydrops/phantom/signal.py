@@ -118,10 +118,10 @@ MOST_CSF_MS = 4450.0
 #: temperatures have an SD of 0.4 degrees (Obermeyer et al., BMJ 2017;359:j5468: 95 % within 35.7
 #: and 37.3), and water's T1 rises by some 2 % a degree (Krynicki, Physica 1966;32:167).
 T1_SD = 0.01
-#: SD of the logarithm of the cochlea's uptake beside that of vestibule and canals. An assumption:
-#: in animals the vestibular part took up less (3D MRI of the in vivo vestibulo-cochlea labyrinth
-#: during Gd-DTPA-BMA uptake, Neuroreport, abstract); what patients' does is not known.
-COCHLEAR_SD = 0.2
+#: SD of the logarithm of the cochlea's uptake, and of the canals', beside that of the vestibule. An
+#: assumption: in animals the vestibular part took up less (3D MRI of the in vivo vestibulo-cochlea
+#: labyrinth during Gd-DTPA-BMA uptake, Neuroreport, abstract); what patients' does is not known.
+UPTAKE_SD = 0.2
 
 
 def draw_fluids(rng: np.random.Generator) -> Fluids:
@@ -130,10 +130,11 @@ def draw_fluids(rng: np.random.Generator) -> Fluids:
     The other half, CSF has a T1 between that and `MOST_CSF_MS`; endolymph and perilymph one up to
     6 % and 4 % shorter, the most by which they are in the usual fluids; and gadolinium brings the
     perilymph's to about what the published inversion time nulls, 3240 ms, or less. All of that is
-    an assumption: nobody has measured endolymph and perilymph apart. The cochlea has taken up more
-    or less of it than vestibule and canals (`COCHLEAR_SD`).
+    an assumption: nobody has measured endolymph and perilymph apart. Cochlea and canals have
+    taken up more or less of it than the vestibule (`UPTAKE_SD`).
     """
-    uptake = (float(np.exp(rng.normal(0.0, COCHLEAR_SD))), 1.0, 1.0)
+    cochlea, canals = (float(np.exp(rng.normal(0.0, UPTAKE_SD))) for _ in range(2))
+    uptake = (cochlea, 1.0, canals)
     if rng.random() < 0.5:
         return replace(USUAL_FLUIDS.longer(float(rng.normal(0.0, T1_SD))), uptake=uptake)
     csf = float(rng.uniform(USUAL_FLUIDS.csf_ms, MOST_CSF_MS))
