@@ -31,7 +31,7 @@ from hydrops.model.unmix import (
 from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.cohort import Examination, examine
 from hydrops.phantom.head import VOXEL_MM
-from hydrops.phantom.signal import draw_fluids
+from hydrops.phantom.signal import UPTAKE_SD, draw_fluids
 from hydrops.records import write_text_atomically
 from hydrops.segment import load_segmenter, run_network
 
@@ -136,7 +136,12 @@ def fit_levels(
             ) from error
     metadata = bundle.metadata | {
         "calibrations": calibrations,
-        "calibrated_on": {"ears": count, "seed": options.calibration_seed, "coverage": COVERAGE},
+        "calibrated_on": {
+            "ears": count,
+            "seed": options.calibration_seed,
+            "coverage": COVERAGE,
+            "uptake_sd": UPTAKE_SD,
+        },
     }
     write_text_atomically(bundle.folder / METADATA, json.dumps(metadata, indent=2) + "\n")
     return read_bundle(bundle.folder)

@@ -276,13 +276,14 @@ def _how_calibrated(bundle: Bundle) -> str:
     sizes = " and ".join(" x ".join(map(str, c.voxel_mm)) for c in calibrations[WAYS[0]])
     say, say_alone = (" and ".join(f"{c.levels.say:.0%}" for c in calibrations[w]) for w in WAYS)
     reach, reach_alone = (" and ".join(str(c.half_width) for c in calibrations[w]) for w in WAYS)
+    spread = known.get("uptake_sd")
+    uptake = f", with an uptake that differs between organs (SD {spread:.0%})" if spread else ""
     return f"""How full a voxel is and how much of that is endolymph comes from the signal as well
 as from the network (`hydrops.model.unmix`): from PPI and PEI, their signs told by each other,
 where there are both (`hydrops.model.unfold`), else from HYDROPS. This was calibrated on
 {known["ears"]} more simulated ears (seed {known["seed"]}) with any noise, half of them of fluids
 near those that the published inversion times null, half of fluids of T1 up to the longest that was
-measured, all with more or less gadolinium in cochlea and canals than in the vestibule
-(`hydrops.phantom.signal.draw_fluids`), apart for voxels of {sizes} mm;
+measured{uptake} (`hydrops.phantom.signal.draw_fluids`), apart for voxels of {sizes} mm;
 voxels of another size lie between, by their largest face. The levels are those of real anatomy, and
 the interval is wide enough for phantoms, too. The network has {say} of the
 say in the ratio (by HYDROPS alone {say_alone}), the signal the rest; where they are
@@ -302,11 +303,11 @@ def _limits(bundle: Bundle) -> str:
     return """ Images with
 larger voxels than the published ones have a wider interval (`benchmarks/results/resolution.tsv`);
 those whose voxels have a face a quarter larger than the largest of a calibration are refused. The
-interval allows for other noise, motion, dose, anatomy and T1, and for a cochlea and canals that
-took up more or less gadolinium than the vestibule; how much T1 and uptake of patients differ is an
-assumption. PPI and PEI that were scaled differently by more than a
-quarter may make the ratio wrong. The area ratio of the vestibule hangs on how the head lies, even
-with true regions (`benchmarks/results/repeatability.tsv`)."""
+interval allows for other noise, motion, dose, anatomy and T1; how much the T1 of patients' fluids
+differ is an assumption, and so is how evenly the organs take up gadolinium (what an uneven uptake
+does is in `benchmarks/results/endolymph.tsv`). PPI and PEI that were scaled differently by more
+than a quarter may make the ratio wrong. The area ratio of the vestibule hangs on how the head lies,
+even with true regions (`benchmarks/results/repeatability.tsv`)."""
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -119,9 +119,10 @@ MOST_CSF_MS = 4450.0
 #: and 37.3), and water's T1 rises by some 2 % a degree (Krynicki, Physica 1966;32:167).
 T1_SD = 0.01
 #: SD of the logarithm of the cochlea's uptake, and of the canals', beside that of the vestibule. An
-#: assumption: in animals the vestibular part took up less (3D MRI of the in vivo vestibulo-cochlea
-#: labyrinth during Gd-DTPA-BMA uptake, Neuroreport, abstract); what patients' does is not known.
-UPTAKE_SD = 0.2
+#: assumption, as much as the ears of a head differ: in animals the vestibular part took up less (3D
+#: MRI of the in vivo vestibulo-cochlea labyrinth during Gd-DTPA-BMA uptake, Neuroreport, abstract);
+#: what patients' does is not known.
+UPTAKE_SD = 0.1
 
 
 def draw_fluids(rng: np.random.Generator) -> Fluids:
