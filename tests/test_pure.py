@@ -14,16 +14,8 @@ from scipy import ndimage
 from hydrops.errors import ExcludedError
 from hydrops.model.pure import LEAST_REACHED, LEAST_SURE, PureVoxels, evened_canals, mean_of
 from hydrops.model.unfold import unfolded_channels
-from hydrops.phantom.signal import (
-    MRC,
-    PEI,
-    PPI,
-    Fluids,
-    Sequence,
-    draw_fluids,
-    gadolinium,
-    signal,
-)
+from hydrops.phantom.signal import Fluids, draw_fluids
+from pair import given_images
 
 FloatGrid = npt.NDArray[np.float32]
 
@@ -55,23 +47,11 @@ def share_of(fractions: FloatGrid) -> FloatGrid:
     return np.asarray(np.where(fluid > 0, fractions[2::2].sum(0) / whole, 0.0), np.float32)
 
 
-def shown(fractions: FloatGrid, fluids: Fluids, sequence: Sequence) -> FloatGrid:
-    """Magnitude of an ear, and of a cistern beside it, in bone that gives no signal."""
-    tissues = fluids.tissues()
-    image = signal(tissues["endolymph"], sequence) * fractions[2::2].sum(0)
-    for code, more in zip((1, 3, 5), fluids.uptake):
-        reached = gadolinium(tissues["perilymph"], more * fluids.perilymph_mmol)
-        image += signal(reached, sequence) * fractions[code]
-    image[:, :2] += signal(tissues["csf"], sequence)
-    return np.abs(image).astype(np.float32)
-
-
 def read(fractions: FloatGrid, fluids: Fluids, evened: bool = True) -> FloatGrid:
     """Share of endolymph that PPI and PEI show, by a network that knows where all lies."""
-    mrc, ppi, pei = (shown(fractions, fluids, sequence) for sequence in (MRC, PPI, PEI))
-    channels = np.stack([mrc / mrc.max(), np.zeros_like(mrc), np.ones_like(mrc)])
+    mi2, summed, channels = given_images(fluids, fractions)
     pure = PureVoxels.of(channels[0], fractions)
-    seen = unfolded_channels((ppi - pei) * mrc, (ppi + pei) * mrc, channels, pure)
+    seen = unfolded_channels(mi2, summed, channels, pure)
     if evened:
         seen = evened_canals(pure.evened(seen), fractions)
     return np.asarray((1.0 - seen[1]) / 2.0)

@@ -16,7 +16,6 @@ from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.pure import PureVoxels
 from hydrops.model.unfold import unfold, unfolded_channels
 from hydrops.phantom.signal import (
-    MRC,
     PEI,
     PPI,
     USUAL_FLUIDS,
@@ -27,7 +26,7 @@ from hydrops.phantom.signal import (
     gadolinium_for,
     signal,
 )
-from hydrops.phantom.signal import Sequence as MRSequence
+from pair import given_images, shown
 
 #: Fluids that the published inversion times do not null.
 OTHERS = [
@@ -45,16 +44,6 @@ def an_ear() -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(ndimage.uniform_filter(fluid, 3), np.float32), share
 
 
-def shown(fluids: Fluids, sequence: MRSequence, fluid: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Magnitude of an ear in bone that gives no signal, and of a cistern beside it."""
-    tissues = fluids.tissues()
-    perilymph = signal(gadolinium(tissues["perilymph"], fluids.perilymph_mmol), sequence)
-    endolymph = signal(tissues["endolymph"], sequence)
-    signed = fluid * (perilymph + share * (endolymph - perilymph))
-    signed[:, :2] += signal(tissues["csf"], sequence)
-    return np.abs(signed).astype(np.float32)
-
-
 def read(fluids: Fluids, fluid: np.ndarray, share: np.ndarray, gain: float = 1.0) -> np.ndarray:
     """Share that the pair shows in full voxels, see `read_all`."""
     return read_all(fluids, fluid, share, fractions_of(fluid, share), gain)[fluid > 0.99]
@@ -69,9 +58,7 @@ def read_all(
     voxel_mm: Sequence[float] = CROP_SPACING_MM,
 ) -> np.ndarray:
     """Share that the pair shows, by what a network finds."""
-    mrc, ppi, pei = (shown(fluids, s, fluid, share) for s in (MRC, PPI, PEI))
-    channels = np.stack([mrc / mrc.max(), np.zeros_like(mrc), np.ones_like(mrc)])
-    mi2, summed = (gain * (ppi + sign * pei) * mrc for sign in (-1.0, 1.0))
+    mi2, summed, channels = given_images(fluids, fractions_of(fluid, share), gain)
     pure = PureVoxels.of(channels[0], network, voxel_mm)
     seen = unfolded_channels(mi2, summed, channels, pure)
     assert np.array_equal(seen[[0, 2]], channels[[0, 2]])
@@ -142,7 +129,7 @@ def test_a_voxel_that_is_partly_bone_shows_the_share_of_its_fluid(fluids: Fluids
 def test_hydrops_alone_does_not_show_it(fluids: Fluids) -> None:
     fluid, share = an_ear()
     true = share[fluid > 0.99]
-    ppi, pei = (shown(fluids, s, fluid, share)[fluid > 0.99] for s in (PPI, PEI))
+    ppi, pei = (shown(fluids, s, fractions_of(fluid, share))[fluid > 0.99] for s in (PPI, PEI))
     hydrops = ppi - pei
     alone = (hydrops.max() - hydrops) / (hydrops.max() - hydrops.min())
     assert np.abs(alone - true).max() > 0.15

@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from hydrops.images import Affine, FloatGrid, cube_affine, in_cubes, load_image
-from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, endolymph_code, perilymph_code
+from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, organ_codes
 from hydrops.measure import load_fractions
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
@@ -157,10 +157,7 @@ def height_of_slice(number: int, acquired: Affine, crop: Affine, size: int = 64)
 
 def draw_ear_overlay(picture: EarPicture, title: str) -> Figure:
     """MRC with the organs above, HYDROPS-Mi2 with the endolymph below, on the same planes."""
-    organs = np.stack(
-        [picture.fractions[perilymph_code(o)] + picture.fractions[endolymph_code(o)]
-         for o in ORGANS]
-    )  # fmt: skip
+    organs = np.stack([picture.fractions[organ_codes(organ)].sum(0) for organ in ORGANS])
     fluid, endolymph = organs.sum(0), picture.fractions[2::2].sum(0)
     views = _views(organs, picture.slices)
     rows = 1 if picture.mi2 is None else 2

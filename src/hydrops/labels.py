@@ -33,3 +33,8 @@ def perilymph_code(organ: str) -> int:
 def endolymph_code(organ: str) -> int:
     """Code of an organ's endolymphatic space."""
     return LABELS.index(f"{organ}_els")
+
+
+def organ_codes(organ: str) -> list[int]:
+    """Codes of an organ's perilymphatic and endolymphatic space."""
+    return [perilymph_code(organ), endolymph_code(organ)]

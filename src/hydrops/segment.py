@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import save_image
-from hydrops.labels import LABELS, LANDMARKS, SIDES, endolymph_code, perilymph_code
+from hydrops.labels import LABELS, LANDMARKS, SIDES, organ_codes
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.bundle import Bundle, read_bundle, verify_weights
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, UsualContrast, read_pair
@@ -433,7 +433,7 @@ def keep_organs(fractions: FloatGrid, voxel_mm3: float) -> FloatGrid:
     """
     kept = np.zeros_like(fractions)
     for organ in SLICE_ORGANS:
-        codes = [perilymph_code(organ), endolymph_code(organ)]
+        codes = organ_codes(organ)
         alone = np.zeros_like(fractions)
         alone[codes] = fractions[codes]
         kept[codes] = keep_labyrinth(alone, voxel_mm3)[codes]

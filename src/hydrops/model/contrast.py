@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from hydrops.images import SIDECAR_TIMES, read_sidecar
+from hydrops.model.unmix import share_of
 from hydrops.phantom.signal import (
     PEI,
     PERILYMPH_MMOL,
@@ -232,8 +233,6 @@ class UsualContrast:
             (7, x, y, z) volume fractions of `hydrops.labels.LABELS`.
         """
         fluid = fractions[1:].sum(0)
-        share = np.divide(
-            fractions[2::2].sum(0), fluid, out=np.zeros_like(fluid), where=fluid > 0.01
-        )
+        share = share_of(fractions[2::2].sum(0), fluid, 0.01)
         bend = self.stretch * self.pair.bend(share, self.dose) - USUAL_PAIR.bend(share, self.dose)
         return np.stack([channels[0], channels[1] - bend, channels[2]])

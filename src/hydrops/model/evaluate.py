@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hydrops.images import Affine, FloatGrid, affine_of, average_onto, save_image, spacing_mm
-from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, endolymph_code, perilymph_code
+from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, organ_codes
 from hydrops.measure import (
     GRADE_THRESHOLDS,
     load_fractions,
@@ -451,7 +451,7 @@ def _area_ratios(
 
 def _of_organs(fractions: FloatGrid, organs: Sequence[str]) -> FloatGrid:
     """Fractions (7, ...) in which all but some organs is background."""
-    codes = [code for organ in organs for code in (perilymph_code(organ), endolymph_code(organ))]
+    codes = [code for organ in organs for code in organ_codes(organ)]
     kept = np.zeros_like(fractions)
     kept[codes] = fractions[codes]
     kept[0] = 1.0 - kept[1:].sum(0)

@@ -20,10 +20,10 @@ from scipy.stats import trim_mean
 
 from hydrops.errors import ExcludedError
 from hydrops.images import blur_of_larger
-from hydrops.labels import endolymph_code, perilymph_code
+from hydrops.labels import organ_codes
 from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.preprocess import FLUID
-from hydrops.model.unmix import agreed_share, hydrops_level
+from hydrops.model.unmix import agreed_share, hydrops_level, share_of
 
 FloatGrid = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -46,6 +46,8 @@ BLUR = 2.0
 #: Pure voxels of the whole labyrinth's brightness that a part's own are averaged with. Of 0 to 20,
 #: chosen on simulated ears of development: more leave differences, fewer are noise.
 LIKE_THE_WHOLE = 2
+#: Least fluid of a voxel of which the share of a part is looked at.
+LEAST_WHOLE = 1e-6
 #: Least distance of a part's perilymph from endolymph, as a share of that of the other part's.
 LEAST_REACHED = 0.25
 #: Difference between what the canals show and the network finds at which half of it is taken for
@@ -101,14 +103,13 @@ class PureVoxels:
                 f"only {full.sum()} voxels are full of the labyrinth's fluid, at least "
                 f"{2 * LEAST_SURE} are needed to tell its endolymph: are the voxels too large?"
             )
-        share = _shares(endolymph, fluid)
+        share = share_of(endolymph, fluid, LEAST_WHOLE)
         ranked = np.sort(share[full])
-        cochlea = [perilymph_code("cochlea"), endolymph_code("cochlea")]
         return PureVoxels(
             full & (share <= max(1.0 - SURE, ranked[LEAST_SURE - 1])),
             full & (share >= min(SURE, ranked[-LEAST_SURE])),
             share,
-            _shares(fractions[cochlea].sum(0), whole),
+            share_of(fractions[organ_codes("cochlea")].sum(0), whole, LEAST_WHOLE),
         )
 
     def evened(self, channels: FloatGrid) -> FloatGrid:
@@ -155,14 +156,14 @@ def evened_canals(channels: FloatGrid, fractions: FloatGrid) -> FloatGrid:
     fractions
         (7, x, y, z) volume fractions of `hydrops.labels.LABELS`.
     """
-    codes = [code("semicircular_canals") for code in (perilymph_code, endolymph_code)]
+    codes = organ_codes("semicircular_canals")
     canals = fractions[codes].sum(0)
     shown = 0.5 - 0.5 * hydrops_level(channels, canals)
     found = float(fractions[codes[1]].sum() / max(float(canals.sum()), 1e-6))
     agreed = float(agreed_share(shown, found, CANALS_DISAGREEMENT))
     # What hardly differs from endolymph would be noise if it were stretched as far as that.
     brighter = np.float32((1.0 - agreed) / max(1.0 - shown, LEAST_REACHED))
-    share = _shares(canals, fractions[1:].sum(0))
+    share = share_of(canals, fractions[1:].sum(0), LEAST_WHOLE)
     seen = (1.0 + channels[1]) * (1.0 + share * (brighter - 1.0)) - 1.0
     return np.stack([channels[0], seen, channels[2]])
 
@@ -177,11 +178,6 @@ def _part_level(known: FloatGrid, level: float) -> np.float32:
     count = len(known)
     own = float(trim_mean(known, TRIMMED)) if count else 0.0
     return np.float32((count * own + LIKE_THE_WHOLE * level) / (count + LIKE_THE_WHOLE))
-
-
-def _shares(part: FloatGrid, whole: FloatGrid) -> FloatGrid:
-    """Share of a part in each voxel's fluid, zero where there is none."""
-    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 1e-6)
 
 
 def _as_imaged(volumes: Sequence[FloatGrid], voxel_mm: Sequence[float]) -> list[FloatGrid]:

@@ -406,7 +406,7 @@ def endolymph_by_signal(
     """
     fluid = fractions[1::2] + fractions[2::2]
     whole = fluid.sum(0)
-    network = np.divide(fractions[2::2].sum(0), whole, out=np.zeros_like(whole), where=whole > 0)
+    network = share_of(fractions[2::2].sum(0), whole, 0.0)
     signal = np.clip(levels.shares(channels[1], known), -0.3, 1.3)
     sd = LIKE_ERRORS * np.hypot(SIGNAL_SD, known.noise)
     signal_variance = (sd / np.maximum(channels[0], LEAST_FLUID)) ** 2
@@ -418,6 +418,11 @@ def endolymph_by_signal(
     result = fractions.copy()
     result[1::2], result[2::2] = fluid * (1.0 - share), fluid * share
     return set_endolymph(result, levels.share(known))
+
+
+def share_of(part: FloatGrid, whole: FloatGrid, least: float) -> FloatGrid:
+    """Share of a part in each voxel's whole, zero where that is no more than `least`."""
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > least)
 
 
 def _nearby(image: FloatGrid, where: npt.NDArray[np.bool_]) -> FloatGrid:
