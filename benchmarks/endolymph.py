@@ -75,6 +75,9 @@ FLUIDS = {
     "cochlea took up 0.7 of the gadolinium": replace(USUAL_FLUIDS, uptake=(0.7, 1.0, 1.0)),
     "cochlea took up 1.4 times as much": replace(USUAL_FLUIDS, uptake=(1.4, 1.0, 1.0)),
     "canals took up 0.6 of it": replace(USUAL_FLUIDS, uptake=(1.0, 1.0, 0.6)),
+    "canals took up 0.2 of it": replace(USUAL_FLUIDS, uptake=(1.0, 1.0, 0.2)),
+    "vestibule and canals took up 0.8 of it": replace(USUAL_FLUIDS, uptake=(1.0, 0.8, 0.8)),
+    "vestibule and canals took up 0.4 of it": replace(USUAL_FLUIDS, uptake=(1.0, 0.4, 0.4)),
 }
 COLOURS = {"phantom": "#0072b2", "specimen": "#d55e00"}
 

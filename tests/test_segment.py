@@ -253,9 +253,10 @@ def test_fluids_of_any_t1_give_the_true_ratio(
 
 
 def test_coarse_voxels_change_ratios_less_where_their_size_is_told(segmenter: Segmenter) -> None:
+    """The interval is one of 95 %: of eight ears it may miss one."""
     coarse, rng, count = np.eye(4), np.random.default_rng(6), 40
-    errors = []
-    for severity in (0.3, 0.5, 0.7):
+    errors, missed = [], 0
+    for severity in (0.3, 0.5, 0.7, 0.2, 0.4, 0.6, 0.8, 0.9):
         ear = draw_ear(rng, "left", draw_hydrops(rng, severity))
         head = draw_head(rng, ear, None)
         coarse[:3, 3] = head.to_scanner(head.places["left"]) - (count - 1) / 2
@@ -271,7 +272,9 @@ def test_coarse_voxels_change_ratios_less_where_their_size_is_told(segmenter: Se
             errors.append(abs(endolymph / total - ear.ratios()[LABYRINTH]))
             if told:
                 assert found.half_width is not None
-                assert errors[-1] <= found.half_width
+                assert found.half_width < 0.12
+                missed += errors[-1] > found.half_width
+    assert missed <= 1
     assert sum(errors[::2]) < 0.75 * sum(errors[1::2])
 
 
@@ -282,16 +285,22 @@ def test_voxels_too_large_for_a_ratio_are_refused(
         segment_ear(segmenter, *left[:2], "left", voxel_mm=(1.5, 1.5, 1.5))
 
 
-def test_a_mirrored_ear_is_read_alike_from_the_pair(segmenter: Segmenter) -> None:
+# A power of two rounds nothing; any other gain does, most of all in half precision.
+@pytest.mark.parametrize(("gain", "rounded"), [(256.0, 1e-6), (250.0, 5e-3)])
+def test_a_mirrored_ear_is_read_alike_from_the_pair(
+    segmenter: Segmenter, gain: float, rounded: float
+) -> None:
     mrc, ppi, pei, _ = scanned(a_head(), "left")
     seen = {"mi2": (ppi - pei) * mrc, "summed": (ppi + pei) * mrc}
     there = segment_ear(segmenter, mrc, side="left", **seen)
-    turned = {name: np.ascontiguousarray(250.0 * image[::-1]) for name, image in seen.items()}
+    turned = {name: np.ascontiguousarray(gain * image[::-1]) for name, image in seen.items()}
     back = segment_ear(segmenter, mrc[::-1].copy(), side="right", **turned)
     assert there.signal is not None
     assert there.way == back.way == "unfolded"
     assert segment_ear(segmenter, mrc, seen["mi2"], "left").way == "HYDROPS"
-    assert np.allclose(back.fractions[:, ::-1], there.fractions, atol=1e-3)
+    assert np.allclose(back.fractions[:, ::-1], there.fractions, atol=rounded)
+    ratios = [f.fractions[2::2].sum() / f.fractions[1:].sum() for f in (there, back)]
+    assert ratios[0] == pytest.approx(ratios[1], abs=1e-4)
     assert back.half_width == pytest.approx(there.half_width, abs=1e-3)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from hydrops import page
 from hydrops.model.bundle import Bundle
 from hydrops.model.geometry import CROP_SPACING_MM
+from hydrops.model.pure import LEAST_ALIKE
 from hydrops.slices import LEAST_SECTION, RING_DEGREES
 
 LIMITS = (
@@ -65,15 +66,17 @@ def methods_section(bundle: Bundle) -> str:
         "alone was to be had, it is HYDROPS over MRC between the levels of perilymph and CSF. "
         "Perilymph of the cochlea that was brighter or darker than the vestibule's, for more or "
         "less gadolinium had reached it, was brought to the same level; so was that of the "
-        "canals, where their endolymph would else be far more or less than the network's. How "
-        "much of the labyrinth's fluid is endolymph in all follows from the signal's mean and the "
-        "network's share, weighted as was fitted on simulated ears of different noise, T1 and "
-        "voxel size, and the more by the network's the further the two lie apart; the odds of "
-        "endolymph were multiplied in each ear so that its fractions agree. An ear's ratio has an "
-        "interval, conformal on those simulated heads, that is wider by what the network changes "
-        "beyond its usual weight. Inversion times other than 2250 and 2050 ms, and a T1 of the "
-        "patient's fluids that the CSF shows to be other than usual, are allowed for by the "
-        "recovery of their magnetisation."
+        "canals, where their endolymph would else be far more or less than the network's. An ear "
+        "whose cochlea or vestibule had taken up far less than the other (its brightest fluid less "
+        f"than {LEAST_ALIKE} times as far from endolymph) was left out. How much of the "
+        "labyrinth's fluid is endolymph in all follows from the signal's mean and the network's "
+        "share, weighted as was fitted on simulated ears of different noise, T1 and voxel size, "
+        "and the more by the network's the further the two lie apart; the odds of endolymph were "
+        "multiplied in each ear so that its fractions agree. An ear's ratio has an interval, "
+        "conformal on those simulated heads, that is wider by what the network changes beyond its "
+        "usual weight, in the canals as in the whole. Inversion times other than 2250 and 2050 ms, "
+        "and a T1 of the patient's fluids that the CSF shows to be other than usual, are allowed "
+        "for by the recovery of their magnetisation."
         if "calibrations" in bundle.metadata
         else ""
     )

@@ -336,15 +336,15 @@ def segment_ear(
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     elif segmenter.bundle.endolymph:
-        pure = PureVoxels.of(channels[0].numpy(), found.fractions, voxel_mm)
+        pure, moved = PureVoxels.of(channels[0].numpy(), found.fractions, voxel_mm), 0.0
         if summed is None:
             way, seen = "HYDROPS", contrast.straightened(channels.numpy(), fractions)
             seen = pure.evened(seen)
         else:
             way = "unfolded"
             seen = unfolded_channels(turned(mi2), turned(summed), channels.numpy(), pure)
-            seen = evened_canals(pure.evened(seen), fractions)
-        signal = read_signal(seen, fractions)
+            seen, moved = evened_canals(pure.evened(seen), fractions)
+        signal = read_signal(seen, fractions, moved)
         if way in segmenter.calibrations:
             known = calibration_of(segmenter.calibrations[way], voxel_mm)
             _check_readable(known, signal)

@@ -304,8 +304,9 @@ def _limits(bundle: Bundle) -> str:
 larger voxels than the published ones have a wider interval (`benchmarks/results/resolution.tsv`);
 those whose voxels have a face a quarter larger than the largest of a calibration are refused. The
 interval allows for other noise, motion, dose, anatomy and T1; how much the T1 of patients' fluids
-differ is an assumption, and so is how evenly the organs take up gadolinium. PPI and PEI that were
-scaled differently by more than a quarter may make the ratio wrong. The area ratio of the vestibule
+differ is an assumption, and so is how evenly the organs take up gadolinium: where it has reached
+cochlea or vestibule far less than the other, the ear is refused. PPI and PEI that were scaled
+differently by more than a quarter may make the ratio wrong. The area ratio of the vestibule
 hangs on how the head lies, even with true regions (`benchmarks/results/repeatability.tsv`)."""
 
 

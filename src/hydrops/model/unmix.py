@@ -56,8 +56,10 @@ WAYS: tuple[Way, ...] = get_args(Way)
 #: Difference from what both have weighed at which the network goes half the way to its own share;
 #: chosen on simulated ears of a calibration, where it is 0.04 (SD) unfolded and 0.02 by HYDROPS.
 DISAGREEMENT = 0.25
-#: Largest say of a network in what it and the signal agree on.
-MOST_SAY = 0.9
+#: Largest say of a network in what it and the signal agree on. With 0.9, the little that HYDROPS
+#: alone had to say had so steep a slope that a third of a calibration's ears were refused for
+#: contradicting the network; with 0.7 its errors are larger by a twelfth.
+MOST_SAY = 0.7
 #: The share is kept from the ends, where no voxel could differ from another.
 LEAST_SHARE = 0.005
 #: Largest face of a voxel that a ratio is given for, times that of the largest calibrated one.
@@ -76,11 +78,15 @@ class FluidSignal:
         See `signal_noise`.
     network
         Share of endolymph in the fluid that the network finds.
+    moved
+        By how much of the share the level was changed before, on the network's word alone
+        (`hydrops.model.pure.evened_canals`).
     """
 
     level: float
     noise: float
     network: float
+    moved: float = 0.0
 
 
 #: What a `FluidSignal` consists of, as records and tables name it.
@@ -114,7 +120,7 @@ class FluidLevels:
 
     def correction(self, signal: FluidSignal) -> float:
         """By how much the network changes the share beyond its usual say, for being far away."""
-        return abs(self._agreed(signal) - self._weighed(signal))
+        return abs(self._agreed(signal) - self._weighed(signal)) + signal.moved
 
     def towards(self, other: FluidLevels, part: float) -> FluidLevels:
         """Levels whose weighed share lies that part of the way from these to others' of any ear."""
@@ -291,8 +297,8 @@ def half_width(
     return max(0.0, reach)
 
 
-def read_signal(channels: FloatGrid, fractions: FloatGrid) -> FluidSignal:
-    """What images and network say of an ear.
+def read_signal(channels: FloatGrid, fractions: FloatGrid, moved: float = 0.0) -> FluidSignal:
+    """What images and network say of an ear, as a `FluidSignal` has it.
 
     Parameters
     ----------
@@ -306,6 +312,7 @@ def read_signal(channels: FloatGrid, fractions: FloatGrid) -> FluidSignal:
         hydrops_level(channels, fluid),
         signal_noise(channels),
         float(fractions[2::2].sum() / max(float(fluid.sum()), 1e-6)),
+        moved,
     )
 
 
