@@ -19,7 +19,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import save_image
+from hydrops.images import box_around, save_image
 from hydrops.labels import LABELS, LANDMARKS, SIDES, organ_codes
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.bundle import Bundle, read_bundle, verify_weights
@@ -417,10 +417,12 @@ def keep_labyrinth(probabilities: FloatGrid, voxel_mm3: float) -> FloatGrid:
     if sizes.max() * voxel_mm3 < LEAST_EAR_MM3:
         raise ExcludedError("the model finds no inner ear where one was expected")
     largest = pieces == int(sizes.argmax()) + 1
-    near = ndimage.binary_dilation(largest, iterations=RIM_VOXELS)
-    fractions = probabilities * near
+    part = box_around(largest, (RIM_VOXELS,) * 3)
+    near = ndimage.binary_dilation(largest[part], iterations=RIM_VOXELS)
+    fractions = np.zeros(probabilities.shape, np.float32)
+    fractions[:, *part] = probabilities[:, *part] * near
     fractions[0] = 1.0 - fractions[1:].sum(0)
-    return np.asarray(fractions, np.float32)
+    return fractions
 
 
 def keep_organs(fractions: FloatGrid, voxel_mm3: float) -> FloatGrid:

@@ -88,8 +88,10 @@ def unfold(mi2: FloatGrid, summed: FloatGrid, mrc: FloatGrid) -> FloatGrid:
     # Their product is the place where there is no noise, and stays near it far from the line.
     place = np.clip(difference * total, PLACES[0], PLACES[-1])
     bright = mrc > LEAST_FLUID
-    apart = (difference[bright][:, None] - np.clip(PLACES, -1.0, 1.0)) ** 2
-    apart += (total[bright][:, None] - np.maximum(1.0, np.abs(PLACES))) ** 2
-    likely = np.exp(-0.5 * (apart - apart.min(1, keepdims=True)) / SPREAD**2)
-    place[bright] = (likely @ PLACES) / likely.sum(1)
+    # Logarithm of the likelihood, but for what is the same at all places.
+    line = np.stack([np.clip(PLACES, -1.0, 1.0), np.maximum(1.0, np.abs(PLACES))], 1)
+    likely = line @ np.stack([difference[bright], total[bright]])
+    likely -= 0.5 * (line**2).sum(1, keepdims=True)
+    likely = np.exp((likely - likely.max(0)) / SPREAD**2)
+    place[bright] = (PLACES @ likely) / likely.sum(0)
     return np.asarray(place, np.float32)

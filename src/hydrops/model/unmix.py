@@ -411,6 +411,17 @@ def endolymph_by_signal(
     known
         What images and network say of the ear as a whole, see `read_signal`.
     """
+    result = fractions.copy()
+    part = box_around(fractions[0] < 1.0, (0, 0, 0))
+    seen = _endolymph_seen(channels[:, *part], fractions[:, *part], levels, known)
+    result[:, *part] = set_endolymph(seen, levels.share(known))
+    return result
+
+
+def _endolymph_seen(
+    channels: FloatGrid, fractions: FloatGrid, levels: FluidLevels, known: FluidSignal
+) -> FloatGrid:
+    """As `endolymph_by_signal`, before it is brought to what there is in all."""
     fluid = fractions[1::2] + fractions[2::2]
     whole = fluid.sum(0)
     network = share_of(fractions[2::2].sum(0), whole, 0.0)
@@ -424,7 +435,7 @@ def endolymph_by_signal(
     share = np.clip(share, 0.002, 0.998)
     result = fractions.copy()
     result[1::2], result[2::2] = fluid * (1.0 - share), fluid * share
-    return set_endolymph(result, levels.share(known))
+    return result
 
 
 def share_of(part: FloatGrid, whole: FloatGrid, least: float) -> FloatGrid:
