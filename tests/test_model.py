@@ -325,6 +325,7 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
                         for name, value in (
                             ("level", level), ("noise", noise),
                             ("network", (0.6 if kind == "specimen" else 0.5) - 0.4 * level),
+                            ("moved", 0.0),
                         )
                     },
                     "ratio": 0.3,
