@@ -275,7 +275,8 @@ def mean_of_cuts(
 
     def mean(found: torch.Tensor) -> torch.Tensor:
         parts = zip(found.chunk(len(cuts)), cuts)
-        return torch.stack([p.roll([-by for by in cut], (2, 3, 4)) for p, cut in parts]).mean(0)
+        rolled = [p.roll([-by for by in cut], (2, 3, 4)) if any(cut) else p for p, cut in parts]
+        return sum(rolled[1:], rolled[0]) / len(rolled)
 
     probabilities = mean(torch.softmax(logits.float(), dim=1))
     return probabilities, None if heat is None else mean(heat.float())
@@ -411,9 +412,9 @@ def keep_labyrinth(probabilities: FloatGrid, voxel_mm3: float) -> FloatGrid:
     ExcludedError
         If the largest piece is too small to be an ear.
     """
-    fluid = probabilities[1:].sum(0)
-    pieces, count = ndimage.label(fluid > 0.5, structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces.ravel())[1:] if count else np.zeros(1)
+    fluid = probabilities[1:].sum(0) > 0.5
+    pieces, count = ndimage.label(fluid, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces[fluid])[1:] if count else np.zeros(1)
     if sizes.max() * voxel_mm3 < LEAST_EAR_MM3:
         raise ExcludedError("the model finds no inner ear where one was expected")
     largest = pieces == int(sizes.argmax()) + 1

@@ -90,8 +90,9 @@ def unfold(mi2: FloatGrid, summed: FloatGrid, mrc: FloatGrid) -> FloatGrid:
     bright = mrc > LEAST_FLUID
     # Logarithm of the likelihood, but for what is the same at all places.
     line = np.stack([np.clip(PLACES, -1.0, 1.0), np.maximum(1.0, np.abs(PLACES))], 1)
-    likely = line @ np.stack([difference[bright], total[bright]])
+    # By NumPy alone: threads of a BLAS would wait for those of the network.
+    likely = np.einsum("pk,kn->pn", line, np.stack([difference[bright], total[bright]]))
     likely -= 0.5 * (line**2).sum(1, keepdims=True)
     likely = np.exp((likely - likely.max(0)) / SPREAD**2)
-    place[bright] = (PLACES @ likely) / likely.sum(0)
+    place[bright] = np.einsum("p,pn->n", PLACES, likely) / likely.sum(0)
     return np.asarray(place, np.float32)
