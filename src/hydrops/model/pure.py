@@ -52,7 +52,7 @@ LEAST_WHOLE = 1e-6
 #: as much perilymph, and they do not hang on what the network takes for it.
 BRIGHTEST = 0.1
 #: Least distance of a part's brightest voxels from endolymph, as a share of that of the other
-#: part's, for it to be read. It is 0.88 to 1.13 in simulated ears of development that took up the
+#: part's, for it to be read. It is 0.9 and more in simulated ears of development that took up the
 #: same everywhere; of those in which it was less than 0.6, the interval failed in more than half.
 LEAST_ALIKE = 0.6
 #: Least distance of the canals' fluid from endolymph, of one, that is stretched.

@@ -119,7 +119,10 @@ class FluidLevels:
         return abs(signal.network - self._alone(signal))
 
     def correction(self, signal: FluidSignal) -> float:
-        """By how much the network changes the share beyond its usual say, for being far away."""
+        """By how much the network changes the share beyond its usual say, for being far away.
+
+        In the whole of the fluid, and before that in a part of it (`FluidSignal.moved`).
+        """
         return abs(self._agreed(signal) - self._weighed(signal)) + signal.moved
 
     def towards(self, other: FluidLevels, part: float) -> FluidLevels:
