@@ -54,6 +54,11 @@ def share_of_all(fractions: FloatGrid) -> float:
     return float(fractions[2::2].sum() / fractions[1:].sum())
 
 
+def channels_of(fractions: FloatGrid, second: npt.NDArray[np.floating]) -> FloatGrid:
+    """Channels of an ear in bone that gives no signal, of which the second is given."""
+    return np.stack([1.0 - fractions[0], second, np.ones(SHAPE)]).astype(np.float32)
+
+
 def read(fractions: FloatGrid, fluids: Fluids, evened: bool = True) -> FloatGrid:
     """Share of endolymph that PPI and PEI show, by a network that knows where all lies."""
     mi2, summed, channels = given_images(fluids, fractions)
@@ -104,7 +109,7 @@ def test_canals_that_show_what_the_network_finds_stay_as_they_are(
 ) -> None:
     fractions = an_ear(canals)
     seen = 1.0 - 2.0 * share_of(an_ear(canals + apart))
-    channels = np.stack([1.0 - fractions[0], seen, np.ones(SHAPE)]).astype(np.float32)
+    channels = channels_of(fractions, seen)
     evened, moved = evened_canals(channels, fractions)
     assert np.allclose(evened, channels, atol=0.02)
     assert moved < 0.01
@@ -118,7 +123,7 @@ def test_what_canals_are_moved_by_covers_what_that_may_be_wrong_by(
 ) -> None:
     truth = an_ear()
     seen = (1.0 - 2.0 * share_of(truth) + 1.0) * np.where(truth[5:].sum(0) > 0, uptake, 1.0) - 1.0
-    channels = np.stack([1.0 - truth[0], seen, np.ones(SHAPE)]).astype(np.float32)
+    channels = channels_of(truth, seen)
     evened, moved = evened_canals(channels, an_ear(network))
     fluid = truth[1:].sum(0)
     found = (fluid * (0.5 - 0.5 * evened[1])).sum() / fluid.sum()
@@ -135,7 +140,7 @@ def test_both_parts_are_brought_to_one_level_and_endolymph_stays(
     seen = 1.0 - share_of(fractions) * 2.0
     seen = np.where(seen > -1.0, (seen + 1.0) * levels - 1.0, seen)
     noise = np.random.default_rng(seed).normal(0.0, 0.05, SHAPE)
-    channels = np.stack([1.0 - fractions[0], seen + noise, np.ones(SHAPE)]).astype(np.float32)
+    channels = channels_of(fractions, seen + noise)
     pure = PureVoxels.of(channels[0], fractions)
     evened = pure.evened(channels)
     inside = pure.cochlea > 0.5
@@ -161,7 +166,7 @@ def test_an_ear_of_which_gadolinium_reached_one_part_far_less_is_refused(
         if taken_for_endolymph:
             fractions[code + 1] += fractions[code]
             fractions[code] = 0.0
-    channels = np.stack([1.0 - fractions[0], seen - 1.0, np.ones(SHAPE)]).astype(np.float32)
+    channels = channels_of(fractions, seen - 1.0)
     with pytest.raises(ExcludedError, match=f"gadolinium has reached the {name} far less"):
         PureVoxels.of(channels[0], fractions).evened(channels)
 
@@ -171,7 +176,7 @@ def test_a_vestibule_without_any_perilymph_is_read_where_its_canals_have_some() 
     fractions[4] += fractions[3]
     fractions[3] = 0.0
     seen = 1.0 - 2.0 * share_of(fractions)
-    channels = np.stack([1.0 - fractions[0], seen, np.ones(SHAPE)]).astype(np.float32)
+    channels = channels_of(fractions, seen)
     evened = PureVoxels.of(channels[0], fractions).evened(channels)
     assert np.allclose(evened, channels, atol=0.1)
 

@@ -285,11 +285,10 @@ def test_voxels_too_large_for_a_ratio_are_refused(
         segment_ear(segmenter, *left[:2], "left", voxel_mm=(1.5, 1.5, 1.5))
 
 
-# A power of two rounds nothing; any other gain does, most of all in half precision.
-@pytest.mark.parametrize(("gain", "rounded"), [(256.0, 1e-6), (250.0, 5e-3)])
-def test_a_mirrored_ear_is_read_alike_from_the_pair(
-    segmenter: Segmenter, gain: float, rounded: float
-) -> None:
+@pytest.mark.parametrize("gain", [256.0, 250.0])
+def test_a_mirrored_ear_is_read_alike_from_the_pair(segmenter: Segmenter, gain: float) -> None:
+    # A power of two rounds nothing; any other gain does, most of all in half precision.
+    rounded = 1e-6 if gain == 256.0 else 5e-3 if segmenter.half else 1e-3
     mrc, ppi, pei, _ = scanned(a_head(), "left")
     seen = {"mi2": (ppi - pei) * mrc, "summed": (ppi + pei) * mrc}
     there = segment_ear(segmenter, mrc, side="left", **seen)

@@ -337,7 +337,8 @@ def segment_ear(
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     elif segmenter.bundle.endolymph:
-        pure, moved = PureVoxels.of(channels[0].numpy(), found.fractions, voxel_mm), 0.0
+        pure = PureVoxels.of(channels[0].numpy(), found.fractions, voxel_mm)
+        moved = 0.0
         if summed is None:
             way, seen = "HYDROPS", contrast.straightened(channels.numpy(), fractions)
             seen = pure.evened(seen)

@@ -174,14 +174,15 @@ def evened_canals(channels: FloatGrid, fractions: FloatGrid) -> tuple[FloatGrid,
     """
     codes = organ_codes("semicircular_canals")
     canals, fluid = fractions[codes].sum(0), fractions[1:].sum(0)
+    volume = max(float(canals.sum()), 1e-6)
     shown = 0.5 - 0.5 * hydrops_level(channels, canals)
-    found = float(fractions[codes[1]].sum() / max(float(canals.sum()), 1e-6))
+    found = float(fractions[codes[1]].sum()) / volume
     agreed = float(agreed_share(shown, found, CANALS_DISAGREEMENT))
     # What hardly differs from endolymph would be noise if it were stretched as far as that.
     brighter = np.float32((1.0 - agreed) / max(1.0 - shown, LEAST_SHOWN))
     share = share_of(canals, fluid, LEAST_WHOLE)
     seen = (1.0 + channels[1]) * (1.0 + share * (brighter - 1.0)) - 1.0
-    moved = abs(agreed - shown) * float(canals.sum() / max(float(fluid.sum()), 1e-6))
+    moved = abs(agreed - shown) * volume / max(float(fluid.sum()), 1e-6)
     return np.stack([channels[0], seen, channels[2]]), moved
 
 
