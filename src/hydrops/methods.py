@@ -12,6 +12,7 @@ from hydrops import page
 from hydrops.model.bundle import Bundle
 from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.pure import LEAST_ALIKE
+from hydrops.model.unmix import UNMIXED
 from hydrops.slices import LEAST_SECTION, RING_DEGREES
 
 LIMITS = (
@@ -59,7 +60,8 @@ def methods_section(bundle: Bundle) -> str:
     calibrated = (
         " At the surface of the labyrinth a voxel's brightness, between bone and full fluid, gave "
         "its share of fluid; its share of endolymph is the mean of the network's and of that "
-        "which its signal shows, weighted by their precision. The signal is the signed sum of the "
+        "which its signal shows, weighted by their precision, the latter's distance from one half "
+        f"times {UNMIXED}, for neighbours mix into a voxel. The signal is the signed sum of the "
         "two inversion images over the MRC, their signs told by the sum and the difference of "
         "their magnitudes; it falls evenly with the share of endolymph whatever the sequences "
         "null, and its levels in pure fluids are those where the network is sure. Where HYDROPS "

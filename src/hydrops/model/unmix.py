@@ -43,11 +43,12 @@ SHADING_VOXELS = (6.0, 6.0, 3.0)
 #: Voxels from the fluid that have a say in what is made of it.
 REACH_VOXELS = 5
 #: SD of the share of endolymph that a voxel full of fluid shows by its signal in an image without
-#: noise, and by what that and the noise are multiplied, for the errors of neighbours are alike; the
-#: variance of the network's share p as a multiple of p (1 - p). Chosen on simulated ears of
-#: development of fluids of any T1, moved and noisy, of which those of little endolymph need the
-#: network most.
-SIGNAL_SD, LIKE_ERRORS, NETWORK_VARIANCE = 0.15, 1.5, 1.0
+#: noise; by what the noise is multiplied, for the errors of neighbours are alike; the variance of
+#: the network's share p as a multiple of p (1 - p); and by what the distance of a voxel's share
+#: from one half is multiplied, for a voxel's signal is mixed with that of its neighbours. Of 0.05
+#: to 0.225, 1.5, 1 to 4 and 1 to 2, chosen on simulated ears of development, still and moved, for
+#: where the endolymph lies in a voxel and in an organ.
+SIGNAL_SD, LIKE_ERRORS, NETWORK_VARIANCE, UNMIXED = 0.2, 1.5, 2.0, 1.2
 #: Ways to read from the images how much endolymph there is: from PPI and PEI unfolded
 #: (`hydrops.model.unfold`), or from HYDROPS alone.
 Way = Literal["unfolded", "HYDROPS"]
@@ -428,8 +429,9 @@ def _endolymph_seen(
     fluid = fractions[1::2] + fractions[2::2]
     whole = fluid.sum(0)
     network = share_of(fractions[2::2].sum(0), whole, 0.0)
-    signal = np.clip(levels.shares(channels[1], known), -0.3, 1.3)
-    sd = LIKE_ERRORS * np.hypot(SIGNAL_SD, known.noise)
+    signal = 0.5 + UNMIXED * (levels.shares(channels[1], known) - 0.5)
+    signal = np.clip(signal, -0.3, 1.3)
+    sd = np.hypot(SIGNAL_SD, LIKE_ERRORS * known.noise)
     signal_variance = (sd / np.maximum(channels[0], LEAST_FLUID)) ** 2
     network_variance = NETWORK_VARIANCE * np.clip(network * (1.0 - network), 0.01, None)
     share = (signal / signal_variance + network / network_variance) / (
