@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, from_matvec
 
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import Affine, FloatGrid, crop_affine, crop_image, cube_affine
@@ -34,6 +34,7 @@ from hydrops.phantom.signal import (
     null_t1_ms,
 )
 from hydrops.register import csf_ratio
+from hydrops.sampling import share_kept
 from hydrops.segment import (
     Segmenter,
     choose_device,
@@ -276,6 +277,34 @@ def test_coarse_voxels_change_ratios_less_where_their_size_is_told(segmenter: Se
                 missed += errors[-1] > found.half_width
     assert missed <= 1
     assert sum(errors[::2]) < 0.75 * sum(errors[1::2])
+
+
+def test_images_between_the_voxels_of_the_mrc_show_hardly_more_endolymph(
+    segmenter: Segmenter,
+) -> None:
+    """Ears of little endolymph, of which PPI and PEI were taken half a slice from the MRC."""
+    rng = np.random.default_rng(17)
+    changes = []
+    for _ in range(6):
+        head = draw_head(rng, draw_ear(rng, "left", draw_hydrops(rng, 0.1)), None)
+        grid = crop_affine(head.to_scanner(head.places["left"]).tolist())
+        mrc = render(head, MRC, CROP_SHAPE, grid, rng, noise=NOISE["MRC"])
+        ratios = []
+        for own in (grid, grid @ from_matvec(np.eye(3), [0.0, 0.0, 0.5])):
+            ppi, pei = (
+                crop_image(render(head, s, CROP_SHAPE, own, rng, noise=NOISE[s.name]), own, grid)
+                for s in (PPI, PEI)
+            )
+            images = {"mi2": (ppi - pei) * mrc, "summed": (ppi + pei) * mrc}
+            # As it is, and as if both had moved.
+            for kept in (share_kept(mrc, grid, grid, [own]), 0.0):
+                found = segment_ear(segmenter, mrc, side="left", kept=kept, **images)
+                total, endolymph = organ_volumes(found.fractions, grid)[LABYRINTH]
+                ratios.append(endolymph / total)
+        changes.append((ratios[2] - ratios[0], ratios[3] - ratios[1]))
+    told, untold = np.mean(changes, axis=0)
+    assert untold > 0.015
+    assert abs(told) < untold / 2
 
 
 def test_voxels_too_large_for_a_ratio_are_refused(

@@ -22,8 +22,9 @@ from hydrops.images import (
 )
 from hydrops.labels import SIDES
 from hydrops.paths import SUM_MI2, Paths, Unit
-from hydrops.records import CSF_RATIO, VOXEL_MM, StageResult, read_record
+from hydrops.records import CSF_RATIO, SHARE_KEPT, VOXEL_MM, StageResult, read_record
 from hydrops.register import MOVING_ROLES, MRC_WEIGHT, combine
+from hydrops.sampling import share_kept
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         image, image_affine = load_image(paths.image(unit, role))
         roles[role] = (image, image_affine, read_itk_transform(paths.transform(unit, role)))
     registered = read_record(paths.record("register", unit)).numbers
+    others = [np.linalg.inv(transform) @ own for _, own, transform in roles.values()]
+    shares: dict[str, float] = {}
     for side in kept:
         grid = crop_affine(found.centres[side].tolist(), affine)
         crop = crop_image(mrc, affine, grid)
@@ -80,6 +83,7 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         if options.combination == "PPI-PEI":
             summed = np.asarray((moved["PPI"] + moved["PEI"]) * crop, np.float32)
             save_image(output / paths.crop(unit, side, SUM_MI2).name, summed, grid)
+        shares[side] = round(share_kept(mrc, affine, grid, others), 5)
     # The crops of both sides have the same axes.
     voxel_mm = coarsest_voxel_mm(grid, affine, *(own for _, own, _ in roles.values()))
     result.numbers = {
@@ -87,6 +91,7 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         "score": {s: round(found.scores[s], 4) for s in kept},
         VOXEL_MM: [round(width, 4) for width in voxel_mm],
         CSF_RATIO: registered.get(CSF_RATIO),
+        SHARE_KEPT: shares,
     }
     return result
 

@@ -13,6 +13,7 @@ from hydrops.model.bundle import Bundle
 from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.pure import LEAST_ALIKE
 from hydrops.model.unmix import UNMIXED
+from hydrops.sampling import MOVED_LOSS
 from hydrops.slices import LEAST_SECTION, RING_DEGREES
 
 LIMITS = (
@@ -66,6 +67,9 @@ def methods_section(bundle: Bundle) -> str:
         "their magnitudes; it falls evenly with the share of endolymph whatever the sequences "
         "null, and its levels in pure fluids are those where the network is sure. Where HYDROPS "
         "alone was to be had, it is HYDROPS over MRC between the levels of perilymph and CSF. "
+        "Images of a patient who moves lose signal at the borders of the fluid, where their voxels "
+        "lie between those of the MRC, as those of the simulated heads did; in images of one who "
+        f"did not, the signed sum was lowered by {MOVED_LOSS:.0%} to be read alike. "
         "Perilymph of the cochlea that was brighter or darker than the vestibule's, for more or "
         "less gadolinium had reached it, was brought to the same level; so was that of the "
         "canals, where their endolymph would else be far more or less than the network's. An ear "

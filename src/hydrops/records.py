@@ -27,6 +27,8 @@ WHOLE = ".whole"
 CSF_RATIO = "csf_ratio"
 #: What records of location call the voxel of the coarsest images along the axes of the crops, mm.
 VOXEL_MM = "voxel_mm"
+#: What they call, by side, `hydrops.locate.share_kept`.
+SHARE_KEPT = "share_kept"
 
 
 @dataclass

@@ -42,7 +42,8 @@ from hydrops.model.unmix import (
     read_signal,
 )
 from hydrops.paths import SUM_MI2, Paths, Unit
-from hydrops.records import CSF_RATIO, VOXEL_MM, StageResult, read_record, whole_part
+from hydrops.records import CSF_RATIO, SHARE_KEPT, VOXEL_MM, StageResult, read_record, whole_part
+from hydrops.sampling import as_if_moved
 
 FloatGrid = npt.NDArray[np.float32]
 #: A box of voxels along x, y, z.
@@ -290,6 +291,7 @@ def segment_ear(
     pair: InversionPair = USUAL_PAIR,
     summed: FloatGrid | None = None,
     voxel_mm: Sequence[float] = CROP_SPACING_MM,
+    kept: float = 1.0,
 ) -> EarSegmentation:
     """Segment one ear on the crop grid (axes near R, A, S; `hydrops.model.geometry`).
 
@@ -307,6 +309,8 @@ def segment_ear(
         The sum of PPI and PEI times the MRC, where HYDROPS-Mi2 was made of both.
     voxel_mm
         Voxel of the coarsest of the images along the axes of the crop.
+    kept
+        See `hydrops.sampling.share_kept`.
 
     Raises
     ------
@@ -345,7 +349,7 @@ def segment_ear(
         else:
             way = "unfolded"
             seen = unfolded_channels(turned(mi2), turned(summed), channels.numpy(), pure)
-            seen, moved = evened_canals(pure.evened(seen), fractions)
+            seen, moved = evened_canals(as_if_moved(pure.evened(seen), kept), fractions)
         signal = read_signal(seen, fractions, moved)
         if way in segmenter.calibrations:
             known = calibration_of(segmenter.calibrations[way], voxel_mm)
@@ -501,7 +505,8 @@ def _segment_side(
         summed = np.asarray(nib.load(sum_path).dataobj, np.float32)
     mrc = np.asarray(image.dataobj, np.float32)
     try:
-        found = segment_ear(segmenter, mrc, mi2, side, pair or USUAL_PAIR, summed, voxel_mm)
+        kept = kept_of(unit, side, paths)
+        found = segment_ear(segmenter, mrc, mi2, side, pair or USUAL_PAIR, summed, voxel_mm, kept)
     except ExcludedError as exclusion:
         told: dict[str, Any] = {"excluded": exclusion.reason}
     else:
@@ -533,6 +538,12 @@ def scanned_voxel_mm(unit: Unit, paths: Paths) -> Sequence[float]:
     """Voxel of the coarsest of a located session's images, along the axes of its crops."""
     numbers = read_record(paths.record("locate", unit)).numbers
     return tuple(numbers.get(VOXEL_MM, CROP_SPACING_MM))
+
+
+def kept_of(unit: Unit, side: str, paths: Paths) -> float:
+    """`hydrops.sampling.share_kept` of a located ear."""
+    shares = read_record(paths.record("locate", unit)).numbers.get(SHARE_KEPT, {})
+    return float(shares.get(side, 1.0))
 
 
 def _rounded(signal: FluidSignal) -> dict[str, float]:

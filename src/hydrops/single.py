@@ -39,6 +39,7 @@ from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
 from hydrops.records import write_text_atomically
 from hydrops.register import RegisterOptions, check_sign, csf_ratio, match
+from hydrops.sampling import share_kept
 from hydrops.segment import choose_device, load_segmenter, named_landmarks, segment_ear
 
 if TYPE_CHECKING:
@@ -192,8 +193,9 @@ def _segment_mr(
         if len(moved) == 2:
             mi2, summed = (moved[0] - moved[1]) * crop, (moved[0] + moved[1]) * crop
         voxel_mm = coarsest_voxel_mm(grid, affine, *(own for _, own, _ in others))
+        kept = share_kept(mrc, affine, grid, [np.linalg.inv(t) @ own for _, own, t in others])
         try:
-            found = segment_ear(segmenter, crop, mi2, side, pair, summed, voxel_mm)
+            found = segment_ear(segmenter, crop, mi2, side, pair, summed, voxel_mm, kept)
         except ExcludedError as exclusion:
             refused.append(f"{side} ear: {exclusion.reason}")
             continue

@@ -340,7 +340,7 @@ def _measured(
 
 def _signals(segmenter: Segmenter, unit: Unit, side: str, paths: Paths) -> dict[str, float]:
     """What images and network say of an ear, both ways that a signal can be read in; or nothing."""
-    from hydrops.segment import inversion_pair, scanned_voxel_mm, segment_ear
+    from hydrops.segment import inversion_pair, kept_of, scanned_voxel_mm, segment_ear
 
     pair = inversion_pair(unit, paths)
     if pair is None or not segmenter.bundle.endolymph:
@@ -349,11 +349,11 @@ def _signals(segmenter: Segmenter, unit: Unit, side: str, paths: Paths) -> dict[
         np.asarray(nib.load(paths.crop(unit, side, role)).dataobj, np.float32)
         for role in ("MRC", "HYDROPSMi2", SUM_MI2)
     )
-    voxel_mm = scanned_voxel_mm(unit, paths)
+    voxel_mm, kept = scanned_voxel_mm(unit, paths), kept_of(unit, side, paths)
     bare = replace(segmenter, calibrations={}, novelty=None)
     told: dict[str, float] = {}
     for total in (summed, None):
-        found = segment_ear(bare, mrc, mi2, side, pair, total, voxel_mm)
+        found = segment_ear(bare, mrc, mi2, side, pair, total, voxel_mm, kept)
         if found.signal is not None:
             read = asdict(found.signal)
             told |= {f"{found.way}_{name}": number for name, number in read.items()}

@@ -11,3 +11,5 @@ FINE_SHAPE = (64, 64, 64)
 FINE_SPACING_MM = 0.5
 #: The middle of a crop: a step of a training sees as much, and a located ear lies within it.
 WINDOW_SHAPE = (48, 48, 24)
+#: The middle of it again, that holds an ear and little else: 16 x 16 x 20 mm.
+EAR_SHAPE = (32, 32, 20)
