@@ -27,7 +27,7 @@ WHOLE = ".whole"
 CSF_RATIO = "csf_ratio"
 #: What records of location call the voxel of the coarsest images along the axes of the crops, mm.
 VOXEL_MM = "voxel_mm"
-#: What they call, by side, `hydrops.locate.share_kept`.
+#: What they call, by side, `hydrops.sampling.share_kept`.
 SHARE_KEPT = "share_kept"
 
 

@@ -541,9 +541,9 @@ def scanned_voxel_mm(unit: Unit, paths: Paths) -> Sequence[float]:
 
 
 def kept_of(unit: Unit, side: str, paths: Paths) -> float:
-    """`hydrops.sampling.share_kept` of a located ear."""
+    """`hydrops.sampling.share_kept` of a located ear; if it was not told, as of one that moved."""
     shares = read_record(paths.record("locate", unit)).numbers.get(SHARE_KEPT, {})
-    return float(shares.get(side, 1.0))
+    return float(shares.get(side, 0.0))
 
 
 def _rounded(signal: FluidSignal) -> dict[str, float]:
