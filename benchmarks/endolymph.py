@@ -108,6 +108,7 @@ def draw(summary: pd.DataFrame) -> Figure:
             xerr=part["ratio_sd"], fmt="o", color=colour, capsize=3, label=anatomy,
         )  # fmt: skip
     panel.axvline(0.0, color="#888888", lw=1, ls="--", zorder=0)
+    panel.locator_params(axis="x", nbins=6)
     panel.set(xlabel="measured minus true EH volume ratio, bias and SD")
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.5, -0.5)
