@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from nibabel.affines import from_matvec
 from scipy import ndimage
 
 from hydrops.images import (
     Affine,
     FloatGrid,
+    affine_of,
     average_onto,
     blur_of_larger,
     coarsest_voxel_mm,
@@ -26,9 +26,12 @@ from hydrops.images import (
 )
 from hydrops.model.geometry import CROP_SHAPE, EAR_SHAPE
 
-#: Quantile of the MRC around an ear that is the brightness of fluid, and how much of that a voxel
-#: shows that holds some; noise in bone, which is lost on the way, is well below.
-FLUID_QUANTILE, LEAST_FLUID = 0.995, 0.2
+#: Quantile of an MRC around an ear that is the brightness of fluid.
+FLUID_QUANTILE = 0.995
+#: MRC relative to fluid, below which a voxel says nothing about it; noise in bone is well below.
+LEAST_FLUID = 0.2
+#: Where an ear lies in its crop.
+EAR = tuple(slice((n - ear) // 2, (n + ear) // 2) for n, ear in zip(CROP_SHAPE, EAR_SHAPE))
 #: What the images of a head that moved lose of their signal, and least of `share_kept` of one that
 #: did not: all heads of a calibration move, and of ears of development that moved 0.994 at most is
 #: kept. Of 0 to 0.07, chosen on such ears, 32 of real anatomy and 24 phantoms: still ones are read
@@ -57,11 +60,12 @@ def share_kept(mrc: FloatGrid, affine: Affine, crop: Affine, others: Sequence[Af
     others
         Affine of each other image, moved to where it fits the MRC.
     """
-    grid = crop.copy()
-    grid[:3, 3] += crop[:3, :3] @ ((np.array(CROP_SHAPE) - EAR_SHAPE) / 2)
+    if not others:
+        return 1.0
+    grid = affine_of(EAR, crop)
     ear = resample(mrc, affine, EAR_SHAPE, grid)
     bright = ear > LEAST_FLUID * np.quantile(ear, FLUID_QUANTILE)
-    if not others or not bright.any():
+    if not bright.any():
         return 1.0
     own_mm = np.array(coarsest_voxel_mm(grid, affine))
     shares = []
@@ -92,7 +96,7 @@ def _there_and_back(mrc: FloatGrid, affine: Affine, grid: Affine, other: Affine)
     reach = corners_of(EAR_SHAPE, np.linalg.inv(other) @ grid)
     first = np.floor(reach.min(0)).astype(int) - SPLINE_REACH
     last = np.ceil(reach.max(0)).astype(int) + SPLINE_REACH
-    part = other @ from_matvec(np.eye(3), first)
     shape = tuple(int(count) for count in last - first + 1)
+    part = affine_of([slice(int(start), None) for start in first], other)
     there = average_onto(mrc[None], affine, shape, part, order=3)[0]
     return resample(there, part, EAR_SHAPE, grid)

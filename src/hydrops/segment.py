@@ -504,8 +504,8 @@ def _segment_side(
     if known and sum_path.is_file():
         summed = np.asarray(nib.load(sum_path).dataobj, np.float32)
     mrc = np.asarray(image.dataobj, np.float32)
+    kept = kept_of(unit, side, paths)
     try:
-        kept = kept_of(unit, side, paths)
         found = segment_ear(segmenter, mrc, mi2, side, pair or USUAL_PAIR, summed, voxel_mm, kept)
     except ExcludedError as exclusion:
         told: dict[str, Any] = {"excluded": exclusion.reason}

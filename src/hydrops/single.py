@@ -179,6 +179,7 @@ def _segment_mr(
     if not located.centres:
         raise ExcludedError("no inner ear can be recognised in it")
     pair, others = _other_images(mrc, affine, paths[1:])
+    grids = [np.linalg.inv(transform) @ own for _, own, transform in others]
     labels = np.zeros(mrc.shape, np.uint8)
     ears: dict[str, Landmarks] = {}
     refused: list[str] = []
@@ -193,7 +194,7 @@ def _segment_mr(
         if len(moved) == 2:
             mi2, summed = (moved[0] - moved[1]) * crop, (moved[0] + moved[1]) * crop
         voxel_mm = coarsest_voxel_mm(grid, affine, *(own for _, own, _ in others))
-        kept = share_kept(mrc, affine, grid, [np.linalg.inv(t) @ own for _, own, t in others])
+        kept = share_kept(mrc, affine, grid, grids)
         try:
             found = segment_ear(segmenter, crop, mi2, side, pair, summed, voxel_mm, kept)
         except ExcludedError as exclusion:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from hydrops.sampling import FLUID_QUANTILE
+
 #: MRC relative to fluid, below which HYDROPS-Mi2 is damped rather than divided.
 NO_FLUID = 0.2
 #: MRC relative to fluid, above which a voxel counts as full of it.
@@ -20,7 +22,7 @@ CHANNELS = ("MRC", "HYDROPS-Mi2", "enhancement")
 def prepare(mrc: torch.Tensor, mi2: torch.Tensor | None, gain: float = 1.0) -> torch.Tensor:
     """Scale the images of an ear to what the networks are trained on.
 
-    MRC is divided by its 99.5th percentile, which is the brightness of fluid. HYDROPS-Mi2, the
+    MRC is divided by its quantile `FLUID_QUANTILE`, the brightness of fluid. HYDROPS-Mi2, the
     product of HYDROPS and MRC, is divided by the MRC squared where there is fluid: that leaves
     HYDROPS over MRC, free of the coil's shading and of the noise outside fluid, in which a
     voxel's value falls with its share of endolymph. Its scale is set by the two fluids that every
@@ -40,7 +42,7 @@ def prepare(mrc: torch.Tensor, mi2: torch.Tensor | None, gain: float = 1.0) -> t
     -------
     (3, x, y, z)
     """
-    first = mrc / _quantile(mrc.flatten(), 0.995).clamp_min(1e-6)
+    first = mrc / _quantile(mrc.flatten(), FLUID_QUANTILE).clamp_min(1e-6)
     if mi2 is None:
         second = enhancement = torch.zeros_like(mrc)
     else:

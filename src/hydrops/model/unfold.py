@@ -20,7 +20,7 @@ import torch
 from hydrops.errors import ExcludedError
 from hydrops.model.preprocess import FLUID, fluid_levels
 from hydrops.model.pure import PureVoxels, mean_of
-from hydrops.model.unmix import LEAST_FLUID
+from hydrops.sampling import LEAST_FLUID
 
 FloatGrid = npt.NDArray[np.float32]
 

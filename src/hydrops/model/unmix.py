@@ -29,11 +29,10 @@ from scipy.special import expit, logit
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import box_around
 from hydrops.model.preprocess import FLUID
+from hydrops.sampling import LEAST_FLUID
 
 FloatGrid = npt.NDArray[np.float32]
 
-#: MRC relative to fluid, below which a voxel says nothing about it.
-LEAST_FLUID = 0.2
 #: Network's fluid above which a voxel counts as full, and below which as bone.
 FULL, EMPTY = 0.97, 0.5
 #: Voxels that count as full at least, should the network be sure of fewer.
