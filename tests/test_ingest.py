@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -89,6 +90,102 @@ def test_roles_are_told_by_physics_and_voxels_stay_in_place(tmp_path: Path, enha
     assert sidecar["InversionTime"] == pytest.approx(2.25)
 
 
+def test_series_of_a_philips_scanner_come_out_in_one_unit(tmp_path: Path) -> None:
+    # PPI and PEI are stored alike, and the scanner's scales say which is twice as much.
+    source = write_study(tmp_path / "dicom")
+    stored = pydicom.dcmread(sorted((source / "0005_pei").iterdir())[0]).pixel_array
+    for series, scale in (("0004_mrc", 0.01), ("0005_pei", 0.004), ("0006_ppi", 0.008)):
+        for path in (source / series).iterdir():
+            header = pydicom.dcmread(path)
+            header.Manufacturer = "Philips Medical Systems"
+            header.RescaleSlope, header.RescaleIntercept = 2.0, 0.0
+            block = header.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
+            block.add_new(0x0E, "FL", scale)
+            if series != "0004_mrc":
+                header.PixelData = np.ascontiguousarray(stored, "<u2").tobytes()
+            header.save_as(path)
+    ingest_session(source, UNIT, PROTOCOL, tmp_path / "out")
+    ppi, pei = (
+        nib.load(tmp_path / "out" / "anat" / f"sub-01_ses-1_acq-{role}_FLAIR.nii.gz").get_fdata()
+        for role in ("PPI", "PEI")
+    )
+    assert np.ptp(ppi) > 0
+    np.testing.assert_allclose(ppi, 2.0 * pei, rtol=1e-5)
+
+
+def test_frames_of_different_scales_are_refused(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom", enhanced=True)
+    (path,) = (p for p in source.rglob("*.dcm") if "mrc" in str(p))
+    header = pydicom.dcmread(path)
+    for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence, start=1):
+        scale = pydicom.Dataset()
+        scale.RescaleSlope, scale.RescaleIntercept, scale.RescaleType = float(number), 0.0, "US"
+        frame.PixelValueTransformationSequence = pydicom.Sequence([scale])
+    header.save_as(path)
+    assert "different intensity scales" in reason(source, tmp_path / "out")
+
+
+def test_an_inversion_image_taken_slice_by_slice_is_told_and_not_taken(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    for path in (source / "0005_pei").iterdir():
+        header = pydicom.dcmread(path)
+        header.MRAcquisitionType = "2D"
+        header.save_as(path)
+    found = reason(source, tmp_path / "out")
+    assert "no series can be the PPI" in found
+    assert "series 5 (TR 9000, TE 540, TI 2250 ms, 2D)" in found
+    _, (message,) = scan_to_participants(tmp_path / "dicom", PROTOCOL)
+    assert found in message
+
+
+def test_studies_that_name_nobody_are_of_different_people(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_study(tmp_path / "dicom" / str(seed), seed=seed)
+        for path in (tmp_path / "dicom" / str(seed)).rglob("*.dcm"):
+            header = pydicom.dcmread(path)
+            header.PatientID = header.PatientName = ""
+            header.save_as(path)
+    table, messages = scan_to_participants(tmp_path / "dicom", PROTOCOL)
+    assert table.participant_id.tolist() == ["001", "002"]
+    assert "2 studies name no patient" in messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [("EchoTime", "544,0"), ("RescaleSlope", "1,5"), ("BitsAllocated", None)]
+)
+def test_a_file_with_an_odd_header_costs_only_itself(
+    tmp_path: Path, tag: str, value: str | None
+) -> None:
+    source = write_study(tmp_path / "dicom")
+    odd = sorted((source / "0006_ppi").iterdir())[3]
+    header = pydicom.dcmread(odd)
+    if value is None:
+        delattr(header, tag)
+    else:
+        with pydicom.config.disable_value_validation():
+            header[tag] = pydicom.DataElement(
+                header[tag].tag if tag in header else tag, "LO", value
+            )
+            header[tag].VR = "LO"
+    header.save_as(odd)
+    series, ignored = find_series(sorted(source.rglob("*.dcm")))
+    assert ignored == [odd]
+    assert len(series) == 4
+    assert "1 slice(s) missing" in reason(source, tmp_path / "out")
+
+
+def test_linked_folders_are_followed_and_lost_links_passed_over(tmp_path: Path) -> None:
+    write_study(tmp_path / "archive")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "linked").symlink_to(tmp_path / "archive")
+    (source / "around").symlink_to(source)
+    (source / "lost.dcm").symlink_to(tmp_path / "never fetched")
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert len(numbers["roles"]) == 3
+    assert source_state(source) == source_state(source)
+
+
 def test_nothing_identifying_leaves_and_bytes_repeat(tmp_path: Path) -> None:
     source = write_study(tmp_path / "dicom")
     for name in ("a", "b"):
@@ -99,8 +196,6 @@ def test_nothing_identifying_leaves_and_bytes_repeat(tmp_path: Path) -> None:
         content = path.read_bytes()
         assert content == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
         if path.suffix == ".gz":
-            import gzip
-
             content = gzip.decompress(content)
         for secret in SECRETS:
             assert secret not in content, (path.name, secret)
@@ -144,6 +239,16 @@ def test_an_image_of_another_place_is_refused(tmp_path: Path) -> None:
     affine[2, 3] += 80.0
     nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), affine), path)
     assert "PPI lies 80 mm from the MRC" in reason(source, tmp_path / "out")
+
+
+def test_the_first_of_several_gaps_is_named(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    files = sorted((source / "0006_ppi").iterdir())
+    for lost in (3, 10, 11):
+        files[lost].unlink()
+    found = reason(source, tmp_path / "out")
+    assert "3 slice(s) missing" in found
+    assert "after slice 3 of 21" in found
 
 
 def test_two_candidates_and_a_missing_role_are_never_guessed(tmp_path: Path) -> None:
@@ -202,6 +307,29 @@ def test_nifti_input_keeps_voxels(tmp_path: Path) -> None:
     ingest_session(source, UNIT, PROTOCOL, tmp_path / "out")
     before = nib.load(source / "acq-PEI_x.nii.gz")
     after = nib.load(tmp_path / "out" / "anat" / "sub-01_ses-1_acq-PEI_FLAIR.nii.gz")
+    assert np.array_equal(before.get_fdata(), after.get_fdata())
+    assert np.array_equal(before.affine, after.affine)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_words_in_the_header_of_a_nifti_are_left_behind(
+    tmp_path: Path, kind: type[nib.Nifti1Image]
+) -> None:
+    source = write_nifti(tmp_path / "nifti")
+    path = source / "acq-MRC_x.nii.gz"
+    stored = np.random.default_rng(1).integers(0, 4000, SHAPE).astype(np.int16)
+    image = kind(stored, nib.load(path).affine)
+    image.header["descrip"], image.header["intent_name"] = b"Doe^Jane", b"PH-SECRET-7"
+    extension = nib.nifti1.Nifti1Extension("comment", b"PatientName=Doe^Jane")
+    image.header.extensions.append(extension)
+    image.header.set_slope_inter(0.25, 3.0)
+    nib.save(image, path)
+    ingest_session(source, UNIT, PROTOCOL, tmp_path / "out")
+    kept = tmp_path / "out" / "anat" / "sub-01_ses-1_acq-MRC_T2w.nii.gz"
+    content = gzip.decompress(kept.read_bytes())
+    assert not any(secret in content for secret in SECRETS)
+    before, after = nib.load(path), nib.load(kept)
+    assert np.array_equal(before.dataobj.get_unscaled(), after.dataobj.get_unscaled())
     assert np.array_equal(before.get_fdata(), after.get_fdata())
     assert np.array_equal(before.affine, after.affine)
 
@@ -313,6 +441,12 @@ def test_real_series_convert_as_their_references(shared_data: Path, tmp_path: Pa
         else:
             one, other = (np.squeeze(image.get_fdata()) for image in (made, expected))
             assert np.ptp(other) > 0
+            ((slope, _, own),) = header.scales
+            if header.manufacturer.startswith("Philips"):
+                # The references hold displayed values, from which Philips' own follow by
+                # FP = DV / (RS SS) (Chenevert et al., Transl Oncol 2014;7:65).
+                assert own < 0.001
+                other = other / (slope * own)
             if "dti" in reference.parts:
                 # dcm2niix puts diffusion volumes in another order; the one that is not empty in
                 # the reference must be among ours.

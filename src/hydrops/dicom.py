@@ -18,6 +18,10 @@ UNCOMPRESSED = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2
 
 #: Fewer slices than this are what is left of a volume, or a scout.
 LEAST_SLICES = 4
+#: Philips keeps the scale of the signal here, beside that of the values that are displayed, and in
+#: multi-frame files in an item of the sequence after it, one a frame (Chenevert et al., Transl
+#: Oncol 2014;7:65).
+PHILIPS_SCALE, PHILIPS_FRAME = (0x2005, 0x100E), (0x2005, 0x140F)
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,15 @@ class Slice:
     file: Path
     position: tuple[float, float, float]
     orientation: tuple[float, ...]
-    instance: int
 
 
 @dataclass
 class SeriesHeader:
-    """A series as its headers describe it; times in ms, None where the headers are silent."""
+    """A series as its headers describe it; times in ms, None where the headers are silent.
+
+    `patient` is empty where the headers name nobody; `flat` is an image that was taken slice by
+    slice; `scales` are slope, intercept and Philips' own scale of the stored intensities.
+    """
 
     uid: str
     study_uid: str
@@ -43,7 +50,7 @@ class SeriesHeader:
     te_ms: float | None
     ti_ms: float | None
     inversion: bool
-    three_dimensional: bool
+    flat: bool
     image_type: tuple[str, ...]
     rows: int
     columns: int
@@ -52,8 +59,15 @@ class SeriesHeader:
     manufacturer: str
     slices: list[Slice]
     truncated: list[Path]
-    scales: set[tuple[float, float]]
+    scales: set[tuple[float, ...]]
     grids: set[tuple[int, int, float, float]]
+
+    def add(self, other: SeriesHeader) -> None:
+        """Take in what another file of the same series holds."""
+        self.slices += other.slices
+        self.truncated += other.truncated
+        self.scales |= other.scales
+        self.grids |= other.grids
 
     @property
     def files(self) -> list[Path]:
@@ -79,7 +93,9 @@ class SeriesHeader:
             for name, value in (("TR", self.tr_ms), ("TE", self.te_ms), ("TI", self.ti_ms))
             if value
         ]
-        return f"series {self.number} ({', '.join(times)} ms)" if times else f"series {self.number}"
+        told = [f"{', '.join(times)} ms"] if times else []
+        told += ["2D"] if self.flat else []
+        return f"series {self.number} ({', '.join(told)})" if told else f"series {self.number}"
 
     def geometry_fault(self) -> str | None:
         """Why the slices make no volume, in a sentence, or None if they do."""
@@ -100,7 +116,7 @@ class SeriesHeader:
             return f"{self.describe()}: several slices lie at the same place"
         gaps = int(np.round(steps / typical - 1.0).clip(0).sum())
         if gaps:
-            where = int(np.argmax(steps)) + 1
+            where = int(np.argmax(np.round(steps / typical) > 1)) + 1
             return (
                 f"{self.describe()}: {gaps} slice(s) missing, the first gap lies after slice "
                 f"{where} of {len(self.slices)}"
@@ -137,16 +153,14 @@ def find_series(files: Iterable[Path]) -> tuple[list[SeriesHeader], list[Path]]:
 
     Returns
     -------
-    The series, by number, and the files that are no DICOM images.
+    The series, by number, and the files that are no DICOM images, or whose headers hold something
+    that cannot be read.
     """
     series: dict[str, SeriesHeader] = {}
     ignored = []
     for path in sorted(files):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            uid = str(header.SeriesInstanceUID)
-            frames = _slices(path, header)
-            grid = _grid(header)
+            one = _read_header(path)
         except (
             InvalidDicomError,
             AttributeError,
@@ -159,55 +173,76 @@ def find_series(files: Iterable[Path]) -> tuple[list[SeriesHeader], list[Path]]:
         ):
             ignored.append(path)
             continue
-        if uid not in series:
-            series[uid] = _header(uid, header)
-        series[uid].slices += frames
-        slope, intercept = (_first(header, f"Rescale{word}") for word in ("Slope", "Intercept"))
-        series[uid].scales.add((slope or 1.0, intercept or 0.0))
-        series[uid].grids.add(grid)
-        if _is_cut_off(path, header):
-            series[uid].truncated.append(path)
+        if one.uid in series:
+            series[one.uid].add(one)
+        else:
+            series[one.uid] = one
     return sorted(series.values(), key=lambda s: (s.number, s.uid)), ignored
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files below a folder, hidden ones left out."""
-    return [
-        Path(root) / name
-        for root, _, names in os.walk(folder)
-        for name in names
-        if not name.startswith(".")
-    ]
+    """All files below a folder, also by links, each folder once; hidden ones are left out."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        where = os.path.realpath(root)
+        folders[:] = [name for name in folders if where not in seen and not name.startswith(".")]
+        if where not in seen:
+            found += [Path(root) / name for name in names if not name.startswith(".")]
+        seen.add(where)
+    return found
 
 
-def _header(uid: str, header: pydicom.Dataset) -> SeriesHeader:
+def _read_header(path: Path) -> SeriesHeader:
+    """What one file says of its series; any of many errors if it is not an image's."""
+    header = pydicom.dcmread(path, stop_before_pixels=True)
     te = _first(header, "EchoTime") or _first(header, "EffectiveEchoTime")
     ti = _first(header, "InversionTime") or _first(header, "InversionTimes")
     kind = [str(v) for v in _listed(header.get("ScanningSequence"))]
-    inverted = bool(ti) or "IR" in kind or header.get("InversionRecovery") == "YES"
+    inverted = bool(ti) or "IR" in kind or _find(header, "InversionRecovery") == "YES"
     rows, columns, height, width = _grid(header)
+    named = [str(header.get(key) or "") for key in ("PatientID", "PatientName")]
     return SeriesHeader(
-        uid=uid,
+        uid=str(header.SeriesInstanceUID),
         study_uid=str(header.get("StudyInstanceUID", "")),
-        patient=f"{header.get('PatientID', '')}^{header.get('PatientName', '')}",
+        patient="^".join(named) if any(named) else "",
         study_date=str(header.get("StudyDate", "")),
         number=int(header.get("SeriesNumber") or 0),
         tr_ms=_first(header, "RepetitionTime"),
         te_ms=te,
         ti_ms=ti or None,
         inversion=inverted,
-        three_dimensional=header.get("MRAcquisitionType") == "3D",
+        flat=header.get("MRAcquisitionType") == "2D",
         image_type=tuple(str(v) for v in _listed(header.get("ImageType"))),
         rows=rows,
         columns=columns,
         pixel_spacing_mm=(height, width),
         field_t=_first(header, "MagneticFieldStrength"),
         manufacturer=str(header.get("Manufacturer", "")),
-        slices=[],
-        truncated=[],
-        scales=set(),
-        grids=set(),
+        slices=_slices(path, header),
+        truncated=[path] if _is_cut_off(path, header) else [],
+        scales=_scales(header),
+        grids={(rows, columns, height, width)},
     )
+
+
+def _scales(header: pydicom.Dataset) -> set[tuple[float, ...]]:
+    """Slope, intercept and Philips' scale of the stored intensities of each frame."""
+    return {
+        (
+            _first(frame, "RescaleSlope") or 1.0,
+            _first(frame, "RescaleIntercept") or 0.0,
+            _philips_scale(frame),
+        )
+        for frame in header.get("PerFrameFunctionalGroupsSequence") or [header]
+    }
+
+
+def _philips_scale(frame: pydicom.Dataset) -> float:
+    inner = frame.get(PHILIPS_FRAME)
+    nested = inner is not None and inner.VR == "SQ" and len(inner.value) > 0
+    told = (inner.value[0] if nested else frame).get(PHILIPS_SCALE)
+    return float(told.value) if told is not None and isinstance(told.value, float) else 1.0
 
 
 def _grid(header: pydicom.Dataset) -> tuple[int, int, float, float]:
@@ -224,7 +259,6 @@ def _slices(path: Path, header: pydicom.Dataset) -> list[Slice]:
                 path,
                 tuple(float(v) for v in header.ImagePositionPatient),  # type: ignore[arg-type]
                 tuple(float(v) for v in header.ImageOrientationPatient),
-                int(header.get("InstanceNumber") or 0),
             )
         ]
     shared = _find(header, "ImageOrientationPatient")
@@ -233,9 +267,8 @@ def _slices(path: Path, header: pydicom.Dataset) -> list[Slice]:
             path,
             tuple(float(v) for v in _find(frame, "ImagePositionPatient")),  # type: ignore[arg-type]
             tuple(float(v) for v in _find(frame, "ImageOrientationPatient") or shared),
-            number,
         )
-        for number, frame in enumerate(groups, start=1)
+        for frame in groups
     ]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import dcm2niix
 import nibabel as nib
 import numpy as np
+from nibabel.openers import ImageOpener
 
 from hydrops.dicom import SeriesHeader, files_below, find_series
 from hydrops.errors import ExcludedError
@@ -40,13 +41,15 @@ SIDECAR_KEYS = (
     "PixelBandwidth", "PartialFourier", "ParallelReductionFactorInPlane", "PercentSampling",
     "ConversionSoftware", "ConversionSoftwareVersion",
 )  # fmt: skip
+#: Fields of a NIfTI header that hold words, of its first or second version.
+FREE_TEXT = {"data_type", "db_name", "descrip", "aux_file", "intent_name"}
 #: Least extent of an image that can hold an ear, mm, and voxels across that show it.
 LEAST_EXTENT_MM, LEAST_VOXELS = 15.0, 8
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that may play a role: how to name it, and its timing in ms."""
+    """An image that may play a role: how to name it, its timing in ms, whether it is 2D."""
 
     name: str
     tr_ms: float | None
@@ -55,6 +58,7 @@ class Candidate:
     inversion: bool
     image_type: tuple[str, ...]
     series_number: int | None = None
+    flat: bool = False
 
 
 def ingest_session(source: Path, unit: Unit, protocol: Protocol, output: Path) -> StageResult:
@@ -84,9 +88,24 @@ def ingest_session(source: Path, unit: Unit, protocol: Protocol, output: Path) -
 
 
 def source_state(source: Path) -> str:
-    """How a session's files lie on disk: a digest that changes when one is added or replaced."""
-    files = [(path, path.stat()) for path in sorted(files_below(source))]
-    return digest(*(f"{path.relative_to(source)} {s.st_size} {s.st_mtime_ns}" for path, s in files))
+    """How a session's files lie on disk: a digest that changes when one is added or replaced.
+
+    A link whose file was not fetched counts as a file that is not there.
+    """
+    files = [path for path in sorted(files_below(source)) if path.exists()]
+    states = [(path.relative_to(source), path.stat()) for path in files]
+    return digest(*(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states))
+
+
+def choose_series(series: Sequence[SeriesHeader], protocol: Protocol) -> dict[str, SeriesHeader]:
+    """The one series of each role; raises as `choose` does."""
+    candidates = [
+        Candidate(
+            s.describe(), s.tr_ms, s.te_ms, s.ti_ms, s.inversion, s.image_type, s.number, s.flat
+        )
+        for s in series
+    ]
+    return {role: series[n] for role, n in choose(candidates, protocol).items()}
 
 
 def choose(candidates: Sequence[Candidate], protocol: Protocol) -> dict[str, int]:
@@ -128,7 +147,9 @@ def _fits(candidate: Candidate, rule: Rule) -> bool:
     typed = rule.image_type is None or rule.image_type in candidate.image_type
     # A phase or a projection image has the timing of the image that it was made of.
     magnitude = not {"P", "PHASE", "MIP", "PROJECTION IMAGE", "MPR"} & set(candidate.image_type)
-    return within and inverted and typed and magnitude
+    # A FLAIR taken slice by slice for the brain may have the timing of an inversion image.
+    whole = not (candidate.flat and candidate.inversion)
+    return within and inverted and typed and magnitude and whole
 
 
 def _ingest_dicom(
@@ -136,17 +157,13 @@ def _ingest_dicom(
 ) -> dict[str, Any]:
     series, ignored = find_series(files)
     if not series:
-        raise ExcludedError("the source folder holds no DICOM or NIfTI image")
+        told = f"; of {len(ignored)} files none could be read as one" if ignored else ""
+        raise ExcludedError(f"the source folder holds no DICOM or NIfTI image{told}")
     if len({s.study_uid for s in series}) > 1 or len({s.patient for s in series}) > 1:
         raise ExcludedError(
             "the source folder holds more than one study; give each its own row and folder"
         )
-    volumes = [s for s in series if s.three_dimensional or not s.ti_ms]
-    candidates = [
-        Candidate(s.describe(), s.tr_ms, s.te_ms, s.ti_ms, s.inversion, s.image_type, s.number)
-        for s in volumes
-    ]
-    chosen = {role: volumes[n] for role, n in choose(candidates, protocol).items()}
+    chosen = choose_series(series, protocol)
     numbers: dict[str, Any] = {"ignored_files": len(ignored), "roles": {}}
     for role, header in chosen.items():
         fault = header.geometry_fault()
@@ -156,7 +173,7 @@ def _ingest_dicom(
             image = convert_series(header, Path(scratch))
             sidecar = json.loads(image.with_suffix(".json").read_text(encoding="utf-8"))
             _check_content(image, f"{role}: {header.describe()}")
-            _store(image.read_bytes(), sidecar, unit, role, output)
+            _store(image, sidecar, unit, role, output)
         numbers["roles"][role] = {
             "series_number": header.number,
             "shape": [header.columns, header.rows, len(header.slices)],
@@ -188,22 +205,11 @@ def convert_series(header: SeriesHeader, folder: Path) -> Path:
     links.mkdir()
     for number, path in enumerate(header.files):
         (links / f"{number:05d}.dcm").symlink_to(path.resolve())
-    command = [
-        dcm2niix.bin,
-        "-p",
-        "n",
-        "-z",
-        "n",
-        "-b",
-        "y",
-        "-ba",
-        "y",
-        "-f",
-        "image",
-        "-o",
-        folder,
-        links,
-    ]
+    # Philips' own scale: only by that do series of one examination compare. A user's defaults for
+    # dcm2niix are passed over.
+    switches = {"-g": "i", "-p": "y", "-z": "n", "-b": "y", "-ba": "y", "-f": "image"}
+    pairs = [part for pair in switches.items() for part in pair]
+    command = [dcm2niix.bin, *pairs, "-o", folder, links]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     made = sorted(folder.glob("*.nii"))
     if len(made) != 1:
@@ -252,8 +258,7 @@ def _ingest_nifti(
     for role, n in chosen.items():
         data, affine = load_image(files[n])
         _check_extent(data.shape, affine, files[n].name)
-        image = nib.load(files[n])
-        _store(image.to_bytes(), sidecars[n], unit, role, output)
+        _store(files[n], sidecars[n], unit, role, output)
         numbers["roles"][role] = {
             "shape": list(data.shape),
             "spacing_mm": [round(float(v), 4) for v in spacing_mm(affine)],
@@ -323,7 +328,7 @@ def _check_extent(shape: Sequence[int], affine: Affine, what: str) -> None:
 
 
 def _check_overlap(unit: Unit, protocol: Protocol, output: Path) -> None:
-    """All roles must show the same place: their middles no further apart than half the smaller."""
+    """All roles must show the same place: their middles no further apart than half the larger."""
     paths = Paths(output)
     middles = {}
     for role in protocol.roles:
@@ -338,16 +343,30 @@ def _check_overlap(unit: Unit, protocol: Protocol, output: Path) -> None:
             raise ExcludedError(f"{role} lies {apart:.0f} mm from the MRC: another place or study?")
 
 
-def _store(content: bytes, sidecar: Mapping[str, Any], unit: Unit, role: str, output: Path) -> None:
-    """Write an image's bytes, free text in its header blanked, and what may be kept beside it."""
-    raw = bytearray(content)
-    if raw[344:347] == b"n+1":
-        # NIfTI-1: data_type, db_name; descrip, aux_file; intent_name.
-        for start, stop in ((4, 32), (148, 252), (328, 344)):
-            raw[start:stop] = bytes(stop - start)
+def _store(image: Path, sidecar: Mapping[str, Any], unit: Unit, role: str, output: Path) -> None:
+    """Write an image that names nobody, and what may be kept beside it."""
     paths, folder = Paths(output), output / "anat"
-    write_gzip(folder / paths.image(unit, role).name, bytes(raw))
+    write_gzip(folder / paths.image(unit, role).name, nameless_bytes(image))
     kept = {key: sidecar[key] for key in SIDECAR_KEYS if key in sidecar}
     (folder / paths.sidecar(unit, role).name).write_text(
         json.dumps({**kept, "Role": role}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )
+
+
+def nameless_bytes(path: Path) -> bytes:
+    """A NIfTI file unpacked, its voxels as stored, without its header's free text and extensions.
+
+    Scanners and converters write names there.
+    """
+    kind = type(nib.load(path).header)
+    with ImageOpener(path) as stream:
+        # Not that of the loaded image, from which nibabel takes the scale of stored integers.
+        header = kind.from_fileobj(stream, check=False)
+        stream.seek(header.get_data_offset())
+        voxels = stream.read()
+    header.extensions.clear()
+    for field in FREE_TEXT & set(header.keys()):
+        header[field] = b""
+    header.set_data_offset(header.single_vox_offset)
+    # Four zeros say that no extension follows.
+    return bytes(header.binaryblock + bytes(4) + voxels)

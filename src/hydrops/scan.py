@@ -9,15 +9,16 @@ import pandas as pd
 
 from hydrops.dicom import SeriesHeader, files_below, find_series
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.ingest import Candidate, choose
+from hydrops.ingest import choose_series
 from hydrops.protocol import Protocol
 
 
 def scan_to_participants(root: Path, protocol: Protocol) -> tuple[pd.DataFrame, list[str]]:
     """List the examinations below a folder, under running numbers in place of names.
 
-    Patients are told apart by their DICOM identity, which stays here; a patient's studies are
-    sessions in the order of their dates.
+    Patients are told apart by their DICOM identity, which stays here; where the headers name nobody
+    each study is a patient's of its own. A patient's studies are sessions in the order of their
+    dates.
 
     Returns
     -------
@@ -36,7 +37,8 @@ def scan_to_participants(root: Path, protocol: Protocol) -> tuple[pd.DataFrame, 
         raise HydropsError(f"{root}: no DICOM image below this folder")
     studies: dict[tuple[str, str, str], list[SeriesHeader]] = defaultdict(list)
     for one in series:
-        studies[one.patient, one.study_date, one.study_uid].append(one)
+        patient = one.patient or one.study_uid
+        studies[patient, one.study_date, one.study_uid].append(one)
     patients = sorted(
         {key[0] for key in studies},
         key=lambda patient: min(
@@ -64,6 +66,12 @@ def scan_to_participants(root: Path, protocol: Protocol) -> tuple[pd.DataFrame, 
             messages.append(
                 f"sub-{row['participant_id']} ses-{row['session_id']} ({folder}): {finding}"
             )
+    nameless = {one.study_uid for one in series if not one.patient}
+    if nameless:
+        messages.append(
+            f"{len(nameless)} studies name no patient, and each was taken for another participant: "
+            "where one has several, give them one participant_id and a session_id each"
+        )
     if ignored:
         messages.append(f"{len(ignored)} files are no DICOM images and were passed over")
     return pd.DataFrame(rows), messages
@@ -80,16 +88,11 @@ def _holds(folder: Path, other: Path) -> bool:
 
 
 def _finding(group: list[SeriesHeader], protocol: Protocol) -> str:
-    candidates = [
-        Candidate(s.describe(), s.tr_ms, s.te_ms, s.ti_ms, s.inversion, s.image_type, s.number)
-        for s in group
-    ]
     try:
-        chosen = choose(candidates, protocol)
+        chosen = choose_series(group, protocol)
     except ExcludedError as exclusion:
         return f"would be excluded: {exclusion.reason}"
-    faults = [group[n].geometry_fault() for n in chosen.values()]
-    broken = [fault for fault in faults if fault]
+    broken = [fault for fault in (series.geometry_fault() for series in chosen.values()) if fault]
     if broken:
         return f"would be excluded: {broken[0]}"
-    return ", ".join(f"{role} is {candidates[n].name}" for role, n in chosen.items())
+    return ", ".join(f"{role} is {series.describe()}" for role, series in chosen.items())

@@ -183,7 +183,6 @@ def _write_enhanced(path: Path, study: Study, series: Series) -> Path:
     image.InstanceNumber = 1
     image.AcquisitionNumber = 1
     image.MRAcquisitionType = series.acquisition
-    image.InversionRecovery = "YES" if sequence.ti_ms is not None else "NO"
     image.PulseSequenceName = "*spcir_278ns" if sequence.ti_ms is not None else "*spc_278"
     image.EchoPulseSequence = "SPIN"
     image.VolumetricProperties = "VOLUME"
@@ -209,7 +208,7 @@ def _write_enhanced(path: Path, study: Study, series: Series) -> Path:
     echo = Dataset()
     echo.EffectiveEchoTime = sequence.te_ms
     modifier = Dataset()
-    modifier.InversionRecovery = image.InversionRecovery
+    modifier.InversionRecovery = "YES" if sequence.ti_ms is not None else "NO"
     if sequence.ti_ms is not None:
         modifier.InversionTimes = [sequence.ti_ms]
     measures = Dataset()
