@@ -15,7 +15,9 @@ from scipy import stats
 from hydrops import statistics
 from hydrops.errors import HydropsError
 from hydrops.labels import LABYRINTH, ORGANS
+from hydrops.participants import read_participants
 from hydrops.statistics import (
+    agreement_of,
     bland_altman,
     cohort_statistics,
     icc_2_1,
@@ -143,6 +145,76 @@ def test_what_a_table_does_not_tell_leaves_the_rest_as_it_is(
     assert len(kept.merge(whole[columns])) == len(kept)
 
 
+def test_who_has_no_group_is_in_none(tmp_path: Path) -> None:
+    ears, people = cohort(0.2)
+    people.loc[[0, 8], "group"] = ["", "n/a"]
+    people["source"] = "x"
+    path = tmp_path / "participants.tsv"
+    people.to_csv(path, sep="\t", index=False)
+    table = cohort_statistics(ears, read_participants(path), None)
+    groups = table[table.analysis == "group comparison"]
+    assert set(groups.comparison) == {"control - meniere"}
+    assert set(groups.n.dropna()) == {14}
+    summaries = table[table.analysis == "group summary"]
+    assert set(summaries.comparison) == {"control", "meniere"}
+
+
+def test_a_group_may_be_called_all() -> None:
+    ears, people = cohort(0.2)
+    people["group"] = people["group"].replace("control", "all")
+    table = cohort_statistics(ears, people, None)
+    assert find(table, "group summary", "all").n == 16
+    assert find(table, "group summary", "meniere").n == 16
+
+
+def test_who_has_one_ear_measured_is_not_compared_by_it() -> None:
+    ears, people = cohort(0.2)
+    sick = (ears.participant_id == "08") & (ears.side == "left")
+    table = cohort_statistics(ears[~sick], people, None)
+    row = find(table, "group comparison", "control - meniere")
+    assert row.n == 15
+    assert "1 with one ear measured left out" in row.note
+
+
+def test_the_session_listed_first_counts() -> None:
+    ears, people = cohort(0.0)
+    first = people.assign(session_id="2")
+    # As text, 10 comes before 2, and post before pre.
+    later = people.assign(session_id="10")
+    scans = [ears.assign(session_id="10", eh_volume_ratio=0.9), ears.assign(session_id="2")]
+    table = cohort_statistics(pd.concat(scans), pd.concat([first, later]), None)
+    once = cohort_statistics(ears, people, None)
+    for analysis, comparison in (
+        ("group comparison", "control - meniere"),
+        ("side comparison", "left - right"),
+    ):
+        assert find(table, analysis, comparison).p_value == pytest.approx(
+            find(once, analysis, comparison).p_value
+        )
+
+
+def test_pairs_without_a_difference_leave_the_effect_size_whole() -> None:
+    a = np.array([0.0] * 5 + [0.1, 0.2, 0.3, 0.4, 0.5])
+    row = statistics._paired("cochlea", "eh_area_ratio", "left - right", a, np.zeros(10))
+    assert row["effect_size"] == pytest.approx(1.0)
+    assert row["n"] == 10
+    assert "5 pairs without a difference" in row["note"]
+    matched = pg.wilcoxon(a[5:], np.zeros(5))["RBC"].iloc[0]
+    assert row["effect_size"] == pytest.approx(float(matched))
+
+
+def test_pairs_of_groups_are_corrected_together() -> None:
+    ears, people = cohort(0.1, n=9)
+    people["group"] = np.repeat(["a", "b", "c"], 6)
+    table = cohort_statistics(ears, people, None)
+    rows = table[(table.analysis == "group comparison") & table.p_value.notna()]
+    assert rows.comparison.nunique() == 3
+    p = rows.p_value.to_numpy()
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1.0)
+    assert rows.p_corrected.to_numpy()[order] == pytest.approx(steps, rel=0.01)
+
+
 def test_correction_never_lowers_a_p_value() -> None:
     table = cohort_statistics(*cohort(0.05), None).dropna(subset=["p_value"])
     assert (table.p_corrected >= table.p_value - 1e-9).all()
@@ -155,6 +227,31 @@ def test_agreement_with_a_reader_who_agrees() -> None:
     rows = table[(table.analysis == "agreement with reader") & (table.organ == LABYRINTH)]
     assert rows[rows.estimate_name == "ICC(2,1)"].estimate.iloc[0] > 0.97
     assert rows[rows.estimate_name == "bias"].estimate.iloc[0] == pytest.approx(-0.01)
+
+
+def test_an_interval_of_agreement_allows_for_ears_of_one_person_that_err_alike() -> None:
+    """By formula the interval of a bias would be too narrow by the root of two."""
+    rng = np.random.default_rng(0)
+    names = np.repeat([f"{i:03d}" for i in range(300)], 2)
+    theirs = rng.uniform(0.1, 0.6, 600)
+    shared = np.repeat(rng.normal(0.0, 0.05, 300), 2)
+    both = pd.DataFrame(
+        {"participant_id": names, "eh_volume_ratio": theirs + shared, "reader_value": theirs}
+    )
+    icc, limits, how = agreement_of(both, "eh_volume_ratio")
+    assert "resample participants" in how
+    alone = both.iloc[::2]
+    _, limits_alone, how_alone = agreement_of(alone, "eh_volume_ratio")
+    assert "formula" in how_alone
+    assert icc[1] < icc[0] < icc[2]
+    for key in ("bias", "lower", "upper"):
+        width, by_one_ear = (
+            each[f"{key}_high"] - each[f"{key}_low"] for each in (limits, limits_alone)
+        )
+        assert width == pytest.approx(by_one_ear, rel=0.25), key
+    naive = bland_altman(*both[["eh_volume_ratio", "reader_value"]].to_numpy().T)
+    width = limits["bias_high"] - limits["bias_low"]
+    assert width > 1.2 * (naive["bias_high"] - naive["bias_low"])
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2])
@@ -171,6 +268,47 @@ def test_a_reader_table_without_its_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "reader.tsv"
     path.write_text("participant_id\tsession_id\tside\torgan\n")
     with pytest.raises(HydropsError, match="column reader is missing"):
+        read_reader_table(path)
+
+
+def reader_file(folder: Path, **changes: str) -> Path:
+    row = {
+        "participant_id": "sub-01", "session_id": "ses-1", "side": "left", "organ": "cochlea",
+        "reader": "A", "eh_volume_ratio": "0.35",
+    } | changes  # fmt: skip
+    path = folder / "reader.tsv"
+    path.write_text("\t".join(row) + "\n" + "\t".join(row.values()) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_reader_names_persons_as_participants_tsv_does(tmp_path: Path) -> None:
+    table = read_reader_table(reader_file(tmp_path))
+    assert table[["participant_id", "session_id"]].to_numpy().tolist() == [["01", "1"]]
+    assert table["eh_volume_ratio"].tolist() == [0.35]
+    assert read_reader_table(reader_file(tmp_path, eh_volume_ratio="n/a"))[
+        "eh_volume_ratio"
+    ].isna().all()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("eh_volume_ratio", "0,35", "is no number"),
+        ("side", "L", "none of left, right"),
+        ("organ", "saccule", "none of cochlea"),
+    ],
+)
+def test_a_mistake_of_a_reader_is_named_with_its_line(
+    tmp_path: Path, column: str, value: str, words: str
+) -> None:
+    with pytest.raises(HydropsError, match=f"line 2, column {column}: '{value}' .*{words}"):
+        read_reader_table(reader_file(tmp_path, **{column: value}))
+
+
+def test_a_reader_table_in_another_encoding_is_told(tmp_path: Path) -> None:
+    path = reader_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"A", "\u00c4".encode("cp1252")))
+    with pytest.raises(HydropsError, match="save it as UTF-8"):
         read_reader_table(path)
 
 

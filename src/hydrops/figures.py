@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hydrops.labels import LABYRINTH, ORGANS
-from hydrops.statistics import bland_altman, icc_2_1, matched_with_reader
+from hydrops.statistics import agreement_of, bland_altman, matched_with_reader
 
 #: Okabe and Ito (2008), told apart by colour-blind readers.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -121,8 +121,7 @@ def _tidy(ears: pd.DataFrame, participants: pd.DataFrame) -> pd.DataFrame:
     for column, missing in (("group", NO_GROUP), ("affected_side", "not given")):
         if column not in table:
             table[column] = missing
-        blank = table[column].isna() | table[column].isin(["", "n/a"])
-        table[column] = table[column].where(~blank, missing)
+        table[column] = table[column].fillna(missing)
     return table
 
 
@@ -146,7 +145,7 @@ def _by_group(table: pd.DataFrame, statistics: pd.DataFrame) -> tuple[Figure, st
             middle = number - 0.4 + (rank + 0.5) * width
             _points(panel, middle, 0.28 * width, values.to_numpy(float), colours[group])
     top = max(0.6, float(table[RATIO].max()) * 1.1)
-    tests = _group_tests(statistics) if len(groups) == 2 else {}
+    tests = _group_tests(statistics) if len(set(groups) - {NO_GROUP}) == 2 else {}
     for number, organ in enumerate(order):
         if organ in tests:
             panel.text(number, 1.0, p_words(tests[organ]), ha="center", va="bottom", fontsize=9,
@@ -320,8 +319,7 @@ def _agreement(table: pd.DataFrame, reader: pd.DataFrame | None) -> tuple[Figure
     ours, theirs = (both[c].to_numpy(float) for c in (RATIO, "reader_value"))
     if len(both) < 3 or np.ptp(np.concatenate([ours, theirs])) == 0:
         raise _NothingToDrawError("Fewer than three ears were measured by the reader too.")
-    icc, low, high = icc_2_1(ours, theirs)
-    limits = bland_altman(ours, theirs)
+    (icc, low, high), limits, _ = agreement_of(both, RATIO)
     figure = Figure(figsize=(9.6, 4.7), layout="constrained")
     scatter, differences = figure.subplots(1, 2, width_ratios=(1, 1.15))
     scatter.plot(theirs, ours, "o", color=PALETTE[0], alpha=0.75, ms=6, mew=0)

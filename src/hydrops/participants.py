@@ -12,11 +12,14 @@ from hydrops.paths import Unit
 from hydrops.validate import load_schema
 
 NUMERIC = ("age", "pta_left", "pta_right")
+WORDS = ("group", "sex", "affected_side")
 IDENTITY = ("participant_id", "session_id")
 
 
 def read_participants(path: Path) -> pd.DataFrame:
     """Read a participants.tsv; identifiers are text, ``sub-`` and ``ses-`` may stand before them.
+
+    What is n/a or empty is missing in the table that is returned.
 
     Raises
     ------
@@ -25,23 +28,25 @@ def read_participants(path: Path) -> pd.DataFrame:
         is no BIDS label, a row twice, a value that is no number, no rows at all.
     """
     try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(
+            path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+        )
     except FileNotFoundError:
         raise HydropsError(
             f"{path}: no such file; make one with: hydrops scan DICOM_DIR > {path}"
         ) from None
     except OSError as error:
         raise HydropsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise HydropsError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise HydropsError(f"{path}: not a tab-separated table ({error})") from error
     schema = load_schema("participants")
     _check_columns(table, schema["required"], list(schema["properties"]), path)
     table = table.apply(lambda column: column.str.strip())
     if "session_id" not in table:
         table.insert(1, "session_id", "1")
-    table["session_id"] = table["session_id"].replace({"": "1", "n/a": "1"})
-    for column, prefix in zip(IDENTITY, ("sub-", "ses-")):
-        table[column] = table[column].str.removeprefix(prefix)
+    table = tidy_identity(table)
     _check_rows(table, schema, path)
     twice = table.duplicated(list(IDENTITY))
     if twice.any():
@@ -54,6 +59,17 @@ def read_participants(path: Path) -> pd.DataFrame:
     for column in NUMERIC:
         if column in table:
             table[column] = pd.to_numeric(table[column].replace({"n/a": None, "": None}))
+    for column in WORDS:
+        if column in table:
+            table[column] = table[column].where(~table[column].isin(["", "n/a"]))
+    return table
+
+
+def tidy_identity(table: pd.DataFrame) -> pd.DataFrame:
+    """Bring identifiers to one form: no ``sub-`` and ``ses-``, session 1 where none is told."""
+    table = table.assign(session_id=table["session_id"].replace({"": "1", "n/a": "1"}))
+    for column, prefix in zip(IDENTITY, ("sub-", "ses-")):
+        table[column] = table[column].str.removeprefix(prefix)
     return table
 
 

@@ -292,13 +292,12 @@ def _named(table: pd.DataFrame, column: str, missing: str) -> pd.Series:
     """A column of words with a name for what is missing."""
     if column not in table:
         return pd.Series(missing, table.index)
-    values = table[column]
-    return values.where(~(values.isna() | values.isin(["", "n/a"])), missing)
+    return table[column].fillna(missing)
 
 
 def _counts(values: pd.Series) -> str:
-    known = values[~(values.isna() | values.isin(["", "n/a"]))].astype(str)
-    return ", ".join(f"{name} {count}" for name, count in known.value_counts().sort_index().items())
+    counts = values.value_counts().sort_index()
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _exclusions(cohort: _Cohort) -> str:

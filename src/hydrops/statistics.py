@@ -2,7 +2,7 @@
 
 A person's two ears are not independent. Groups are therefore compared by one value a person, the
 larger ratio of the two ears, which is the diseased one in unilateral disease; sides are compared
-within persons.
+within persons, and intervals of a correlation or an agreement resample persons.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import pandas as pd
 from scipy import stats
 
 from hydrops.errors import HydropsError
-from hydrops.labels import LABYRINTH, ORGANS
+from hydrops.labels import LABYRINTH, ORGANS, SIDES
+from hydrops.participants import tidy_identity
 
 COLUMNS = (
     "analysis", "organ", "measure", "comparison", "n", "estimate", "estimate_name", "ci_low",
@@ -30,28 +31,54 @@ Values = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 #: Up to so many pairs of persons a shift is bootstrapped; each draw needs every pair.
 MOST_PAIRS = 10_000
+#: Draws of persons for an interval or a p-value.
+DRAWS = 1000
 
 
 def read_reader_table(path: Path) -> pd.DataFrame:
     """Read a reader's table.
 
+    Identifiers are read as those of participants.tsv; measures are numbers, n/a or empty.
+
     Raises
     ------
     HydropsError
-        If it is missing, lacks a column, or has no measure at all.
+        If it is missing or no UTF-8, lacks a column, or has no measure at all; or naming the line
+        and the column of a side or an organ that is none, or of a value that is no number.
     """
     try:
         table = pd.read_csv(
-            path, sep="\t", dtype={"participant_id": str, "session_id": str}, na_values=["n/a"]
+            path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
         )
+    except UnicodeDecodeError as error:
+        raise HydropsError(f"{path}: not UTF-8 text; save it as UTF-8") from error
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise HydropsError(f"{path}: not a readable reader's table ({error})") from error
     missing = [column for column in READER_COLUMNS if column not in table]
     if missing:
         raise HydropsError(f"{path}: column {missing[0]} is missing")
-    if not any(measure in table for measure in MEASURES):
+    measures = [measure for measure in MEASURES if measure in table]
+    if not measures:
         raise HydropsError(f"{path}: has neither of the columns {' and '.join(MEASURES)}")
+    table = tidy_identity(table.apply(lambda column: column.str.strip()))
+    for column, known in (("side", SIDES), ("organ", (*ORGANS, LABYRINTH))):
+        wrong = ~table[column].isin(known)
+        _refuse(path, table[column], wrong, f"is none of {', '.join(known)}")
+    for measure in measures:
+        numbers = pd.to_numeric(table[measure], errors="coerce")
+        wrong = numbers.isna() & ~table[measure].isin(["", "n/a"])
+        _refuse(path, table[measure], wrong, "is no number (with a decimal point)")
+        table[measure] = numbers
     return table
+
+
+def _refuse(path: Path, column: pd.Series, wrong: pd.Series, why: str) -> None:
+    """Name the first line of a table that has a wrong value, if there is one."""
+    if wrong.any():
+        line = int(wrong.to_numpy().argmax())
+        raise HydropsError(
+            f"{path}, line {line + 2}, column {column.name}: {column.iloc[line]!r} {why}"
+        )
 
 
 def cohort_statistics(
@@ -60,10 +87,21 @@ def cohort_statistics(
     """Every analysis of a cohort in one tidy table (`COLUMNS`); one row a figure.
 
     An analysis that the data do not allow is a row that says why, without figures.
+
+    Parameters
+    ----------
+    ears
+        As `hydrops.cohort.read_table` reads them: a row an ear and organ.
+    participants
+        As `hydrops.participants.read_participants` reads them; of several sessions of a person the
+        one that is listed first counts, where one has to be chosen.
+    reader
+        As `read_reader_table` reads it, or None.
     """
     if not ears.empty:
         keys = ["participant_id", "session_id"]
-        ears = ears.merge(participants, on=keys, how="left", validate="many_to_one")
+        listed = participants.assign(listed=range(len(participants)))
+        ears = ears.merge(listed, on=keys, how="left", validate="many_to_one")
     rows = [
         *_group_summaries(ears),
         *_group_tests(ears),
@@ -89,12 +127,7 @@ def icc_2_1_table(ratings: Values) -> tuple[float, float, float]:
     n, k = ratings.shape
     if n < 3 or np.ptp(ratings) == 0:
         return (float("nan"),) * 3
-    mean = ratings.mean()
-    subjects = k * ((ratings.mean(1) - mean) ** 2).sum() / (n - 1)
-    raters = n * ((ratings.mean(0) - mean) ** 2).sum() / (k - 1)
-    residual = ratings - ratings.mean(1, keepdims=True) - ratings.mean(0) + mean
-    error = (residual**2).sum() / ((n - 1) * (k - 1))
-    icc = (subjects - error) / (subjects + (k - 1) * error + k * (raters - error) / n)
+    icc, subjects, raters, error = _icc_and_mean_squares(ratings)
     if error < 1e-15:
         return float(icc), float(icc), float(icc)
     a = k * icc / (n * (1 - icc))
@@ -108,6 +141,18 @@ def icc_2_1_table(ratings: Values) -> tuple[float, float, float]:
     low = n * (subjects - low_f * error) / (low_f * spread + n * subjects)
     high = n * (high_f * subjects - error) / (spread + n * high_f * subjects)
     return float(icc), float(low), float(high)
+
+
+def _icc_and_mean_squares(ratings: Values) -> tuple[float, float, float, float]:
+    """ICC(2,1) of ratings (subjects, raters), and the mean squares of both and of the error."""
+    n, k = ratings.shape
+    mean = ratings.mean()
+    subjects = k * ((ratings.mean(1) - mean) ** 2).sum() / (n - 1)
+    raters = n * ((ratings.mean(0) - mean) ** 2).sum() / (k - 1)
+    residual = ratings - ratings.mean(1, keepdims=True) - ratings.mean(0) + mean
+    error = (residual**2).sum() / ((n - 1) * (k - 1))
+    icc = (subjects - error) / (subjects + (k - 1) * error + k * (raters - error) / n)
+    return float(icc), float(subjects), float(raters), float(error)
 
 
 def bland_altman(first: Values, second: Values) -> dict[str, float]:
@@ -135,16 +180,18 @@ def bland_altman(first: Values, second: Values) -> dict[str, float]:
 
 
 def per_person(ears: pd.DataFrame, organ: str, measure: str) -> pd.DataFrame:
-    """The larger value of a person's ears, first session, with the person's group."""
-    chosen = ears[(ears.organ == organ) & ears[measure].notna()]
-    if chosen.empty:
-        return chosen.reindex(columns=["participant_id", "group", measure])
-    first = chosen.groupby("participant_id")["session_id"].transform("min")
-    chosen = chosen[chosen.session_id == first]
-    return (
-        chosen.groupby("participant_id", sort=True)
-        .agg({measure: "max", "group": "first"})
-        .reset_index()
+    """The larger value of a person's two ears, of the first session that is listed, with the group.
+
+    Who has one ear measured is left out: one ear is smaller than the larger of two, and may be the
+    healthy one.
+    """
+    both = _both_ears(ears, organ, measure)
+    return pd.DataFrame(
+        {
+            "participant_id": both["participant_id"],
+            "group": both["group"],
+            measure: both[["left", "right"]].max(axis=1),
+        }
     )
 
 
@@ -161,7 +208,7 @@ def _places() -> list[tuple[str, str]]:
 
 
 def _has_groups(ears: pd.DataFrame) -> bool:
-    return "group" in ears and bool(ears["group"].replace("", np.nan).notna().any())
+    return "group" in ears and bool(ears["group"].notna().any())
 
 
 def _group_summaries(ears: pd.DataFrame) -> list[dict[str, Any]]:
@@ -170,11 +217,12 @@ def _group_summaries(ears: pd.DataFrame) -> list[dict[str, Any]]:
         return [
             _row("group summary", LABYRINTH, "eh_volume_ratio", "", n=0, note="no ear measured")
         ]
-    names = sorted(ears["group"].dropna().unique()) if _has_groups(ears) else ["all"]
+    grouped = _has_groups(ears)
+    names = sorted(ears["group"].dropna().unique()) if grouped else ["all"]
     for organ, measure in _places():
         part = ears[ears.organ == organ]
         for name in names:
-            values = part if name == "all" else part[part["group"] == name]
+            values = part[part["group"] == name] if grouped else part
             numbers = values[measure].dropna().to_numpy(float)
             if not numbers.size:
                 rows.append(
@@ -204,15 +252,19 @@ def _group_tests(ears: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for organ, measure in _places():
         people = per_person(ears, organ, measure)
+        some = ears[(ears.organ == organ) & ears[measure].notna() & ears["group"].notna()]
+        alone = some["participant_id"].nunique() - people["group"].notna().sum()
+        left_out = f"; {alone} with one ear measured left out" if alone else ""
         groups = {
-            name: part[measure].to_numpy(float) for name, part in people.groupby("group", sort=True)
+            name: people.loc[people["group"] == name, measure].to_numpy(float)
+            for name in sorted(ears["group"].dropna().unique())
         }
         for (a, x), (b, y) in itertools.combinations(groups.items(), 2):
             comparison = f"{a!s} - {b!s}"
             if min(len(x), len(y)) < 3:
                 rows.append(
                     _row("group comparison", organ, measure, comparison, n=len(x) + len(y),
-                         note="fewer than three participants in a group")
+                         note=f"fewer than three participants in a group{left_out}")
                 )  # fmt: skip
                 continue
             test = stats.mannwhitneyu(x, y)
@@ -225,7 +277,8 @@ def _group_tests(ears: pd.DataFrame) -> list[dict[str, Any]]:
                     p_value=float(test.pvalue),
                     effect_size=float(2 * test.statistic / (len(x) * len(y)) - 1),
                     effect_size_name="rank-biserial correlation",
-                    note=f"Mann-Whitney; larger ear of each participant; interval: {interval}",
+                    note=f"Mann-Whitney; larger ear of each participant{left_out}; "
+                    f"interval: {interval}",
                 )
             )  # fmt: skip
     return rows
@@ -291,29 +344,33 @@ def _side_tests(ears: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _both_ears(ears: pd.DataFrame, organ: str, measure: str) -> pd.DataFrame:
-    """A measure of both ears, a row a participant: of the first session that has it.
+    """A measure of both ears, a row a participant: of the session listed first that has it.
 
-    `affected_side` is that of the participants, none where nobody tells it.
+    `group` and `affected_side` are those of that session, none where nobody tells them.
     """
+    told = ["group", "affected_side"]
     if ears.empty:
-        return pd.DataFrame(columns=["left", "right", "affected_side"], dtype=float)
+        return pd.DataFrame(columns=["participant_id", "left", "right", *told], dtype=float)
     part = ears[(ears.organ == organ) & ears[measure].notna()]
-    wide = part.pivot(index=["participant_id", "session_id"], columns="side", values=measure)
-    wide = wide.reindex(columns=["left", "right"]).dropna().reset_index()
+    part = part.reindex(columns=["participant_id", "listed", "side", measure, *told])
+    wide = part.pivot(index=["participant_id", "listed"], columns="side", values=measure)
+    wide = wide.reindex(columns=["left", "right"]).dropna().reset_index().sort_values("listed")
     wide = wide.drop_duplicates("participant_id")
-    sides = part.reindex(columns=["participant_id", "affected_side"])
-    known = sides.drop_duplicates("participant_id").set_index("participant_id")["affected_side"]
-    return wide.assign(affected_side=wide["participant_id"].map(known))
+    words = part.drop_duplicates("listed").set_index("listed")[told]
+    return wide.join(words, on="listed").sort_values("participant_id", ignore_index=True)
 
 
 def _paired(organ: str, measure: str, comparison: str, a: Values, b: Values) -> dict[str, Any]:
     difference = np.asarray(a, float) - np.asarray(b, float)
     row = _row("side comparison", organ, measure, comparison, n=len(difference))
-    if len(difference) < 5 or not difference.any():
-        return row | {"note": "fewer than five pairs, or no difference at all"}
-    test = stats.wilcoxon(difference)
-    ranks = stats.rankdata(np.abs(difference))
-    positive, negative = (ranks[difference > 0].sum(), ranks[difference < 0].sum())
+    # Wilcoxon's test leaves out who shows no difference, and so must what goes with it.
+    apart = difference[difference != 0.0]
+    if len(apart) < 5:
+        return row | {"note": "fewer than five pairs that differ"}
+    test = stats.wilcoxon(apart)
+    ranks = stats.rankdata(np.abs(apart))
+    positive, negative = (ranks[apart > 0].sum(), ranks[apart < 0].sum())
+    same = len(difference) - len(apart)
     return row | {
         "estimate": float(np.median(difference)),
         "estimate_name": "median difference",
@@ -321,7 +378,7 @@ def _paired(organ: str, measure: str, comparison: str, a: Values, b: Values) -> 
         "p_value": float(test.pvalue),
         "effect_size": float((positive - negative) / ranks.sum()),
         "effect_size_name": "matched-pairs rank-biserial correlation",
-        "note": "Wilcoxon signed rank",
+        "note": "Wilcoxon signed rank" + (f"; {same} pairs without a difference" if same else ""),
     }
 
 
@@ -371,7 +428,7 @@ def _clustered_spearman(people: Sequence[Values], found: float) -> tuple[float, 
     starts = np.cumsum(ears) - ears
     x, y = (np.unique(column, return_inverse=True)[1] for column in values.T)
     drawn, permuted = [], []
-    for _ in range(1000):
+    for _ in range(DRAWS):
         who = rng.integers(len(people), size=len(people))
         chosen = _ears_of(who, ears[who], starts, ears)
         if np.ptp(x[chosen]) > 0 and np.ptp(y[chosen]) > 0:
@@ -421,6 +478,51 @@ def matched_with_reader(
     return both[both.organ == organ].dropna(subset=[measure, "reader_value"])
 
 
+def agreement_of(
+    both: pd.DataFrame, measure: str
+) -> tuple[tuple[float, float, float], dict[str, float], str]:
+    """ICC(2,1) and limits of agreement with a reader, and how their intervals were found.
+
+    Where somebody has several ears among them the 95 % intervals are those of persons drawn again
+    and again, for the ears of a person err alike; else those of `icc_2_1` and `bland_altman`.
+
+    Parameters
+    ----------
+    both
+        At least three ears of `matched_with_reader`.
+
+    Returns
+    -------
+    As `icc_2_1` and `bland_altman` return them, and the words.
+    """
+    ordered = both.sort_values("participant_id", kind="stable")
+    ratings = ordered[[measure, "reader_value"]].to_numpy(float)
+    icc, limits = icc_2_1_table(ratings), bland_altman(*ratings.T)
+    _, starts, ears = np.unique(
+        ordered["participant_id"].to_numpy(str), return_index=True, return_counts=True
+    )
+    if ears.max() == 1 or np.isnan(icc[0]):
+        return icc, limits, "intervals by formula"
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(DRAWS):
+        who = rng.integers(len(ears), size=len(ears))
+        chosen = ratings[_ears_of(who, ears[who], starts, ears)]
+        if np.ptp(chosen) > 0:
+            difference = chosen[:, 0] - chosen[:, 1]
+            bias, reach = difference.mean(), 1.96 * difference.std(ddof=1)
+            drawn.append((_icc_and_mean_squares(chosen)[0], bias, bias - reach, bias + reach))
+    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+    for place, key in enumerate(("bias", "lower", "upper"), start=1):
+        limits |= {f"{key}_low": float(low[place]), f"{key}_high": float(high[place])}
+    return (icc[0], float(low[0]), float(high[0])), limits, "intervals resample participants"
+
+
+def _mean_of_readers(reader: pd.DataFrame) -> str:
+    count = reader["reader"].nunique()
+    return f"; the mean of {count} readers" if count > 1 else ""
+
+
 def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> list[dict[str, Any]]:
     if reader is None:
         return [
@@ -432,13 +534,12 @@ def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> list[dict[str
         if measure not in reader:
             continue
         both = matched_with_reader(ears, reader, organ, measure)
-        ours, theirs = (both[c].to_numpy(float) for c in (measure, "reader_value"))
         row = _row("agreement with reader", organ, measure, "pipeline - reader", n=len(both))
         if len(both) < 3:
             rows.append(row | {"note": "fewer than three ears that both measured"})
             continue
-        icc, low, high = icc_2_1(ours, theirs)
-        limits = bland_altman(ours, theirs)
+        (icc, low, high), limits, how = agreement_of(both, measure)
+        row |= {"note": how + _mean_of_readers(reader)}
         rows.append(
             row | {"estimate": icc, "estimate_name": "ICC(2,1)", "ci_low": low, "ci_high": high}
         )
@@ -458,13 +559,15 @@ def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> list[dict[str
 
 
 def _correct(table: pd.DataFrame) -> pd.DataFrame:
-    """Holm correction over the organs and measures of each analysis and comparison."""
+    """Holm correction over organs and measures, of all pairs of groups, of each comparison else."""
     from statsmodels.stats.multitest import multipletests
 
     table = table.copy()
     table["p_corrected"] = np.nan
     tested = table["p_value"].notna()
-    for _, part in table[tested].groupby(["analysis", "comparison"]):
+    of_groups = table["analysis"] == "group comparison"
+    families = table["analysis"] + table["comparison"].where(~of_groups, "")
+    for _, part in table[tested].groupby(families[tested]):
         p = part["p_value"].to_numpy(float)
         table.loc[part.index, "p_corrected"] = multipletests(p, method="holm")[1]
     return table
