@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -20,7 +21,7 @@ from hydrops.phantom.dicom import Series, Study, write_series
 from hydrops.phantom.head import scanner_affine
 from hydrops.phantom.signal import MRC, PEI, PPI
 from hydrops.phantom.signal import Sequence as MRSequence
-from hydrops.protocol import load_protocol
+from hydrops.protocol import load_protocol, protocol_from
 from hydrops.scan import scan_to_participants
 from places import REPOSITORY
 
@@ -163,10 +164,7 @@ def test_a_file_with_an_odd_header_costs_only_itself(
         delattr(header, tag)
     else:
         with pydicom.config.disable_value_validation():
-            header[tag] = pydicom.DataElement(
-                header[tag].tag if tag in header else tag, "LO", value
-            )
-            header[tag].VR = "LO"
+            header[tag] = pydicom.DataElement(tag, "LO", value)
     header.save_as(odd)
     series, ignored = find_series(sorted(source.rglob("*.dcm")))
     assert ignored == [odd]
@@ -463,3 +461,22 @@ def test_failing_series_have_the_right_reason(shared_data: Path) -> None:
     for name, words in (("slicecount", "only 2 slice"), ("notavolume", "same place")):
         (header,), _ = find_series(sorted((failing / name / "001").iterdir()))
         assert words in str(header.geometry_fault())
+
+
+def test_a_nifti_may_be_named_by_its_series_number(tmp_path: Path) -> None:
+    """What a message advises where two images could play a role."""
+    source = write_nifti(tmp_path / "nifti")
+    for end in ("nii.gz", "json"):
+        shutil.copyfile(source / f"acq-MRC_x.{end}", source / f"again_x.{end}")
+    for name, number in (("acq-MRC_x", 4), ("again_x", 9)):
+        path = source / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"SeriesNumber": number}))
+    assert "series_number in the protocol" in reason(source, tmp_path / "out")
+    rules = {**PROTOCOL.roles, "MRC": replace(PROTOCOL.roles["MRC"], series_number=4)}
+    chosen = ingest_session(source, UNIT, replace(PROTOCOL, roles=rules), tmp_path / "out")
+    assert set(chosen.numbers["roles"]) == {"MRC", "PPI", "PEI"}
+
+
+def test_a_protocol_has_the_roles_that_hydrops_is_made_of() -> None:
+    with pytest.raises(HydropsError, match="combination PPI-PEI needs the role PPI"):
+        protocol_from({"combination": "PPI-PEI", "roles": {"MRC": {}}})

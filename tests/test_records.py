@@ -308,3 +308,17 @@ def test_one_failing_session_costs_no_other_and_is_named(tmp_path: Path) -> None
     assert not chunk.manifest.exists()
     assert chunk.run() == ["02"]
     assert set(json.loads(chunk.manifest.read_text())) == {u.name for u in chunk.units}
+
+
+def test_what_came_out_the_same_does_not_make_later_work_be_done_again(tmp_path: Path) -> None:
+    """Other code for the stage before, and the same files of it: the stage after it stands."""
+    chunk = Chunk(tmp_path, ["01"])
+    (one,) = chunk.units
+    record = chunk.paths.record("locate", one)
+    run_stage(record, "locate", one, [], writes(one.name), fingerprint="code 1")
+    assert chunk.run() == ["01"]
+    before, manifest = record.read_bytes(), chunk.manifest.read_bytes()
+    run_stage(record, "locate", one, [], writes(one.name), fingerprint="code 2")
+    assert record.read_bytes() != before
+    assert chunk.run() == []
+    assert chunk.manifest.read_bytes() == manifest

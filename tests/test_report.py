@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,13 +15,17 @@ from ears import MODEL, empty_like, made_up_cohort, made_up_statistics, paths_in
 from hydrops import report
 from hydrops.cohort import read_table, write_table
 from hydrops.labels import LABYRINTH, ORGANS
+from hydrops.methods import methods_section
 from hydrops.model.bundle import Bundle
 from hydrops.paths import Paths, Unit
 from hydrops.records import Record, write_record
 from hydrops.report import quality_table, write_report
 from hydrops.statistics import cohort_statistics
 
-BUNDLE = Bundle("net", "1.0.0", Path("models"), "ab" * 32, {"description": "trained on phantoms"})
+BUNDLE = Bundle(
+    "net", "1.0.0", Path("models"), "ab" * 32,
+    {"description": "trained on phantoms", "landmarks": ["helicotrema"]},
+)  # fmt: skip
 REASON = "PEI <series 6> is missing a slice & cannot be used"
 VOID = {"meta", "img", "input", "br", "hr", "link"}
 
@@ -229,3 +234,12 @@ def test_the_sentence_of_a_comparison_has_the_larger_group_first() -> None:
     low, high = (float(v) for v in re.findall(r"CI ([+-][\d.]+) to ([+-][\d.]+)", sentence)[0])
     assert 0 < low < 0.25 < high < 0.3
     assert len(report._group_sentences(statistics, (LABYRINTH, *ORGANS))) == 4
+
+
+@pytest.mark.parametrize("landmarks", [[], ["helicotrema"]])
+def test_the_methods_say_what_the_model_is_and_gives(landmarks: list[str]) -> None:
+    told = {"description": "2D U-Net on axial slices", "landmarks": landmarks}
+    words = Reader(methods_section(replace(BUNDLE, metadata=told))).words
+    assert "net-1.0.0 (2D U-Net on axial slices)" in words
+    assert "A paired 3D U-Net" not in words
+    assert ("and the landmarks" in words) == bool(landmarks)

@@ -28,7 +28,7 @@ from hydrops.records import (
     write_record,
     write_text_atomically,
 )
-from hydrops.status import present_words, status_lines
+from hydrops.status import present_words, status_lines, unit_status
 from hydrops.status_page import time_left, write_status_page
 from places import REPOSITORY
 
@@ -256,8 +256,19 @@ def test_the_time_left_follows_from_the_pace(tmp_path: Path) -> None:
         path = study.paths.record(stage, Unit("01", "1"))
         write_record(path, Record(stage, "01", "1", "done"))
         os.utime(path, (1000.0 + 10 * number, 1000.0 + 10 * number))
-    assert time_left(study, model, 1030.0) == pytest.approx(9 * 30 / 3)
-    assert time_left(study, model, 1e6) is None
+    found = [unit_status(study.paths, unit, model) for unit in study.units]
+    assert time_left(study, model, found, 1030.0) == pytest.approx(9 * 30 / 3)
+    assert time_left(study, model, found, 1e6) is None
+
+
+def test_a_record_that_was_cut_off_counts_as_none(tmp_path: Path) -> None:
+    study = resolve(study_in(tmp_path))
+    (model,) = study.bundles
+    path = study.paths.record("ingest", Unit("01", "1"))
+    path.parent.mkdir(parents=True)
+    path.write_text('{"stage": "ingest", "outc')
+    assert unit_status(study.paths, Unit("01", "1"), model).stage == "waiting"
+    assert any("waiting" in line for line in status_lines(study))
 
 
 def test_phantoms_are_who_they_are_said_to_be(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from hydrops.records import (
     StageResult,
     digest,
     is_current,
+    result_digest,
     run_stage,
-    sha256_of_file,
     write_text_atomically,
 )
 
@@ -93,7 +93,7 @@ def run_chunk(
     settings
         What else the result depends on: code, options, model.
     manifest
-        Gets the sha256 of each session's record.
+        Gets the digest of each session's result.
     state
         What else one session's result depends on, as text: how its scan lies on disk.
 
@@ -111,7 +111,7 @@ def run_chunk(
         ]
         try:
             own = [] if state is None else [state(unit)]
-            fingerprint = digest(stage, *settings, *own, *(sha256_of_file(p) for p in upstream))
+            fingerprint = digest(stage, *settings, *own, *(result_digest(p) for p in upstream))
             if is_current(record, fingerprint):
                 outcome = AS_BEFORE
             else:
@@ -122,7 +122,7 @@ def run_chunk(
             LOG.exception("%s: %s failed", unit.name, stage)
             failed.append(unit.name)
             continue
-        shas[unit.name] = sha256_of_file(record)
+        shas[unit.name] = result_digest(record)
         LOG.info("%s %d of %d: %s %s", stage, number, len(units), unit.name, outcome)
     if failed:
         raise HydropsError(f"{stage} failed for {', '.join(failed)}; see the log above")

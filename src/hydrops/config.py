@@ -75,6 +75,15 @@ class Study:
             values["combination"] = self.protocol.combination
         return json.dumps(values, sort_keys=True)
 
+    def told_options(self) -> str:
+        """Options that the results depend on, by name, as JSON: for a report."""
+        told = {
+            f"{stage}: {key}": value
+            for stage in ("register", "locate", "measure")
+            for key, value in json.loads(self.options(stage)).items()
+        }
+        return json.dumps({"device": self.config["device"], **told}, sort_keys=True)
+
 
 def resolve(config: Mapping[str, Any]) -> Study:
     """Check a configuration and read what it names.

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from hydrops.images import Affine, FloatGrid, cube_affine, in_cubes, load_image
+from hydrops.images import Affine, FloatGrid, cube_affine, in_cubes, load_image, slice_axis
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, organ_codes
 from hydrops.measure import load_fractions
 from hydrops.paths import Paths, Unit
@@ -147,7 +147,7 @@ def height_of_slice(number: int, acquired: Affine, crop: Affine, size: int = 64)
     acquired, crop
         Voxel-to-RAS-mm affines of the MRC and of the crop's fine grid.
     """
-    axis = int(np.argmax(np.abs(acquired[2, :3]) / np.linalg.norm(acquired[:3, :3], axis=0)))
+    axis = slice_axis(acquired)
     middle = (size - 1) / 2
     up = np.linalg.inv(acquired) @ crop
     # The slice is a plane in crop voxels: up[axis] . (x, y, z, 1) = number.

@@ -326,6 +326,17 @@ def distance_to_edge(point: npt.NDArray[np.float64], shape: Sequence[int], affin
     return float((inside * spacing_mm(affine)).min())
 
 
+def grid_centre(shape: Sequence[int], affine: Affine) -> npt.NDArray[np.float64]:
+    """World position of the middle of a grid, RAS mm."""
+    half = (np.asarray(shape) - 1) / 2
+    return np.asarray(affine[:3, :3] @ half + affine[:3, 3])
+
+
+def slice_axis(affine: Affine) -> int:
+    """Image axis that lies closest to the head's long axis."""
+    return int(np.argmax(np.abs(affine[2, :3]) / spacing_mm(affine)))
+
+
 def affine_of(box: Sequence[slice], affine: Affine) -> Affine:
     """Voxel-to-RAS-mm affine of a part of an image."""
     moved = affine.copy()

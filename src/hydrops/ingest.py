@@ -21,6 +21,7 @@ from hydrops.errors import ExcludedError
 from hydrops.images import (
     Affine,
     corners_of,
+    grid_centre,
     in_words,
     load_image,
     read_sidecar,
@@ -282,6 +283,8 @@ def _nifti_candidate(path: Path, sidecar: Mapping[str, Any]) -> Candidate:
         ti or None,
         bool(ti),
         tuple(kind) if isinstance(kind, list) else (),
+        sidecar.get("SeriesNumber"),
+        sidecar.get("MRAcquisitionType") == "2D",
     )
 
 
@@ -333,9 +336,9 @@ def _check_overlap(unit: Unit, protocol: Protocol, output: Path) -> None:
     middles = {}
     for role in protocol.roles:
         image = nib.load(output / "anat" / paths.image(unit, role).name)
-        half = (np.array(image.shape[:3]) - 1) / 2
-        extent = float((spacing_mm(image.affine) * np.array(image.shape[:3])).min())
-        middles[role] = (image.affine[:3, :3] @ half + image.affine[:3, 3], extent)
+        shape = image.shape[:3]
+        extent = float((spacing_mm(image.affine) * np.array(shape)).min())
+        middles[role] = (grid_centre(shape, image.affine), extent)
     reference, size = middles["MRC"]
     for role, (middle, extent) in middles.items():
         apart = math.dist(reference, middle)

@@ -22,8 +22,9 @@ from hydrops.images import (
 )
 from hydrops.labels import SIDES
 from hydrops.paths import SUM_MI2, Paths, Unit
+from hydrops.protocol import MOVING_ROLES
 from hydrops.records import CSF_RATIO, SHARE_KEPT, VOXEL_MM, StageResult, read_record
-from hydrops.register import MOVING_ROLES, MRC_WEIGHT, combine
+from hydrops.register import MRC_WEIGHT, combine
 from hydrops.sampling import share_kept
 
 

@@ -110,11 +110,12 @@ def methods_section(bundle: Bundle) -> str:
             f"{LEAST_SECTION:.0%} of its largest. Its grades follow Nakashima et al. [9]."
         ),
         page.paragraph(
-            "Two ears of a person are not independent: groups were compared by each participant's "
-            "larger ear (Mann-Whitney, Hodges-Lehmann shift), sides within participants "
-            "(Wilcoxon), the correlation with hearing (Spearman) by resampling participants, with "
-            "Holm's correction [10]. Agreement is ICC(2,1), absolute agreement [11], and "
-            f"Bland-Altman [12]. The work was run by Snakemake {_version('snakemake')} [13]."
+            "Two ears of a person are not independent: groups were compared by the larger ear of "
+            "each participant with both measured (Mann-Whitney, Hodges-Lehmann shift), sides "
+            "within participants (Wilcoxon), the correlation with hearing (Spearman) by resampling "
+            "participants, with Holm's correction [10]. Agreement is ICC(2,1), absolute agreement "
+            "[11], and Bland-Altman [12], their intervals by resampling participants where someone "
+            f"has several ears. The work was run by Snakemake {_version('snakemake')} [13]."
         ),
         "<ol class=soft>"
         + "".join(f"<li>{escape(reference)}</li>" for reference in REFERENCES)
@@ -125,11 +126,13 @@ def methods_section(bundle: Bundle) -> str:
 def _network_words(bundle: Bundle) -> str:
     """What the network is, what it saw and what it gave."""
     if bundle.endolymph:
+        landmarks = " and the landmarks" if bundle.metadata["landmarks"] else ""
         return (
-            f"A paired 3D U-Net [4, 5] in MONAI {_version('monai')} [6] and PyTorch "
-            f"{_version('torch')} [7], MRC and HYDROPS-Mi2 in, gave the volume fraction of "
-            "endolymph and perilymph in each organ and the landmarks. The EH volume ratio is "
-            "endolymph over total fluid, both as sums of fractions."
+            f"{bundle.identifier} ({bundle.metadata['description']}) [4, 5], in MONAI "
+            f"{_version('monai')} [6] and PyTorch {_version('torch')} [7], was given MRC and "
+            "HYDROPS-Mi2 and gave the volume fraction of endolymph and perilymph in each "
+            f"organ{landmarks}. The EH volume ratio is endolymph over total fluid, both as sums of "
+            "fractions."
         )
     network = (
         f"A 3D U-Net [4] in MONAI {_version('monai')} [6] with a second head for the landmarks"

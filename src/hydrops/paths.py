@@ -117,7 +117,10 @@ class Paths:
         return self.root / f"cost.{kind}"
 
     def cohort(self, model: str, name: str) -> Path:
-        """A table of the cohort: ears.tsv, exclusions.tsv, landmarks.tsv, statistics.tsv."""
+        """A table of the cohort.
+
+        ears.tsv, exclusions.tsv, intervals.tsv, landmarks.tsv or statistics.tsv.
+        """
         return self.root / "cohort" / model / name
 
     def report(self, model: str, name: str) -> Path:

@@ -8,9 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hydrops.errors import HydropsError
 from hydrops.validate import check, load_yaml
 
 Range = tuple[float, float]
+
+#: Roles that a way of making HYDROPS brings to the MRC.
+MOVING_ROLES = {
+    "PPI-PEI": ("PPI", "PEI"),
+    "HYDROPS": ("HYDROPS",),
+    "MRC-PPI": ("PPI",),
+    "none": (),
+}
 
 
 @dataclass(frozen=True)
@@ -35,12 +44,29 @@ class Protocol:
 
 def load_protocol(path: Path) -> Protocol:
     """Read a protocol file; raises `HydropsError` naming every fault."""
-    return protocol_from(load_yaml(path, "protocol"))
+    return protocol_from(load_yaml(path, "protocol"), str(path))
 
 
-def protocol_from(values: Mapping[str, Any]) -> Protocol:
-    """A protocol from plain data that fits its schema."""
-    check(values, "protocol", "protocol")
+def protocol_from(values: Mapping[str, Any], where: str = "protocol") -> Protocol:
+    """A protocol from plain data.
+
+    Parameters
+    ----------
+    where
+        What a message calls the data.
+
+    Raises
+    ------
+    HydropsError
+        If the data break the schema, or lack a role that HYDROPS is to be made of.
+    """
+    check(values, "protocol", where)
+    lacking = [r for r in MOVING_ROLES[values["combination"]] if r not in values["roles"]]
+    if lacking:
+        raise HydropsError(
+            f"{where}: combination {values['combination']} needs the role {lacking[0]}, which is "
+            "not among its roles"
+        )
     return Protocol(
         values["combination"], {role: _rule(rule) for role, rule in values["roles"].items()}
     )

@@ -1,8 +1,8 @@
 """Status records: what became of one stage of one session, and the way every stage is run.
 
 A record is a small JSON file without time stamps. It lists the sha256 of each file of its stage,
-so that its own content changes exactly when the stage's result changes: the rules depend on
-records, and work that came out the same does not make later work run again.
+so that what it says of the result (`result_digest`) changes exactly when the result does: later
+stages depend on that, and work that came out the same does not make later work be done again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +89,11 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record as JSON, whole or not at all."""
-    write_text_atomically(path, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
+    write_text_atomically(path, _as_json(record))
+
+
+def _as_json(record: Record) -> str:
+    return json.dumps(asdict(record), indent=1, sort_keys=True) + "\n"
 
 
 def read_record(path: Path) -> Record:
@@ -108,6 +112,18 @@ def read_record(path: Path) -> Record:
         raise HydropsError(
             f"{path}: not a status record ({error}); delete it and run again"
         ) from error
+
+
+def result_digest(path: Path) -> str:
+    """SHA-256 of what a record says of its stage's result, whatever that was made from.
+
+    Raises
+    ------
+    HydropsError
+        If the file is missing or is not a record.
+    """
+    result = replace(read_record(path), fingerprint="")
+    return hashlib.sha256(_as_json(result).encode()).hexdigest()
 
 
 def run_stage(

@@ -23,6 +23,7 @@ from hydrops.images import (
     ball_around,
     box_around,
     distance_to_edge,
+    grid_centre,
     load_image,
     lps_to_ras,
     part_under,
@@ -32,18 +33,12 @@ from hydrops.images import (
     write_itk_transform,
 )
 from hydrops.paths import Paths, Unit
+from hydrops.protocol import MOVING_ROLES
 from hydrops.records import CSF_RATIO, StageResult
 
 #: RAS mm.
 Point = npt.NDArray[np.float64]
 
-#: Roles that a way of making HYDROPS brings to the MRC.
-MOVING_ROLES = {
-    "PPI-PEI": ("PPI", "PEI"),
-    "HYDROPS": ("HYDROPS",),
-    "MRC-PPI": ("PPI",),
-    "none": (),
-}
 #: How far images are moved apart to see whether they match, mm.
 APART_MM = 4.0
 #: Bins of each image's intensities in what few voxels share; of more, noise would share as much.
@@ -441,12 +436,6 @@ def sharpness(
     return (in_place - 1.0) / max(max(moved) - 1.0, 1e-9)
 
 
-def grid_centre(shape: Sequence[int], affine: Affine) -> npt.NDArray[np.float64]:
-    """World position of the middle of a grid, RAS mm."""
-    half = (np.asarray(shape) - 1) / 2
-    return np.asarray(affine[:3, :3] @ half + affine[:3, 3])
-
-
 def _is_fluid(mrc: FloatGrid) -> npt.NDArray[np.bool_]:
     """Where an MRC is as bright as fluid is."""
     return np.asarray(mrc > 0.5 * np.percentile(mrc, 99.9))
@@ -473,9 +462,8 @@ def _box_around_middle(
     middle = np.array(data.shape) // 2
     low = np.maximum(middle - half, 0)
     high = np.minimum(middle + half, data.shape)
-    part = affine.copy()
-    part[:3, 3] += affine[:3, :3] @ low
-    return data[tuple(slice(a, b) for a, b in zip(low, high))], part
+    box = tuple(slice(a, b) for a, b in zip(low, high))
+    return data[box], affine_of(box, affine)
 
 
 def _averaged(data: FloatGrid, affine: Affine, target_mm: float = 1.0) -> tuple[FloatGrid, Affine]:

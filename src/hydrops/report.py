@@ -100,7 +100,7 @@ def write_report(
     reader: pd.DataFrame | None,
     simulated: bool,
     output: Path,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any],
     gpu_stages: Sequence[str] = (),
 ) -> None:
     """Write the figures and the report of one model's cohort.
@@ -140,7 +140,7 @@ def write_report(
         methods_section(bundle),
         page.section("limits", "Limits", page.bullets(LIMITS)),
         cost_section(measured_cost(paths, gpu_stages)),
-        provenance_section(bundle, len(participants), options or {}),
+        provenance_section(bundle, len(participants), options),
     ]
     ribbon = "SIMULATED DATA: digital phantoms, not patients" if simulated else ""
     text = page.page("Endolymphatic hydrops: cohort report", ribbon, body)

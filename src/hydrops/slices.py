@@ -17,6 +17,7 @@ from hydrops.images import (
     load_image,
     majority_labels,
     part_under,
+    slice_axis,
     spacing_mm,
 )
 from hydrops.labels import ORGANS
@@ -115,7 +116,7 @@ def on_acquired_slices(
     region, part = part_under(fractions.shape[1:], affine, mrc.shape[:3], mrc.affine)
     shape = tuple(r.stop - r.start for r in region)
     fluid = average_onto(organs, affine, shape, part)
-    axis = _slice_axis(mrc.affine)
+    axis = slice_axis(mrc.affine)
     path = paths.registered(unit, "HYDROPSMi2")
     mi2 = load_image(path)[0][region] if path.is_file() else None
     numbers = np.arange(region[axis].start, region[axis].stop)
@@ -214,8 +215,3 @@ def _length_mm(share: FloatGrid, pixel_mm: tuple[float, float]) -> float:
         return 0.0
     places = np.indices(share.shape).reshape(2, -1) * np.array(pixel_mm)[:, None]
     return float(4.0 * np.sqrt(np.linalg.eigvalsh(np.cov(places, aweights=share.ravel()))[-1]))
-
-
-def _slice_axis(affine: Affine) -> int:
-    """Image axis that lies closest to the head's long axis."""
-    return int(np.argmax(np.abs(affine[2, :3]) / spacing_mm(affine)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,13 @@ from pathlib import Path
 
 from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
 from hydrops.config import Study, is_full
+from hydrops.errors import HydropsError
 from hydrops.paths import Paths, Unit
 from hydrops.reasons import why_not_done
+from hydrops.records import read_record
+
+#: Those that a session goes through, in their order.
+STAGES = (*SHARED_STAGES, *CHUNK_STAGES)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,11 @@ class UnitStatus:
     excluded: str
     excluded_sides: dict[str, str]
 
+    @property
+    def place(self) -> int:
+        """Of the last stage among `STAGES`; -1 before the first."""
+        return STAGES.index(self.stage) if self.stage in STAGES else -1
+
 
 def unit_status(paths: Paths, unit: Unit, model: str) -> UnitStatus:
     """How far one session has come with one model."""
@@ -34,11 +43,15 @@ def unit_status(paths: Paths, unit: Unit, model: str) -> UnitStatus:
         path = paths.record(stage, unit, owner)
         if not path.is_file():
             break
-        record = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            record = read_record(path)
+        except HydropsError:
+            # Cut off; the next run takes it away and does the stage again.
+            break
         reached = stage
-        sides = {side: entry["reason"] for side, entry in record["excluded_sides"].items()}
-        if record["outcome"] == "excluded":
-            excluded = f"{record['stage']}: {record['reason']}"
+        sides = {side: entry["reason"] for side, entry in record.excluded_sides.items()}
+        if record.outcome == "excluded":
+            excluded = f"{record.stage}: {record.reason}"
             break
     return UnitStatus(unit, reached, excluded, sides)
 
@@ -49,7 +62,7 @@ def status_lines(study: Study) -> list[str]:
     for model in study.bundles:
         found = [unit_status(study.paths, unit, model) for unit in study.units]
         counts = Counter("excluded" if s.excluded else s.stage for s in found)
-        order = ("waiting", *SHARED_STAGES, *CHUNK_STAGES, "excluded")
+        order = ("waiting", *STAGES, "excluded")
         summary = ", ".join(f"{counts[name]} {_DONE[name]}" for name in order if counts[name])
         lines.append(f"{model}: {len(found)} sessions: {summary}")
         lines += shortened([line for status in found for line in _exclusion_lines(status)])
@@ -75,7 +88,6 @@ LOCK_EXPLAINED = (
     "them (`squeue --me`; `scancel` ends them)."
 )
 
-_STAGES = (*SHARED_STAGES, *CHUNK_STAGES)
 _DONE = {
     "waiting": "waiting",
     "ingest": "ingested",
@@ -139,22 +151,18 @@ def _reason(
     shared = stage in SHARED_STAGES
     jobs = study.batches if shared else study.chunks
     job, members = next(item for item in jobs.items() if status.unit in item[1])
-    behind = [u.name for u in members if u in missing and _place(missing[u]) < _place(status)]
+    behind = [u.name for u in members if u in missing and missing[u].place < status.place]
     if behind:
         return f"its chunk waits for {', '.join(shortened(behind))}"
     return why(study.paths.log(stage, job if shared else f"{model}/{job}"))
 
 
-def _place(status: UnitStatus) -> int:
-    return _STAGES.index(status.stage) if status.stage in _STAGES else -1
-
-
 def _next_stage(status: UnitStatus) -> str:
-    return _STAGES[_place(status) + 1]
+    return STAGES[status.place + 1]
 
 
 def _is_missing(status: UnitStatus) -> bool:
-    return not status.excluded and status.stage != _STAGES[-1]
+    return not status.excluded and status.stage != STAGES[-1]
 
 
 def shortened(lines: list[str]) -> list[str]:

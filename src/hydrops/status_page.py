@@ -13,9 +13,8 @@ from hydrops import page
 from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
 from hydrops.config import Study
 from hydrops.records import write_text_atomically
-from hydrops.status import UnitStatus, shortened, unfinished, unit_status
+from hydrops.status import STAGES, UnitStatus, shortened, unfinished, unit_status
 
-STAGES = (*SHARED_STAGES, *CHUNK_STAGES)
 #: How often a browser loads the page again, s.
 REFRESH_S = 20
 #: Seconds without a new record after which nothing is said about the time left.
@@ -52,21 +51,23 @@ def status_page(study: Study, now: float) -> str:
     return whole.replace("<head>", refresh, 1)
 
 
-def time_left(study: Study, model: str, now: float) -> float | None:
+def time_left(study: Study, model: str, found: Sequence[UnitStatus], now: float) -> float | None:
     """Seconds until every session is complete at the pace so far; None where none can be told.
 
     The pace is that of the stages' records since the first of them, every stage of a session
     counting the same.
+
+    Parameters
+    ----------
+    found
+        How far each session has come.
+    now
+        Seconds since the epoch.
     """
-    found = [unit_status(study.paths, unit, model) for unit in study.units]
-    return _time_left(study, model, found, now)
-
-
-def _time_left(study: Study, model: str, found: Sequence[UnitStatus], now: float) -> float | None:
     times = sorted(
         path.stat().st_mtime for status in found for path in _records(study, model, status)
     )
-    missing = sum(len(STAGES) - 1 - _reached(status) for status in found if not status.excluded)
+    missing = sum(len(STAGES) - 1 - status.place for status in found if not status.excluded)
     if missing == 0:
         return 0.0
     if len(times) < 2 or now - times[-1] > SILENT_S or now <= times[0]:
@@ -76,7 +77,7 @@ def _time_left(study: Study, model: str, found: Sequence[UnitStatus], now: float
 
 def _records(study: Study, model: str, status: UnitStatus) -> list[Path]:
     owners = [None] * len(SHARED_STAGES) + [model] * len(CHUNK_STAGES)
-    reached = _reached(status) + 1
+    reached = status.place + 1
     paths = [
         study.paths.record(stage, status.unit, owner)
         for stage, owner in list(zip(STAGES, owners))[:reached]
@@ -84,21 +85,17 @@ def _records(study: Study, model: str, status: UnitStatus) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _reached(status: UnitStatus) -> int:
-    return STAGES.index(status.stage) if status.stage in STAGES else -1
-
-
 def _model_section(study: Study, model: str, found: Sequence[UnitStatus], now: float) -> str:
     excluded = [status for status in found if status.excluded]
     total = len(found)
-    counts = Counter(_reached(status) for status in found if not status.excluded)
+    counts = Counter(status.place for status in found if not status.excluded)
     bars = []
     for place, stage in enumerate(STAGES):
         done = sum(number for reached, number in counts.items() if reached >= place)
         done += len(excluded)
         percent = 100.0 * done / max(total, 1)
         bars.append(_BAR.format(name=escape(stage), percent=percent, done=done, total=total))
-    left = _time_left(study, model, found, now)
+    left = time_left(study, model, found, now)
     complete = counts[len(STAGES) - 1]
     facts = page.cards(
         [

@@ -25,16 +25,32 @@ def load_yaml(path: Path, schema: str) -> dict[str, Any]:
     Raises
     ------
     HydropsError
-        If the file is missing, is not YAML, or breaks the schema; every fault is named.
+        As `read_yaml`, or if the file breaks the schema; every fault is named.
+    """
+    values = read_yaml(path)
+    check(values, schema, str(path))
+    return values
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of keys and values.
+
+    Raises
+    ------
+    HydropsError
+        If it is missing, is not UTF-8 or not YAML, or holds something else.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise HydropsError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise HydropsError(f"{path}: not UTF-8 text; save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise HydropsError(f"{path}: not YAML: {error}") from error
-    check(values, schema, str(path))
-    return dict(values)
+    if not isinstance(values, dict):
+        raise HydropsError(f"{path}: holds no keys and values")
+    return values
 
 
 @cache

@@ -3,6 +3,7 @@
 
 rule draw_overlays:
     input:
+        segment=str(PATHS.chunk("segment", "{model}", "{chunk}")),
         measure=str(PATHS.chunk("measure", "{model}", "{chunk}")),
     output:
         manifest=str(PATHS.chunk("draw", "{model}", "{chunk}")),
@@ -49,6 +50,7 @@ rule write_report:
         bundle=lambda wc: str(STUDY.bundles[wc.model].folder),
         sha256=lambda wc: STUDY.bundles[wc.model].sha256,
         gpu_stages=GPU_STAGES,
+        options=STUDY.told_options(),
         simulated=bool(STUDY.config["phantom"]),
         code=stage_digest("report"),
     script:

@@ -3,6 +3,7 @@
 
 rule segment_ears:
     input:
+        ingest=batches_of_chunk("ingest"),
         locate=batches_of_chunk("locate"),
     output:
         manifest=str(PATHS.chunk("segment", "{model}", "{chunk}")),

@@ -13,7 +13,7 @@ with logged(snakemake.log[0]):
     paths = Paths(Path(params.root))
     run_chunk(
         "draw",
-        ["locate", "segment", "measure"],
+        ["ingest", "locate", "segment", "measure"],
         model,
         [Unit(*member) for member in params.members],
         paths,

@@ -1,5 +1,6 @@
 """Adapter: figures and report of the cohort."""
 
+import json
 from pathlib import Path
 
 from hydrops.jobs import logged
@@ -19,5 +20,6 @@ with logged(snakemake.log[0]):
         read_reader_table(Path(reader)) if reader else None,
         simulated=snakemake.params.simulated,
         output=Path(snakemake.output.report),
+        options=json.loads(snakemake.params.options),
         gpu_stages=snakemake.params.gpu_stages,
     )

@@ -14,7 +14,7 @@ with logged(snakemake.log[0]):
     segmenter = load_segmenter(Path(params.model), params.device, snakemake.threads)
     run_chunk(
         "segment",
-        ["locate"],
+        ["ingest", "locate"],
         model,
         [Unit(*member) for member in params.members],
         paths,
