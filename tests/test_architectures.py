@@ -20,6 +20,7 @@ from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.network import NetworkOptions, folded, unet, unfolded
 from hydrops.model.package import write_bundle
 from hydrops.model.simulate import Pool
+from hydrops.model.taught import write_taught
 from hydrops.model.train import PairedTask, TrainOptions
 from hydrops.segment import load_segmenter, segment_ear
 from places import REPOSITORY
@@ -102,10 +103,15 @@ def test_the_plan_follows_the_voxels() -> None:
     even = plan_network((64, 64, 64), (0.5, 0.5, 0.5))
     assert even.strides == ((1, 1, 1), *[(2, 2, 2)] * 4)
     assert even.features == (32, 64, 128, 256, 320)
-    flat = plan_network((64, 64, 24), (0.5, 0.5, 1.5))
-    assert flat.kernels[0] == (3, 3, 1)
-    assert flat.strides[1] == (2, 2, 1)
-    assert (2, 2, 2) in flat.strides
+    for depth_mm in (1.5, 1.0):
+        flat = plan_network((64, 64, 24), (0.5, 0.5, depth_mm))
+        assert flat.kernels[0] == (3, 3, 1)
+        assert flat.strides[1] == (2, 2, 1)
+        assert (2, 2, 2) in flat.strides
+        # Once an axis' voxels are near the finest its kernels are wide, and stay so to the bottom.
+        assert flat.kernels[1:] == ((3, 3, 3),) * (len(flat.kernels) - 1)
+    # Eight voxels along the only axis that is left are not worth a level.
+    assert len(plan_network((64, 4), (1.0, 1.0)).strides) == 4
     with pytest.raises(HydropsError, match="too small"):
         plan_network((4, 4, 4), (1.0, 1.0, 1.0))
 
@@ -133,6 +139,7 @@ def test_a_step_of_training_and_a_bundle(name: str, tmp_path: Path) -> None:
     assert all(p.grad is not None for p in task.network.parameters() if p.requires_grad)
     weights = tmp_path / "weights.pt"
     torch.save(task.network.state_dict(), weights)
+    write_taught(weights, [])
     bundle = write_bundle(options, weights, tmp_path / "models")
     assert bundle.metadata["landmarks"] == ([] if name not in WITH_LANDMARKS else [
         "helicotrema", "oval_window", "round_window"])  # fmt: skip

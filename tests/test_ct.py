@@ -30,13 +30,19 @@ from hydrops.model.augment import Augmentation, draw_patch, prepare_case
 from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
 from hydrops.model.cascade import Cascade, handed_on
 from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, specimens_in
-from hydrops.model.compare_folds import join_folds, write_fold_comparison
+from hydrops.model.compare_folds import count_tested, join_folds, write_fold_comparison
 from hydrops.model.course import Phase
 from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_folds
 from hydrops.model.ct import CtModel, find_labyrinth, train_ct
 from hydrops.model.ct_ears import ear_fields, places
 from hydrops.model.ct_look import Look, look_at
-from hydrops.model.ct_package import draw_boxes, load_ct_bundle, write_ct_bundle, write_ct_card
+from hydrops.model.ct_package import (
+    draw_boxes,
+    load_ct_bundle,
+    tested_fold,
+    write_ct_bundle,
+    write_ct_card,
+)
 from hydrops.model.ct_task import CtOptions
 from hydrops.model.field import field_around, is_long, shown_field
 from hydrops.model.folds import evaluate_parts
@@ -44,6 +50,7 @@ from hydrops.model.metrics import overlap_metrics
 from hydrops.model.network import DualHeadUNet
 from hydrops.model.surface import surface_by_signal, surface_share
 from hydrops.model.tasks import CT_KINDS, find_trainings
+from hydrops.model.taught import write_taught
 from hydrops.model.whole import largest_component, mirror_mean, onto_grid, own_axes, to_network
 from hydrops.single import segment_files
 from places import REPOSITORY
@@ -894,5 +901,67 @@ def test_networks_that_find_nothing_at_all_are_not_a_result(folder: Path, tmp_pa
     network.segmentation.weight.data.zero_()
     network.segmentation.bias.data = torch.tensor([9.0, -9.0])
     torch.save(network.state_dict(), weights)
+    write_taught(weights, [])
     with pytest.raises(HydropsError, match=r"nothing was found in any case \(the model finds no"):
         evaluate_parts(configuration, folder, [weights] * 2, tmp_path / "pictures")
+
+
+def test_a_network_is_not_tested_on_specimens_that_it_was_taught(
+    options: CtOptions, folder: Path, tmp_path: Path
+) -> None:
+    """Where a specimen has come since the training, folds are dealt anew."""
+    cases = load_cases(folder, specimens_in(folder))
+    weights = tmp_path / "weights.pt"
+    torch.save({}, weights)
+    tested = draw_folds([case.name for case in cases], 2, options.seed)[0]
+    write_taught(weights, [tested[0]])
+    with pytest.raises(HydropsError, match=f"learned from {tested[0]}, which it would be tested"):
+        tested_fold(options, cases, weights, 0)
+
+
+def test_specimens_may_be_called_by_numbers(tmp_path: Path) -> None:
+    for number in ("001", "002"):
+        write_specimen(tmp_path, number, int(number))
+    table = pd.read_csv(tmp_path / "landmarks.tsv", sep="\t", dtype=str)
+    table["specimen"] = ["001"] * 5 + ["002"] * 5
+    table.to_csv(tmp_path / "landmarks.tsv", sep="\t", index=False)
+    assert specimens_in(tmp_path) == ["001", "002"]
+    assert [case.name for case in load_cases(tmp_path, ["002"])] == ["002"]
+
+
+def test_a_fold_that_a_model_does_not_have_is_told(folder: Path) -> None:
+    with pytest.raises(HydropsError, match="there is no fold 2; they are 0 to 1"):
+        cases_of_part(folder, 2, 1, "2")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [("kind: [", "not YAML"), ("- joint", "holds no keys"), ("folds: seven", "no whole number")],
+)
+def test_a_configuration_that_cannot_be_read_is_told(tmp_path: Path, words: str, told: str) -> None:
+    (tmp_path / "mine.yaml").write_text(words)
+    config = {"model": "mine", "training": {"configurations": str(tmp_path)}}
+    with pytest.raises(HydropsError, match=f"mine.yaml: .*{told}"):
+        find_trainings(config)
+
+
+def test_a_network_has_no_more_levels_than_a_grid_can_be_halved_for(tmp_path: Path) -> None:
+    values = yaml.safe_load((CONFIGURATIONS / "joint_unet3d_ct.yaml").read_text())
+    values["network"]["channels"] = [8, 8, 8, 8, 8]
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(HydropsError, match="give it fewer levels"):
+        CtOptions.load(path)
+
+
+def test_what_a_model_refused_is_told_beside_what_it_found() -> None:
+    cases = pd.DataFrame(
+        {
+            "model": ["a", "a", "b", "b"], "variant": ["joint", "joint", "joint", ""],
+            "specimen": ["S1", "S2", "S1", "S2"], "fold": [0, 1, 0, 1], "part": "test",
+            "dice": [0.9, 0.5, 0.9, np.nan], "reason": [None, None, None, "no inner ear"],
+        }
+    )  # fmt: skip
+    table = count_tested(cases).set_index("model")
+    assert table.loc["a"].tolist() == [2, 2, "none"]
+    assert table.loc["b"].tolist() == [2, 1, "S2: no inner ear"]

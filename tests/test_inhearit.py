@@ -35,6 +35,7 @@ from hydrops.model.inhearit_task import SliceTask, class_fractions, draw_sample,
 from hydrops.model.package import write_bundle, write_card
 from hydrops.model.pictures import draw_agreement
 from hydrops.model.simulate import Pool, draw_geometry, onto_crop
+from hydrops.model.taught import write_taught
 from hydrops.model.train import TrainOptions
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
@@ -172,7 +173,7 @@ def test_a_training_of_two_phases_ends_in_a_bundle_of_the_contract(
 ) -> None:
     phases = (Phase(2, 1e-3, 1.0, 1.0, 1.0), Phase(2, 1e-3, 1.0, 1.0, 0.5))
     options = dataclasses.replace(small(), phases=phases)
-    weights = run_course(SliceTask(options, pool, pool), tmp_path / "run", threads=1)
+    weights = run_course(SliceTask(options, pool, pool), tmp_path / "run", [], threads=1)
     history = pd.read_csv(tmp_path / "run" / "history.tsv", sep="\t")
     assert {"cochlea_dice", "vestibule_dice", "cochlea_jaccard"} <= set(history)
     bundle = write_bundle(options, weights, tmp_path / "models")
@@ -349,6 +350,7 @@ def test_an_evaluation_of_areas_says_nothing_of_volumes(tmp_path: Path) -> None:
     options = small()
     weights = tmp_path / "weights.pt"
     torch.save(build_network(options.network).state_dict(), weights)
+    write_taught(weights, options.seen_specimens)
     card = write_card(
         write_bundle(options, weights, tmp_path / "models"), summary.drop(columns="model"), [], ""
     )

@@ -30,15 +30,14 @@ from hydrops.model.bundle import (
 )
 from hydrops.model.calibrate import CALIBRATED_MM, calibrate, fit_levels
 from hydrops.model.course import Phase
+from hydrops.model.evaluate import refuse_seen
 from hydrops.model.geometry import FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
-from hydrops.model.package import write_bundle
+from hydrops.model.package import write_bundle, write_card
 from hydrops.model.preprocess import prepare
-from hydrops.model.train import (
-    TrainOptions,
-    train,
-)
+from hydrops.model.taught import taught_by, write_taught
+from hydrops.model.train import TrainOptions, pool_folder, train, trained_parts
 from hydrops.model.unmix import WAYS, Calibration
 from hydrops.phantom.anatomy import draw_ear
 from places import REPOSITORY
@@ -163,7 +162,8 @@ def test_a_killed_training_goes_on_where_it_was(
     straight = torch.load(train(tiny, nowhere, tmp_path / "a", threads=1), weights_only=True)
 
     # The same geometries: drawing them again is not what this is about.
-    shutil.copytree(tmp_path / "a" / "pool", tmp_path / "b" / "pool")
+    drawn = pool_folder(tiny, tmp_path / "a")
+    shutil.copytree(drawn, pool_folder(tiny, tmp_path / "b"))
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -177,6 +177,72 @@ def test_a_killed_training_goes_on_where_it_was(
     for name, value in straight.items():
         torch.testing.assert_close(resumed[name], value)
     assert (tmp_path / "b" / "history.png").stat().st_size > 1000
+
+
+def test_a_pool_that_was_drawn_otherwise_is_another(tiny: TrainOptions, tmp_path: Path) -> None:
+    train(tiny, tmp_path / "no specimens", tmp_path / "run", threads=1)
+    assert [path.name for path in trained_parts(tiny, tmp_path / "run")] == ["phantom-0000.npz"]
+    for other in ({"seed": 1}, {"crops_per_ear": 3}):
+        assert trained_parts(dataclasses.replace(tiny, **other), tmp_path / "run") == []
+
+
+def test_a_model_of_phantoms_alone_claims_no_labyrinths(tiny: TrainOptions, tmp_path: Path) -> None:
+    told = dataclasses.replace(tiny, train_specimens=("F01",), validation_specimens=("F06",))
+    weights = train(told, tmp_path / "no specimens", tmp_path / "run", threads=1)
+    assert taught_by(weights) == set()
+    bundle = write_bundle(told, weights, tmp_path / "models")
+    card = write_card(bundle, pd.DataFrame({"ears": [1]}), [], "").read_text()
+    assert "1 digital phantoms, with endolymph" in card
+    assert "labyrinths F01" not in card
+    assert "Wimmer" not in card
+    write_taught(weights, ["F01", "F06"])
+    bundle = write_bundle(told, weights, tmp_path / "models")
+    assert bundle.metadata["training"]["train_specimens"] == ["F01"]
+    card = write_card(bundle, pd.DataFrame({"ears": [1]}), [], "").read_text()
+    assert "real labyrinths F01\n(validation: F06)" in card
+    with pytest.raises(HydropsError, match=r"has learned from F01, F06, which .*test_specimens"):
+        refuse_seen([bundle.folder], ["T01", "F06", "F01"])
+    refuse_seen([bundle.folder], ["T01"])
+
+
+def test_weights_of_nobody_knows_whom_are_no_bundle(tiny: TrainOptions, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    with pytest.raises(HydropsError, match="does not tell whom"):
+        write_bundle(tiny, weights, tmp_path / "models")
+
+
+def test_a_packaging_that_failed_leaves_no_bundle(
+    tiny: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    write_taught(weights, [])
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            write_bundle(tiny, weights, tmp_path / "models")
+    assert list((tmp_path / "models" / "paired_unet3d").glob(".*")) == []
+    # One that was killed leaves its folder behind.
+    whole = write_bundle(tiny, weights, tmp_path / "models")
+    shutil.copytree(whole.folder, whole.folder.with_name(f".{whole.version}-x9q2z"))
+    assert [b.version for b in list_bundles(tmp_path / "models")] == [whole.version]
+
+
+def test_a_model_of_endolymph_needs_heads_to_calibrate_it(
+    tiny: TrainOptions, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    write_taught(weights, [])
+    bundle = write_bundle(tiny, weights, tmp_path / "models")
+    none = dataclasses.replace(tiny, calibration_heads=0)
+    with pytest.raises(HydropsError, match="needs calibration_heads"):
+        calibrate(bundle, none, tmp_path / "no specimens", 1)
 
 
 def test_a_specimen_in_both_parts_is_refused(tmp_path: Path) -> None:
@@ -210,6 +276,7 @@ def test_an_image_saved_as_a_label_is_refused(shared_data: Path, tmp_path: Path)
 def test_bundle_is_found_and_its_weights_are_checked(tiny: TrainOptions, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pt"
     torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    write_taught(weights, [])
     for number in ("1.9.0", "1.10.0"):
         write_bundle(dataclasses.replace(tiny, version=number), weights, tmp_path / "models")
     bundle = find_bundle(tmp_path / "models", "paired_unet3d")
@@ -231,6 +298,7 @@ def test_metadata_is_what_monai_expects(tiny: TrainOptions, tmp_path: Path) -> N
 
     weights = tmp_path / "weights.pt"
     torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    write_taught(weights, [])
     bundle = write_bundle(tiny, weights, tmp_path / "models")
     parser = ConfigParser()
     parser.read_config(bundle.folder / "configs" / "inference.json")

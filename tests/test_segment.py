@@ -21,6 +21,7 @@ from hydrops.model.cases import load_cases
 from hydrops.model.contrast import USUAL_PAIR, InversionPair
 from hydrops.model.geometry import CROP_SHAPE, WINDOW_SHAPE
 from hydrops.model.pictures import segment_real_ear
+from hydrops.model.precision import choose_device
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import NOISE, Head, draw_head, render, truth_fractions
 from hydrops.phantom.signal import (
@@ -37,7 +38,6 @@ from hydrops.register import csf_ratio
 from hydrops.sampling import share_kept
 from hydrops.segment import (
     Segmenter,
-    choose_device,
     keep_labyrinth,
     load_segmenter,
     run_network,

@@ -26,9 +26,9 @@ from hydrops.model.bundle import Bundle, read_bundle, verify_weights
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, UsualContrast, read_pair
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
 from hydrops.model.inhearit import SLICE_ORGANS, fractions_of_side
-from hydrops.model.network import NetworkOptions, landmark_positions
+from hydrops.model.network import NetworkOptions, landmark_positions, load_weights
 from hydrops.model.novelty import Novelty, ear_features
-from hydrops.model.precision import computes_in_half
+from hydrops.model.precision import choose_device, computes_in_half
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
 from hydrops.model.pure import PureVoxels, evened_canals
 from hydrops.model.unfold import unfolded_channels
@@ -145,24 +145,6 @@ class NetworkFinding:
     features: npt.NDArray[np.float64]
 
 
-def choose_device(name: str) -> torch.device:
-    """The device that a configuration asks for.
-
-    Raises
-    ------
-    HydropsError
-        If it is neither ``cpu`` nor ``cuda``, or CUDA is asked for and absent.
-    """
-    if name not in ("cpu", "cuda"):
-        raise HydropsError(f"device: {name} is neither cpu nor cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise HydropsError(
-            "device: cuda was asked for, but no CUDA device can be used here; "
-            "ask for a GPU, or set device: cpu in the configuration"
-        )
-    return torch.device(name)
-
-
 def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Segmenter:
     """Load a bundle's network; only weights are read from its file, never code.
 
@@ -179,12 +161,8 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
     weights = verify_weights(bundle)
     _check_crop(bundle)
     options = NetworkOptions.from_dict(bundle.metadata["network"])
-    network = build_network(options)
-    try:
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    except RuntimeError as error:
-        raise HydropsError(f"{weights}: does not fit the network of its metadata") from error
-    fast_layout(network.eval().to(where))
+    network = load_weights(build_network(options), weights)
+    fast_layout(network.to(where))
     known = bundle.metadata.get("novelty")
     return Segmenter(
         bundle,

@@ -36,11 +36,12 @@ from hydrops.labels import SIDES
 from hydrops.model.bundle import Bundle
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair
 from hydrops.model.geometry import CROP_SHAPE
+from hydrops.model.precision import choose_device
 from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
 from hydrops.records import write_text_atomically
 from hydrops.register import RegisterOptions, check_sign, csf_ratio, match
 from hydrops.sampling import share_kept
-from hydrops.segment import choose_device, load_segmenter, named_landmarks, segment_ear
+from hydrops.segment import load_segmenter, named_landmarks, segment_ear
 
 if TYPE_CHECKING:
     from hydrops.model.ct import CtFinding

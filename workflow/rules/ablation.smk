@@ -26,8 +26,8 @@ rule train_change:
         "../../envs/hydrops.yaml"
     threads: 2
     resources:
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=at_attempt(6000),
+        runtime=at_attempt(120),
         gpu=GPUS,
     params:
         task=str(TRAINING.path),
@@ -59,8 +59,8 @@ rule tabulate_changes:
         "../../envs/hydrops.yaml"
     threads: 2
     resources:
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=at_attempt(6000),
+        runtime=at_attempt(60),
     params:
         task=str(TRAINING.path),
         options=TRAINING.path.read_text(),

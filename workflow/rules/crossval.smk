@@ -57,8 +57,8 @@ rule train_part:
         "../../envs/hydrops.yaml"
     threads: 2
     resources:
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=at_attempt(6000),
+        runtime=at_attempt(240),
         gpu=GPUS,
     params:
         task=path_of,
@@ -88,8 +88,8 @@ rule test_folds:
         "../../envs/hydrops.yaml"
     threads: 2
     resources:
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=at_attempt(6000),
+        runtime=at_attempt(60),
     params:
         task=path_of,
         options=text_of,
@@ -106,7 +106,7 @@ rule package_folds:
         comparison="training/{task}/comparison.tsv",
         pictures="training/{task}/pictures",
         notes=lambda wc: [
-            str(n) for n in sorted(TASKS[wc.task].path.parent.glob(f"{wc.task}-*.md"))
+            str(n) for n in [TASKS[wc.task].notes] if n.is_file()
         ],
     output:
         metadata="training/{task}/packaged.json",
@@ -117,8 +117,8 @@ rule package_folds:
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=at_attempt(2000),
+        runtime=at_attempt(10),
     params:
         task=path_of,
         options=text_of,
@@ -148,8 +148,8 @@ rule compare_folds:
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=at_attempt(2000),
+        runtime=at_attempt(10),
     params:
         tasks=[str(training.path) for training in TRAININGS],
         options=[training.path.read_text() for training in TRAININGS],

@@ -35,8 +35,8 @@ rule train_model:
         "../../envs/hydrops.yaml"
     threads: 2
     resources:
-        mem_mb=6000,
-        runtime=720,
+        mem_mb=at_attempt(6000),
+        runtime=at_attempt(720),
         gpu=GPUS,
     params:
         task=str(TRAINING.path),
@@ -61,8 +61,8 @@ rule package_model:
         "../../envs/hydrops.yaml"
     threads: 2
     resources:
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=at_attempt(6000),
+        runtime=at_attempt(120),
     params:
         task=str(TRAINING.path),
         options=TRAINING.path.read_text(),
@@ -86,8 +86,8 @@ rule evaluate_models:
         "../../envs/hydrops.yaml"
     threads: 2
     resources:
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=at_attempt(6000),
+        runtime=at_attempt(240),
     params:
         bundles=[str(bundle.folder) for bundle in STUDY.bundles.values()],
         sha256=[bundle.sha256 for bundle in STUDY.bundles.values()],
@@ -116,8 +116,8 @@ rule compare_models:
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=at_attempt(2000),
+        runtime=at_attempt(10),
     params:
         bundles=[str(bundle.folder) for bundle in STUDY.bundles.values()],
         sha256=[bundle.sha256 for bundle in STUDY.bundles.values()],
@@ -138,8 +138,8 @@ rule draw_card:
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=at_attempt(2000),
+        runtime=at_attempt(10),
     params:
         bundle=lambda wc: str(STUDY.bundles[wc.model].folder),
         sha256=lambda wc: STUDY.bundles[wc.model].sha256,
@@ -165,8 +165,8 @@ rule write_card:
     conda:
         "../../envs/hydrops.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=at_attempt(1000),
+        runtime=at_attempt(10),
     params:
         bundle=lambda wc: str(STUDY.bundles[wc.model].folder),
         sha256=lambda wc: STUDY.bundles[wc.model].sha256,

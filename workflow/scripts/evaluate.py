@@ -7,13 +7,15 @@ from hydrops.jobs import logged
 
 with logged(snakemake.log[0]):
     from hydrops.cohort import write_table
-    from hydrops.model.evaluate import evaluate, summarise
+    from hydrops.model.evaluate import evaluate, refuse_seen, summarise
 
     training = json.loads(snakemake.params.training)
+    bundles = [Path(folder) for folder in snakemake.params.bundles]
+    refuse_seen(bundles, training["test_specimens"])
     slices = Path(snakemake.output.slices)
     slices.mkdir(parents=True)
     ears = evaluate(
-        [Path(folder) for folder in snakemake.params.bundles],
+        bundles,
         Path(training["specimens"]),
         training["test_specimens"],
         training["test_heads"],

@@ -15,5 +15,5 @@ with logged(snakemake.log[0]):
     weights, models = Path(snakemake.input.weights), Path(snakemake.params.models)
     bundle = write_bundle(options, weights, models)
     bundle = calibrate(bundle, options, Path(snakemake.params.specimens), snakemake.threads)
-    bundle = learn_novelty(bundle, options, weights.parent / "pool")
+    bundle = learn_novelty(bundle, options, weights.parent)
     shutil.copyfile(bundle.folder / METADATA, snakemake.output.metadata)

@@ -6,8 +6,7 @@ from pathlib import Path
 from hydrops.jobs import logged
 
 with logged(snakemake.log[0]):
-    import pandas as pd
-
+    from hydrops.cohort import read_table
     from hydrops.model.bundle import METADATA
     from hydrops.model.folds import package_folds
 
@@ -16,7 +15,7 @@ with logged(snakemake.log[0]):
         Path(snakemake.params.specimens),
         Path(snakemake.input.weights),
         Path(snakemake.params.models),
-        {n: pd.read_csv(snakemake.input[n], sep="\t") for n in ("summary", "comparison")},
+        {n: read_table(Path(snakemake.input[n])) for n in ("summary", "comparison")},
         sorted(Path(snakemake.input.pictures).glob("*.png")),
         "\n".join(Path(path).read_text(encoding="utf-8") for path in snakemake.input.notes),
     )

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from hydrops.errors import HydropsError
 from hydrops.model.ablation import Grid, merged
 from hydrops.model.cases import cases_of_part
 from hydrops.model.ct import train_ct
 from hydrops.model.ct_task import CtOptions
+from hydrops.validate import read_yaml
 
 
 def changed_options(grid: Grid, configuration: Path, change: str) -> CtOptions:
-    """A model's options with a change made, and with fewer steps.
+    """A model's options with a change made, and with fewer steps of all networks but the pose's.
 
     Raises
     ------
@@ -24,7 +23,7 @@ def changed_options(grid: Grid, configuration: Path, change: str) -> CtOptions:
     """
     if change not in grid.changes:
         raise HydropsError(f"{change}: no such change; there are: {', '.join(grid.changes)}")
-    values = yaml.safe_load(configuration.read_text(encoding="utf-8"))
+    values = read_yaml(configuration)
     changed = merged(values, grid.changes[change]["set"])
     options = CtOptions.make(changed, configuration)
     phases = tuple(

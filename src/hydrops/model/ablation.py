@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hydrops.errors import HydropsError
+from hydrops.validate import read_yaml
 
 #: Name of the model as it is.
 UNCHANGED = "unchanged"
@@ -24,7 +23,8 @@ class Grid:
     folds
         Folds of the model's cross-validation that are trained and tested.
     steps
-        Share of the model's steps that each is trained for.
+        Share of the model's steps that each is trained for; how an ear lies, which a cascade must
+        know before its planes can learn, is learned in full.
     changes
         By name, what it is in words (`what`) and the keys that it sets (`set`) in the model's
         configuration; keys given for a list change each of its entries.
@@ -41,17 +41,17 @@ class Grid:
         Raises
         ------
         HydropsError
-            If the file is missing, or a key of it is missing or unknown.
+            If the file cannot be read, a key of it is missing or unknown, or steps are no number.
         """
         if not path.is_file():
             raise HydropsError(f"{path}: no ablation of that model is configured")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
         try:
             changes = {UNCHANGED: {"what": "the model as it is", "set": {}}, **values["changes"]}
             if any(set(change) != {"what", "set"} for change in changes.values()):
                 raise HydropsError(f"{path}: a change has a `what` and a `set`, and nothing else")
             return Grid(tuple(values["folds"]), float(values["steps"]), changes)
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError) as error:
             raise HydropsError(f"{path}: not an ablation ({error})") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 
 import torch
 from monai.networks.nets import DynUNet
@@ -18,7 +19,8 @@ from hydrops.model.network import DualHeadUNet, FoldedUNet, NetworkOptions
 #: nnU-Net's limits (Isensee et al., Nat Methods 2021;18:203, Methods and supplementary note 2):
 #: features of the first level and at most, and the size below which an axis is not pooled further.
 FIRST_FEATURES, MOST_FEATURES, LEAST_SIZE = 32, 320, 4
-#: An axis whose voxels are this many times the finest is not pooled or convolved along at first.
+#: An axis whose voxels are this many times the finest, or more, is not pooled or convolved along at
+#: first.
 ANISOTROPY = 2.0
 #: Logit of a class that a network does not tell: its probability is zero.
 NEVER = -30.0
@@ -116,8 +118,10 @@ class Plan:
 def plan_network(patch: Sequence[int], spacing_mm: Sequence[float]) -> Plan:
     """Topology of a U-Net from patch and voxel size (Isensee et al. 2021, Methods).
 
-    An axis is halved until fewer than twice `LEAST_SIZE` voxels are left, later the coarser its
-    voxels are; along an axis much coarser than the finest, kernels are one voxel wide.
+    As nnU-Net plans it: at each level the axes that are halved are those that are long enough and
+    whose voxels are not much coarser than the finest of these. Kernels are one voxel wide along an
+    axis until its voxels come near to the finest, and three from then on; at the bottom they are
+    three along all.
 
     Raises
     ------
@@ -125,19 +129,24 @@ def plan_network(patch: Sequence[int], spacing_mm: Sequence[float]) -> Plan:
         If the patch is too small to be pooled at all.
     """
     size, spacing = [int(n) for n in patch], [float(s) for s in spacing_mm]
-    kernels, strides = [], [tuple(1 for _ in size)]
-    while True:
-        finest = min(spacing)
-        kernels.append(tuple(1 if s > ANISOTROPY * finest else 3 for s in spacing))
+    kernel = [1 for _ in size]
+    kernels, strides = [], [tuple(kernel)]
+    while any(n >= 2 * LEAST_SIZE for n in size):
+        finest = min(s for n, s in zip(size, spacing) if n >= 2 * LEAST_SIZE)
         pooled = [n >= 2 * LEAST_SIZE and s < ANISOTROPY * finest for n, s in zip(size, spacing)]
-        if not any(pooled):
+        # A single axis is not worth a level of its own once it is short.
+        if sum(pooled) == 1 and size[pooled.index(True)] < 3 * LEAST_SIZE:
             break
+        near = [s < ANISOTROPY * min(spacing) for s in spacing]
+        kernel = [3 if close else k for close, k in zip(near, kernel)]
+        kernels.append(tuple(kernel))
         step = tuple(2 if p else 1 for p in pooled)
         strides.append(step)
-        size = [n // k for n, k in zip(size, step)]
+        size = [ceil(n / k) for n, k in zip(size, step)]
         spacing = [s * k for s, k in zip(spacing, step)]
     if len(strides) < 2:
         raise HydropsError(f"a patch of {tuple(patch)} voxels is too small for a U-Net")
+    kernels.append(tuple(3 for _ in size))
     features = tuple(min(FIRST_FEATURES * 2**k, MOST_FEATURES) for k in range(len(strides)))
     return Plan(tuple(kernels), tuple(strides), features)
 

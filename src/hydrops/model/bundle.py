@@ -69,8 +69,9 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def list_bundles(models_dir: Path) -> list[Bundle]:
-    """All bundles below a folder, by name and rising version."""
-    found = [read_bundle(path.parents[1]) for path in models_dir.glob(f"*/*/{METADATA}")]
+    """All bundles below a folder, by name and rising version; hidden folders are none yet."""
+    places = [path.parents[1] for path in models_dir.glob(f"*/*/{METADATA}")]
+    found = [read_bundle(folder) for folder in places if not folder.name.startswith(".")]
     return sorted(found, key=lambda bundle: (bundle.name, _version_key(bundle.version)))
 
 

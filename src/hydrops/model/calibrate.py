@@ -18,7 +18,7 @@ from hydrops.model.bundle import METADATA, Bundle, read_bundle
 from hydrops.model.evaluate import Kind, evaluate
 from hydrops.model.novelty import Novelty
 from hydrops.model.simulate import draw_images, read_pool
-from hydrops.model.train import TrainOptions
+from hydrops.model.train import TrainOptions, trained_parts
 from hydrops.model.unmix import (
     SIGNAL_NAMES,
     WAYS,
@@ -67,6 +67,11 @@ def calibrate(
     """
     if not bundle.endolymph:
         return bundle
+    if not options.calibration_heads:
+        raise HydropsError(
+            f"{bundle.identifier}: tells endolymph, so it needs calibration_heads in its "
+            "configuration"
+        )
     heads: dict[Kind, int] = {"phantom": options.calibration_heads}
     if specimens_folder.is_dir():
         heads = {FITTED: options.calibration_heads, "phantom": options.calibration_heads // 2}
@@ -177,18 +182,23 @@ def _signals(way: Way, ears: pd.DataFrame) -> list[FluidSignal]:
     return [FluidSignal(*row) for row in ears[columns].to_numpy(float).tolist()]
 
 
-def learn_novelty(bundle: Bundle, options: TrainOptions, pool: Path) -> Bundle:
+def learn_novelty(bundle: Bundle, options: TrainOptions, training: Path) -> Bundle:
     """Write into a bundle how its ears of training look to it, see `hydrops.model.novelty`.
 
     Parameters
     ----------
-    pool
-        Folder of the training's geometries; `NOVELTY_EARS` are drawn from it, in contrasts as wide
+    training
+        Folder of the training; `NOVELTY_EARS` are drawn from its geometries, in contrasts as wide
         as the widest phase of the training.
+
+    Raises
+    ------
+    HydropsError
+        If the network finds too few of them to tell what it knows.
     """
     segmenter = load_segmenter(bundle.folder, "cpu")
-    # The parts of validation are called otherwise; a fifth of the others is variety enough.
-    drawn = read_pool(sorted(pool.glob("[ps]*.npz"))[::5])
+    # A fifth of them is variety enough.
+    drawn = read_pool(trained_parts(options, training)[::5])
     spread = max(phase.spread for phase in options.phases)
     features = []
     for number in range(NOVELTY_EARS):
@@ -199,7 +209,13 @@ def learn_novelty(bundle: Bundle, options: TrainOptions, pool: Path) -> Bundle:
             features.append(run_network(segmenter, channels).features)
         except ExcludedError as exclusion:
             LOG.info("simulated ear %d: %s", number, exclusion.reason)
-    known = Novelty.fit(features)
+    try:
+        known = Novelty.fit(features)
+    except ValueError as error:
+        raise HydropsError(
+            f"{bundle.identifier}: found {len(features)} of {NOVELTY_EARS} simulated ears, too few "
+            "to tell what it knows; train it for longer"
+        ) from error
     LOG.info("novelty from %d ears: limit %.2f", len(features), known.limit)
     metadata = bundle.metadata | {"novelty": asdict(known)}
     write_text_atomically(bundle.folder / METADATA, json.dumps(metadata, indent=2) + "\n")

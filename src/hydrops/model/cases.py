@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from nibabel.affines import apply_affine
 
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
 from hydrops.model.labelled import read_image_of, read_label
-from hydrops.model.simulate import SPECIMEN_LANDMARKS, load_specimens
+from hydrops.model.simulate import SPECIMEN_LANDMARKS, load_specimens, read_landmark_table
 
 Affine = npt.NDArray[np.float64]
 FloatGrid = npt.NDArray[np.float32]
@@ -119,9 +118,7 @@ def split_cases(
     HydropsError
         See `draw_folds`.
     """
-    names = [case.name for case in cases]
-    folds = draw_folds(names, count, seed)
-    tested = () if part == "all" else folds[int(part)]
+    tested = tested_names([case.name for case in cases], count, seed, part)
     return (
         [case for case in cases if case.name not in tested],
         [case for case in cases if case.name in tested],
@@ -136,10 +133,7 @@ def specimens_in(folder: Path) -> list[str]:
     HydropsError
         If the folder or its table is missing.
     """
-    path = folder / "landmarks.tsv"
-    if not path.is_file():
-        raise HydropsError(f"{path}: missing; training on labelled CT needs the specimens")
-    return sorted(pd.read_csv(path, sep="\t")["specimen"].unique().tolist())
+    return sorted(read_landmark_table(folder)["specimen"].unique().tolist())
 
 
 def draw_folds(names: Sequence[str], count: int, seed: int) -> list[tuple[str, ...]]:
@@ -159,6 +153,22 @@ def draw_folds(names: Sequence[str], count: int, seed: int) -> list[tuple[str, .
     return [tuple(sorted(names[i] for i in order[fold::count])) for fold in range(count)]
 
 
+def tested_names(names: Sequence[str], count: int, seed: int, part: str) -> tuple[str, ...]:
+    """Test set of a fold by its number; none for ``all``.
+
+    Raises
+    ------
+    HydropsError
+        See `draw_folds`, or if there is no such fold.
+    """
+    folds = draw_folds(names, count, seed)
+    if part == "all":
+        return ()
+    if not 0 <= int(part) < count:
+        raise HydropsError(f"there is no fold {part}; they are 0 to {count - 1}")
+    return folds[int(part)]
+
+
 def cases_of_part(folder: Path, count: int, seed: int, part: str) -> list[Case]:
     """Cases to train on: of a fold, by its number, those outside its test set; else ``all``.
 
@@ -168,5 +178,5 @@ def cases_of_part(folder: Path, count: int, seed: int, part: str) -> list[Case]:
         See `load_cases` and `draw_folds`.
     """
     names = specimens_in(folder)
-    tested = () if part == "all" else draw_folds(names, count, seed)[int(part)]
+    tested = tested_names(names, count, seed, part)
     return load_cases(folder, [name for name in names if name not in tested])

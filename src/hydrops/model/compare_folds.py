@@ -51,6 +51,24 @@ def describe_trainings(trainings: Sequence[CtOptions]) -> pd.DataFrame:
     )
 
 
+def count_tested(cases: pd.DataFrame) -> pd.DataFrame:
+    """How many specimens each model was tested on and found, and why it refused the others."""
+    rows = []
+    for model, part in cases.groupby("model", sort=False):
+        found = part.dropna(subset=["dice"])["specimen"].nunique()
+        refused = part[part["dice"].isna()]
+        reasons = [f"{row.specimen}: {row.reason}" for row in refused.itertuples()]
+        rows.append(
+            {
+                "model": model,
+                "tested": part["specimen"].nunique(),
+                "found": found,
+                "refused": "; ".join(reasons) or "none",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def _steps(training: CtOptions) -> str:
     steps = str(sum(phase.steps for phase in training.phases))
     if training.pose is None:
@@ -85,7 +103,9 @@ def write_fold_comparison(
     tests = compare_variants(cases, TESTED)
     for name, table in (("measures", measures), ("comparison", tests)):
         write_table(table.round(5), folder / f"{name}.tsv")
-    draw_boxes(cases).savefig(folder / "boxes.png", dpi=100, metadata={"Software": None})
+    draw_boxes(cases.dropna(subset=["dice"])).savefig(
+        folder / "boxes.png", dpi=100, metadata={"Software": None}
+    )
     for name, picture in overlays.items():
         shutil.copyfile(picture, folder / f"{name}.png")
     count = cases["specimen"].nunique()
@@ -96,6 +116,8 @@ that was trained without it. The last plane of a cascade is its result; its firs
 2D U-Net. `published` is the paper's own figure, measured on other data.
 
 {markdown_table(describe_trainings(trainings))}
+
+{markdown_table(count_tested(cases))}
 
 ## Measures
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from hydrops.errors import HydropsError
+from hydrops.model.precision import choose_device
+from hydrops.model.taught import write_taught
+
 LOG = logging.getLogger(__name__)
 
 #: Checks in a row without a better mean Dice in validation after which a phase ends early.
 PATIENCE = 5
+#: Keys of options that change nothing of what is trained.
+WORDS = ("name", "version", "description", "changes", "calibration_heads", "calibration_seed")
 
 
 @dataclass(frozen=True)
@@ -84,15 +90,24 @@ class Task(Protocol):
 
 
 def run_course(
-    task: Task, folder: Path, device: str = "cpu", threads: int = 2, averaged: bool = True
+    task: Task,
+    folder: Path,
+    taught: Sequence[str],
+    device: str = "cpu",
+    threads: int = 2,
+    averaged: bool = True,
 ) -> Path:
     """Train, or go on from the last checkpoint in `folder`, and leave `weights.pt` there.
+
+    Beside them is left whom they were learned from, see `hydrops.model.taught`.
 
     Where the task validates, a phase ends early once its mean Dice has not risen for `PATIENCE`
     checks, and the weights are those of the last phase's best check.
 
     Parameters
     ----------
+    taught
+        Names of the specimens or cases that the task learns from or watches itself by.
     averaged
         Whether the weights are the running mean of the last steps, see `running_mean`, or those of
         the very last one.
@@ -100,10 +115,16 @@ def run_course(
     Returns
     -------
     The file of weights.
+
+    Raises
+    ------
+    HydropsError
+        If the checkpoint is of other options or other cases, or the device cannot be used.
     """
+    where = choose_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
-    course = _Course(task, torch.device(device), folder, averaged)
+    course = _Course(task, taught, where, folder, averaged)
     course.resume()
     phases = task.options.phases
     ends = np.cumsum([phase.steps for phase in phases]).tolist()
@@ -125,6 +146,7 @@ def run_course(
             if course.step >= end:
                 break
     weights = folder / "weights.pt"
+    write_taught(weights, taught)
     save_state(course.best or course.judged.state_dict(), weights)
     return weights
 
@@ -149,8 +171,15 @@ class _Course:
     many checks there have been since.
     """
 
-    def __init__(self, task: Task, where: torch.device, folder: Path, averaged: bool) -> None:
-        self.task, self.where, self.folder = task, where, folder
+    def __init__(
+        self,
+        task: Task,
+        taught: Sequence[str],
+        where: torch.device,
+        folder: Path,
+        averaged: bool,
+    ) -> None:
+        self.task, self.taught, self.where, self.folder = task, taught, where, folder
         self.network = task.network.to(where)
         self.mean = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=running_mean)
         self.optimiser = torch.optim.AdamW(
@@ -160,7 +189,7 @@ class _Course:
         self.stopped: dict[str, Any] | None = None
         self.history: list[dict[str, float]] = []
         self.running: list[dict[str, float]] = []
-        self.step = 0
+        self.step, self.fresh = 0, True
         self.judged = self.mean.module if averaged else self.network
         self.begin_to_judge()
 
@@ -175,12 +204,23 @@ class _Course:
         if not checkpoint.is_file():
             return
         state = torch.load(checkpoint, map_location=self.where, weights_only=True)
+        self._refuse_another(state, checkpoint)
         self.network.load_state_dict(state["network"])
         self.mean.load_state_dict(state["mean"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.history, self.step, self.stopped = state["history"], state["step"], state
         self.best, self.best_dice, self.stale = (state[k] for k in ("best", "best_dice", "stale"))
         LOG.info("going on from step %d", self.step)
+
+    def _refuse_another(self, state: dict[str, Any], checkpoint: Path) -> None:
+        before = json.loads(state.get("lesson", "{}"))
+        now = json.loads(lesson(self.task.options, self.taught, state["step"]))
+        apart = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        if apart:
+            raise HydropsError(
+                f"{checkpoint}: of a training that was told otherwise ({', '.join(apart)}); remove "
+                f"the folder {checkpoint.parent} to train anew"
+            )
 
     def begin(self, phase: Phase, end: int) -> None:
         """Start the cycle of the learning rate of a phase, or go on with one that was cut off."""
@@ -197,12 +237,16 @@ class _Course:
             self.optimiser.load_state_dict(self.stopped["optimiser"])
         else:
             self.begin_to_judge()
-        self.stopped = None
+        self.stopped, self.fresh = None, True
         self.network.train()
 
     def learn(self, drawn: Sequence[torch.Tensor], phase: Phase) -> None:
         """One step."""
         assert self.schedule is not None, "a phase has begun"
+        if self.fresh:
+            # What a network draws by chance is then the same whether it was killed or not.
+            torch.manual_seed(self.step)
+            self.fresh = False
         batch = [part.to(self.where) for part in drawn]
         loss, parts = self.task.loss(self.network, batch, phase)
         self.optimiser.zero_grad(set_to_none=True)
@@ -245,10 +289,12 @@ class _Course:
             "best": self.best,
             "best_dice": self.best_dice,
             "stale": self.stale,
+            "lesson": lesson(self.task.options, self.taught, self.step),
         }
         save_state(state, self.folder / "checkpoint.pt")
         write_history(self.history, self.folder)
         self.network.train()
+        self.fresh = True
 
     def _judge(self, scores: dict[str, float]) -> None:
         dice = [score for name, score in scores.items() if name.endswith("dice")]
@@ -259,6 +305,21 @@ class _Course:
             self.best_dice, self.stale = float(np.mean(dice)), 0
         else:
             self.stale += 1
+
+
+def lesson(plan: Plan, taught: Sequence[str], step: int) -> str:
+    """What weights hang on after some steps, as JSON: options, phases begun, names learned from.
+
+    Phases to come are left out, so that a training may be made longer.
+    """
+    told = {key: value for key, value in _options(plan).items() if key not in WORDS}
+    starts = np.cumsum([0, *(phase.steps for phase in plan.phases)])
+    told["phases"] = [asdict(p) for p, start in zip(plan.phases, starts) if start < step]
+    return json.dumps({**told, "learned from": sorted(taught)}, sort_keys=True)
+
+
+def _options(plan: Any) -> dict[str, Any]:
+    return asdict(plan)
 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:

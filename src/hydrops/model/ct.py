@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hydrops.errors import ExcludedError, HydropsError
+from hydrops.errors import ExcludedError
 from hydrops.images import grid_around, part_under, resample
 from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import build_network
@@ -29,8 +29,10 @@ from hydrops.model.ct_ears import ear_fields, likeness
 from hydrops.model.ct_look import NO_EAR, Look, look_at
 from hydrops.model.ct_task import CtOptions, Design, JointTask
 from hydrops.model.field import Field
+from hydrops.model.network import load_weights
 from hydrops.model.pose import EarFrame, ear_frame
 from hydrops.model.surface import surface_by_signal
+from hydrops.model.taught import write_taught
 from hydrops.model.whole import largest_component, onto_grid
 
 LOG = logging.getLogger(__name__)
@@ -68,13 +70,15 @@ def train_ct(
     torch.manual_seed(options.seed)
     cascade = Cascade(options.network, options.pose.network)
     cascade.pose.load_state_dict(torch.load(weights, weights_only=True))
+    names = [case.name for case in cases]
     prepared = [in_ear_frame(case) for case in prepare_cases(cases, options.spacing_mm)]
     for plane in PLANES:
         LOG.info("%s plane", plane)
         task = PlaneTask(options, prepared, cascade, plane)
-        weights = run_course(task, folder / plane, device, threads, options.averaged)
+        weights = run_course(task, folder / plane, names, device, threads, options.averaged)
         cascade.planes[plane].load_state_dict(torch.load(weights, weights_only=True))
     path = folder / "weights.pt"
+    write_taught(path, names)
     # In half precision four networks and their card stay within the 10 MB of a shipped bundle.
     save_state({name: part.half() for name, part in cascade.state_dict().items()}, path)
     return path
@@ -84,7 +88,8 @@ def _train_joint(
     options: CtOptions, cases: Sequence[Case], folder: Path, device: str, threads: int
 ) -> Path:
     task = JointTask(options, prepare_cases(cases, options.spacing_mm))
-    return run_course(task, folder, device, threads, options.averaged)
+    names = [case.name for case in cases]
+    return run_course(task, folder, names, device, threads, options.averaged)
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,7 @@ def load_ct_model(
     """
     of_pose = design.pose
     network = Cascade(design.network, of_pose.network) if of_pose else build_network(design.network)
-    try:
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    except RuntimeError as error:
-        raise HydropsError(f"{weights}: does not fit the network of its metadata") from error
-    network = network.eval().to(device)
+    network = load_weights(network, weights).to(device)
     pose = None
     if isinstance(network, Cascade) and of_pose:
         pose = CtModel(network.pose, of_pose, surface_share)

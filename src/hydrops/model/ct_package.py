@@ -19,7 +19,7 @@ from hydrops.figures import PALETTE, draw_box
 from hydrops.labels import LANDMARKS
 from hydrops.model.bundle import CARD, Bundle, verify_weights
 from hydrops.model.cases import Case, split_cases
-from hydrops.model.crossval import MEASURES, Model, evaluate_cases
+from hydrops.model.crossval import Model, evaluate_cases
 from hydrops.model.ct import CtModel, load_ct_model
 from hydrops.model.ct_task import CtOptions, Design
 from hydrops.model.package import (
@@ -30,6 +30,7 @@ from hydrops.model.package import (
     place_pictures,
 )
 from hydrops.model.surface import MIDDLE, surface_share
+from hydrops.model.taught import refuse_taught
 from hydrops.records import sha256_of_file
 
 LOG = logging.getLogger(__name__)
@@ -129,7 +130,8 @@ def draw_tested(
     case_of, model_of
         The case of a name, and the network of a fold.
     """
-    tested = cases[cases["part"] == "test"].dropna(subset=["dice"])
+    cases = cases.dropna(subset=["dice"])
+    tested = cases[cases["part"] == "test"]
     last = tested.groupby("specimen", sort=False).tail(1)
     ranked = last.sort_values("dice", ascending=False).reset_index(drop=True)
     shown = [
@@ -144,8 +146,15 @@ def draw_tested(
 def tested_fold(
     options: CtOptions, cases: Sequence[Case], weights: Path, fold: int
 ) -> tuple[CtModel, list[Case]]:
-    """The network of a fold, from its file of weights, and the cases that it never saw."""
+    """The network of a fold, from its file of weights, and the cases that it never saw.
+
+    Raises
+    ------
+    HydropsError
+        If it has seen one of them, for the specimens were others when it was trained.
+    """
     taught, tested = split_cases(cases, options.folds, options.seed, str(fold))
+    refuse_taught(weights, [case.name for case in tested])
     share = surface_share(taught)
     return load_ct_model(options.design, weights, torch.device("cpu"), share), tested
 
@@ -213,7 +222,7 @@ def write_ct_card(
         What a person adds, Markdown; may be empty.
     """
     training: dict[str, Any] = bundle.metadata["training"]
-    table = summary[summary["measure"].isin(MEASURES)].drop(columns=["model", "part"])
+    table = summary.drop(columns=["model", "part"])
     tests = "" if comparison.empty else f"\n{markdown_table(comparison, 5)}\n"
     steps = " + ".join(str(phase["steps"]) for phase in training["phases"])
     landmarks = ", ".join(bundle.metadata["landmarks"]) or "none"

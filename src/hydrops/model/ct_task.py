@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 
 from hydrops.errors import HydropsError
 from hydrops.model.architectures import build_network, fast_layout
@@ -25,6 +24,7 @@ from hydrops.model.network import NetworkOptions
 from hydrops.model.options import make_options
 from hydrops.model.precision import mixed_precision
 from hydrops.model.tasks import CT_KINDS
+from hydrops.validate import read_yaml
 
 Kind = Literal["joint", "cascade"]
 
@@ -68,7 +68,7 @@ class CtOptions:
         HydropsError
             See `make`.
         """
-        return CtOptions.make(yaml.safe_load(path.read_text(encoding="utf-8")), path)
+        return CtOptions.make(read_yaml(path), path)
 
     @staticmethod
     def make(values: Mapping[str, Any], path: Path) -> CtOptions:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hydrops.errors import HydropsError
 from hydrops.images import Affine, FloatGrid, affine_of, average_onto, save_image, spacing_mm
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, organ_codes
 from hydrops.measure import (
@@ -143,6 +144,25 @@ def draw_heads(
     elif "specimen" in kinds:
         LOG.warning("%s is missing: phantoms alone are evaluated", specimens_folder)
     return drawn
+
+
+def refuse_seen(bundles: Sequence[Path], test_specimens: Collection[str]) -> None:
+    """Refuse an evaluation on real labyrinths that a model has learned from.
+
+    Raises
+    ------
+    HydropsError
+        Naming the model and them.
+    """
+    for bundle in map(read_bundle, bundles):
+        training = bundle.metadata.get("training", {})
+        learned = {*training.get("train_specimens", []), *training.get("validation_specimens", [])}
+        seen = sorted(learned & set(test_specimens))
+        if seen:
+            raise HydropsError(
+                f"{bundle.identifier} has learned from {', '.join(seen)}, which training: "
+                "test_specimens names to evaluate it on; name others"
+            )
 
 
 def evaluate(

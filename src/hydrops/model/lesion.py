@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hydrops.errors import HydropsError
 from hydrops.images import resample
 from hydrops.model.architectures import fast_layout
 from hydrops.model.augment import Augmentation, Prepared, draw_patch, prepare_cases
@@ -23,7 +22,7 @@ from hydrops.model.cases import Affine, Case, FloatGrid, load_pairs
 from hydrops.model.course import Phase, run_course
 from hydrops.model.lesions import draw_cases
 from hydrops.model.losses import soft_cross_entropy, soft_dice_loss
-from hydrops.model.network import NetworkOptions, unet
+from hydrops.model.network import NetworkOptions, load_weights, unet
 from hydrops.model.options import read_options
 from hydrops.model.precision import mixed_precision
 from hydrops.model.whole import mirror_mean, to_network
@@ -168,7 +167,8 @@ def train_lesion(
         If there are fewer than two cases: one says nothing about another.
     """
     prepared = prepare_cases(cases, options.spacing_mm)
-    return run_course(LesionTask(options, prepared), folder, device, threads)
+    names = [case.name for case in cases]
+    return run_course(LesionTask(options, prepared), folder, names, device, threads)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,6 @@ class LesionFinding:
 
     probability: dict[str, FloatGrid]
     landmarks: dict[str, list[float]] = field(default_factory=dict)
-    confidences: dict[str, float] = field(default_factory=dict)
 
     def mask(self, stage: str) -> npt.NDArray[np.bool_]:
         """(x, y, z) what is lesion; it may be in pieces."""
@@ -208,12 +207,8 @@ class LesionModel:
         HydropsError
             If the weights are not those of such a network.
         """
-        network = lesion_network(options)
-        try:
-            network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        except RuntimeError as error:
-            raise HydropsError(f"{weights}: does not fit the network of its metadata") from error
-        return LesionModel(network.eval().to(device), spacing_mm, patch)
+        network = load_weights(lesion_network(options), weights)
+        return LesionModel(network.to(device), spacing_mm, patch)
 
     @torch.inference_mode()
     def find(self, image: FloatGrid, affine: Affine) -> LesionFinding:

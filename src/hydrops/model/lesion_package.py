@@ -24,6 +24,7 @@ from hydrops.model.package import (
     place_bundle,
     place_pictures,
 )
+from hydrops.model.taught import refuse_taught
 from hydrops.records import sha256_of_file
 
 LOG = logging.getLogger(__name__)
@@ -36,14 +37,19 @@ def evaluate_lesion_folds(options: LesionOptions, weights: Sequence[Path]) -> pd
     """Rows of `hydrops.model.crossval.evaluate_cases` of every fold, in the order of `weights`.
 
     Each fold's network is tried on its own training cases too, part ``train``.
+
+    Raises
+    ------
+    HydropsError
+        If it has seen one of its test cases, for they were others when it was trained.
     """
     cases = options.cases()
     tables = []
     for fold, path in enumerate(weights):
         model = _fold_model(options, path)
-        for part, chosen in zip(
-            ("train", "test"), split_cases(cases, options.folds, options.seed, str(fold))
-        ):
+        taught, tested = split_cases(cases, options.folds, options.seed, str(fold))
+        refuse_taught(path, [case.name for case in tested])
+        for part, chosen in (("train", taught), ("test", tested)):
             tables.append(evaluate_cases(options.name, model, chosen, fold, part))
         LOG.info("tested fold %d of %d", fold + 1, len(weights))
     return pd.concat(tables, ignore_index=True)

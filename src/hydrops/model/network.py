@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from monai.networks.blocks.squeeze_and_excitation import ChannelSELayer
 from monai.networks.nets import UNet
 
+from hydrops.errors import HydropsError
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model.preprocess import CHANNELS
 
+#: How far from the peak of a heatmap its landmark's mean position reaches, voxels.
+NEAR_PEAK_VOXELS = 3
 #: A normalisation by MONAI's name for it, and its options.
 Norm = tuple[str, dict[str, Any]]
 
@@ -153,12 +158,27 @@ class DualHeadUNet(torch.nn.Module):
         return unfolded(heads[0], self.fold), unfolded(heads[1], self.fold)
 
 
+def load_weights(network: torch.nn.Module, path: Path) -> torch.nn.Module:
+    """Give a network its weights, which alone are read from a file, and set it to be used.
+
+    Raises
+    ------
+    HydropsError
+        If the file is none of weights, or they are not those of such a network.
+    """
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, UnpicklingError) as error:
+        raise HydropsError(f"{path}: does not fit the network of its metadata") from error
+    return network.eval()
+
+
 def landmark_positions(
-    logits: torch.Tensor, window: int = 3, peaks: torch.Tensor | None = None
+    logits: torch.Tensor, peaks: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sub-voxel landmarks from heatmap logits.
 
-    The heatmap is a softmax over space; a landmark is the mean position within `window` voxels
+    The heatmap is a softmax over space; a landmark is the mean position within `NEAR_PEAK_VOXELS`
     of its peak, and its confidence the share of the heatmap that lies there.
 
     Parameters
@@ -179,7 +199,7 @@ def landmark_positions(
     heat = heat.view(-1, *shape)
     positions, confidences = [], []
     for channel, peak in zip(heat, peaks):
-        ranges = [_window(int(p), n, window) for p, n in zip(peak, shape)]
+        ranges = [_near(int(p), n) for p, n in zip(peak, shape)]
         local = channel[tuple(slice(r[0], r[-1] + 1) for r in ranges)]
         mass = local.sum()
         positions.append(
@@ -195,8 +215,8 @@ def landmark_positions(
     return torch.stack(positions), torch.stack(confidences)
 
 
-def _window(peak: int, size: int, reach: int) -> range:
-    return range(max(0, peak - reach), min(size, peak + reach + 1))
+def _near(peak: int, size: int) -> range:
+    return range(max(0, peak - NEAR_PEAK_VOXELS), min(size, peak + NEAR_PEAK_VOXELS + 1))
 
 
 def _others(axis: int) -> Sequence[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,20 +22,27 @@ from hydrops.model.inhearit import SLICE_CLASSES
 from hydrops.model.network import NetworkOptions
 from hydrops.model.pictures import CAPTIONS
 from hydrops.model.preprocess import CHANNELS
+from hydrops.model.taught import taught_by
 from hydrops.model.train import TrainOptions
 from hydrops.model.unmix import WAYS, Calibration
 from hydrops.records import sha256_of_file
 
-DATA_SOURCES = (
-    "Digital phantoms of this project.",
+PHANTOMS = "Digital phantoms of this project."
+LABYRINTHS = (
     "Real labyrinths: Wimmer et al., Human bony labyrinth dataset, Data in Brief 2019;27:104782, "
-    "CC BY 4.0 (labels and landmarks; the images themselves were not used).",
+    "CC BY 4.0 (labels and landmarks; the images themselves were not used)."
 )
 
 
 def write_bundle(options: TrainOptions, weights: Path, models_dir: Path) -> Bundle:
-    """Write the bundle of an MR training; its card is for `write_card`, once it is evaluated."""
-    known = metadata(options, sha256_of_file(weights))
+    """Write the bundle of an MR training; its card is for `write_card`, once it is evaluated.
+
+    Raises
+    ------
+    HydropsError
+        If nothing beside the weights tells whom they were learned from.
+    """
+    known = metadata(options, taught_by(weights), sha256_of_file(weights))
     target = "hydrops.model.architectures.segmentation_network"
     network = network_definition(target, options=options.network)
     return place_bundle(models_dir, weights, known, network)
@@ -56,25 +63,35 @@ def place_bundle(
     folder = models_dir / known["name"] / known["version"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{known['version']}-"))
-    for part in (WEIGHTS, METADATA, CARD):
-        (scratch / part).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(weights, scratch / WEIGHTS)
-    _write_json(scratch / METADATA, known)
-    _write_json(scratch / INFERENCE, network)
-    (scratch / CARD).write_text(f"# {known['name']} {known['version']}\n", encoding="utf-8")
-    scratch.chmod(0o755)
-    if folder.exists():
-        shutil.rmtree(folder)
-    scratch.replace(folder)
+    try:
+        for part in (WEIGHTS, METADATA, CARD):
+            (scratch / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights, scratch / WEIGHTS)
+        _write_json(scratch / METADATA, known)
+        _write_json(scratch / INFERENCE, network)
+        (scratch / CARD).write_text(f"# {known['name']} {known['version']}\n", encoding="utf-8")
+        scratch.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        scratch.replace(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return read_bundle(folder)
 
 
-def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
-    """The bundle's metadata after MONAI's schema, with what this project adds."""
+def metadata(options: TrainOptions, taught: Collection[str], sha256: str) -> dict[str, Any]:
+    """The bundle's metadata after MONAI's schema, with what this project adds.
+
+    Parameters
+    ----------
+    taught
+        Specimens that the training saw; none where their folder was missing.
+    """
     patch = list(CROP_SHAPE)
     able = find_architecture(options.network)
     classes = ("background", *map(" ".join, SLICE_CLASSES)) if able.sided else LABELS
-    return common_metadata(options, sha256, DATA_SOURCES) | {
+    sources = [PHANTOMS, *([LABYRINTHS] if taught else [])]
+    return common_metadata(options, sha256, sources) | {
         "task": "Compartments and landmarks of the inner ear on hydrops MRI",
         "kind": "paired",
         "network": asdict(options.network),
@@ -82,8 +99,8 @@ def metadata(options: TrainOptions, sha256: str) -> dict[str, Any]:
             "seed": options.seed,
             "phases": [asdict(phase) for phase in options.phases],
             "phantoms": options.phantoms,
-            "train_specimens": list(options.train_specimens),
-            "validation_specimens": list(options.validation_specimens),
+            "train_specimens": [n for n in options.train_specimens if n in taught],
+            "validation_specimens": [n for n in options.validation_specimens if n in taught],
         },
         "roles": ["MRC", "HYDROPSMi2"],
         "optional_roles": ["HYDROPSMi2"],
@@ -215,7 +232,10 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
         What a person saw who looked at the pictures, Markdown; may be empty.
     """
     training = bundle.metadata["training"]
-    specimens = ", ".join(training["train_specimens"])
+    anatomy = f"{training['phantoms']} digital phantoms"
+    if training["train_specimens"]:
+        anatomy += f""" and of the real labyrinths {", ".join(training["train_specimens"])}
+(validation: {", ".join(training["validation_specimens"])})"""
     phases = ", then ".join(
         f"{phase['steps']} steps (spread {phase['spread']}, Dice loss {phase['dice']})"
         for phase in training["phases"]
@@ -238,8 +258,7 @@ Research only; not a medical device.
 ## Trained on
 
 **Simulated images only.** No hydrops MRI is public. The anatomy is that of
-{training["phantoms"]} digital phantoms and of the real labyrinths {specimens}
-(validation: {", ".join(training["validation_specimens"])}), with endolymph grown inside; the
+{anatomy}, with endolymph grown inside; the
 contrast is drawn anew at every step (seed {training["seed"]}): {phases}
 (a spread of 1 is any contrast that is thinkable, 0 the one that the phantom has on average).
 {_how_calibrated(bundle)}Sources: {bundle.metadata["data_source"]}

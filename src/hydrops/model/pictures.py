@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from nibabel.affines import apply_affine
+from nibabel.orientations import io_orientation
 from scipy import ndimage
 
 from hydrops.draw import EarPicture, draw_ear_overlay
@@ -88,10 +89,8 @@ def to_clinical_grid(image: FloatGrid, affine: Affine) -> tuple[FloatGrid, Affin
     image, affine
         Voxels smaller than `CLINICAL_MM`, along axes near R, A and S in any order.
     """
-    fine = np.abs(affine[:3, :3])
-    # The image axis nearest each of R, A and S gets that axis' voxel.
-    wanted = np.empty(3)
-    wanted[fine.argmax(1)] = CLINICAL_MM
+    # Each image axis gets the voxel of the one of R, A and S that it is nearest to.
+    wanted = np.array(CLINICAL_MM)[io_orientation(affine)[:, 0].astype(int)]
     step = wanted / spacing_mm(affine)
     point_spread = np.sqrt(np.maximum(step**2 - 1.0, 0.0)) * POINT_SPREAD
     blurred = ndimage.gaussian_filter(image, point_spread)

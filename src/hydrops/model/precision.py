@@ -1,8 +1,10 @@
-"""Where convolutions are computed in half precision."""
+"""Where a network is computed, and in which precision."""
 
 from __future__ import annotations
 
 import torch
+
+from hydrops.errors import HydropsError
 
 
 def computes_in_half(device: torch.device) -> bool:
@@ -20,3 +22,21 @@ def computes_in_half(device: torch.device) -> bool:
 def mixed_precision(device: torch.device) -> torch.autocast:
     """Context in which convolutions are computed in bfloat16 where a device has it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_half(device))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a configuration asks for.
+
+    Raises
+    ------
+    HydropsError
+        If it is neither ``cpu`` nor ``cuda``, or CUDA is asked for and absent.
+    """
+    if name not in ("cpu", "cuda"):
+        raise HydropsError(f"device: {name} is neither cpu nor cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise HydropsError(
+            "device: cuda was asked for, but no CUDA device can be used here; "
+            "ask for a GPU, or set device: cpu in the configuration"
+        )
+    return torch.device(name)

@@ -27,6 +27,9 @@ from hydrops.model.preprocess import prepare
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, ear_from_label, mirrored
 from hydrops.phantom.signal import PERILYMPH_MMOL, R1_PER_MMOL_S
 
+#: Largest rotation of a crop's ear about each axis, degrees: the tilt of a head and the variety of
+#: skulls; and its largest offset from the middle along each, mm.
+ROTATION_DEG, SHIFT_MM = 25.0, 2.5
 #: Channels of a pool: the six compartments of `hydrops.labels.LABELS` without the background,
 #: cerebrospinal fluid, nerve, fluid that is no ear (mucosa, vessels), and soft tissue.
 TISSUE_CHANNELS = 10
@@ -36,7 +39,9 @@ CLINICAL = 0.6
 MOTION_MM = 0.25
 #: Least SD of the point spread, voxels of the fine grid, which cannot show a sharper one.
 LEAST_BLUR = 0.35
-#: Columns of the specimens' landmark file, and the guides that `ear_from_label` wants.
+#: Columns of the specimens' landmark file.
+LANDMARK_COLUMNS = ("specimen", "side", "landmark", "x_ras_mm", "y_ras_mm", "z_ras_mm")
+#: Names in it, and the guides that `ear_from_label` wants.
 SPECIMEN_LANDMARKS = {
     "A": "helicotrema",
     "OW": "oval_window",
@@ -57,6 +62,27 @@ class Specimen:
     landmarks: dict[str, npt.NDArray[np.float64]]
 
 
+def read_landmark_table(folder: Path) -> pd.DataFrame:
+    """The table of a folder of specimens: specimen, side, landmark and its RAS mm.
+
+    Raises
+    ------
+    HydropsError
+        If it is missing or no table of that kind.
+    """
+    path = folder / "landmarks.tsv"
+    try:
+        table = pd.read_csv(path, sep="\t", dtype={"specimen": str, "side": str, "landmark": str})
+    except OSError as error:
+        raise HydropsError(f"{path}: missing; training needs the specimens with it") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise HydropsError(f"{path}: not a table of landmarks ({error})") from error
+    lacking = [column for column in LANDMARK_COLUMNS if column not in table]
+    if lacking:
+        raise HydropsError(f"{path}: column {lacking[0]} is missing")
+    return table
+
+
 def load_specimens(folder: Path, names: Sequence[str]) -> list[Specimen]:
     """Read labelled temporal bones (Wimmer et al., Data in Brief 2019;27:104782).
 
@@ -65,7 +91,7 @@ def load_specimens(folder: Path, names: Sequence[str]) -> list[Specimen]:
     HydropsError
         If a specimen's label or landmarks are missing, or its label is not binary.
     """
-    table = pd.read_csv(folder / "landmarks.tsv", sep="\t")
+    table = read_landmark_table(folder)
     specimens = []
     for name in names:
         path = folder / name / f"{name}_label.nii.gz"
@@ -75,7 +101,7 @@ def load_specimens(folder: Path, names: Sequence[str]) -> list[Specimen]:
         label, affine = read_label(path)
         points = {
             SPECIMEN_LANDMARKS[str(key)]: row.to_numpy(dtype=float)
-            for key, row in rows[["x_ras_mm", "y_ras_mm", "z_ras_mm"]].iterrows()
+            for key, row in rows[list(LANDMARK_COLUMNS[3:])].iterrows()
         }
         specimens.append(Specimen(name, str(rows.side.iloc[0]), label, affine, points))
     return specimens
@@ -111,23 +137,10 @@ class Geometry:
     landmarks: npt.NDArray[np.float32]
 
 
-def draw_geometry(
-    ear: Ear,
-    rng: np.random.Generator,
-    rotation_deg: float = 25.0,
-    shift_mm: float = 2.5,
-) -> Geometry:
-    """Place a right ear, deformed at random, in a crop together with what surrounds it.
-
-    Parameters
-    ----------
-    rotation_deg
-        Largest rotation about each axis: the tilt of a head and the variety of skulls.
-    shift_mm
-        Largest offset of the ear from the middle of the crop along each axis.
-    """
-    matrix = _random_matrix(rng, rotation_deg)
-    shift = rng.uniform(-shift_mm, shift_mm, 3)
+def draw_geometry(ear: Ear, rng: np.random.Generator) -> Geometry:
+    """Place a right ear, deformed at random, in a crop together with what surrounds it."""
+    matrix = _random_matrix(rng)
+    shift = rng.uniform(-SHIFT_MM, SHIFT_MM, 3)
     compartments = _sample_labels(ear, matrix, shift, rng)
     points = np.array([ear.landmarks[name] for name in LANDMARKS])
     middle = (np.array(FINE_SHAPE) - 1) / 2
@@ -137,10 +150,10 @@ def draw_geometry(
     return Geometry(np.round(fractions * 255).astype(np.uint8), landmarks.astype(np.float32))
 
 
-def _random_matrix(rng: np.random.Generator, rotation_deg: float) -> npt.NDArray[np.float64]:
+def _random_matrix(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     from scipy.spatial.transform import Rotation
 
-    angles = rng.uniform(-rotation_deg, rotation_deg, 3)
+    angles = rng.uniform(-ROTATION_DEG, ROTATION_DEG, 3)
     rotation = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     stretch = np.diag(rng.uniform(0.92, 1.08) * rng.uniform(0.95, 1.05, 3))
     shear = np.eye(3) + rng.uniform(-0.04, 0.04, (3, 3))
@@ -266,7 +279,7 @@ def _field(rng: np.random.Generator, width_mm: float) -> npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Pool:
-    """Geometries on disk, memory-mapped.
+    """Geometries in memory.
 
     Parameters
     ----------
@@ -305,12 +318,13 @@ def write_pool_part(
 
 
 def read_pool(paths: Sequence[Path]) -> Pool:
-    """Read parts of a pool into memory."""
-    parts = [np.load(path) for path in paths]
-    return Pool(
-        np.concatenate([part["fractions"] for part in parts]),
-        np.concatenate([part["landmarks"] for part in parts]),
-    )
+    """Read parts of a pool into memory, one after another, for together they fill gigabytes."""
+    marks = [np.load(path)["landmarks"] for path in paths]
+    ends = np.cumsum([len(part) for part in marks])
+    fractions = np.empty((int(ends[-1]), TISSUE_CHANNELS, *FINE_SHAPE), np.uint8)
+    for path, part, end in zip(paths, marks, ends):
+        fractions[end - len(part) : end] = np.load(path)["fractions"]
+    return Pool(fractions, np.concatenate(marks))
 
 
 def draw_images(

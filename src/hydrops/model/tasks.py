@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hydrops.errors import HydropsError
+from hydrops.validate import read_yaml
 
 #: Kinds of models that are trained on labelled CT, fold by fold.
 CT_KINDS = ("joint", "cascade")
@@ -22,9 +21,15 @@ class Training:
     """A model's configuration file, its name and its kind; nothing here imports torch."""
 
     name: str
+    version: str
     path: Path
     kind: str
     folds: int
+
+    @property
+    def notes(self) -> Path:
+        """File of what a person adds to the card of this version, if there is one."""
+        return self.path.with_name(f"{self.name}-{self.version}.md")
 
     @property
     def on_ct(self) -> bool:
@@ -73,10 +78,13 @@ def _find_training(folder: Path, name: str) -> Training:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
         raise HydropsError(f"{path}: no model of that name is configured; there are: {there}")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Training(name, path, read_kind(path), int(values.get("folds", 0)))
+    values = read_yaml(path)
+    folds = values.get("folds", 0)
+    if not isinstance(folds, int):
+        raise HydropsError(f"{path}: folds: {folds!r} is no whole number")
+    return Training(name, str(values.get("version", "")), path, read_kind(path), folds)
 
 
 def read_kind(path: Path) -> str:
     """Kind of the model that a configuration file is of."""
-    return str(yaml.safe_load(path.read_text(encoding="utf-8")).get("kind", "paired"))
+    return str(read_yaml(path).get("kind", "paired"))

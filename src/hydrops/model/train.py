@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
@@ -36,6 +35,7 @@ from hydrops.model.simulate import (
     read_pool,
     write_pool_part,
 )
+from hydrops.validate import read_yaml
 
 LOG = logging.getLogger(__name__)
 
@@ -91,9 +91,9 @@ class TrainOptions:
         Raises
         ------
         HydropsError
-            If a key is missing or unknown, or a specimen is in both parts.
+            If the file cannot be read, a key is missing or unknown, or a specimen is in both parts.
         """
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
         try:
             values["network"] = NetworkOptions.from_dict(values["network"])
             values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
@@ -112,21 +112,45 @@ class TrainOptions:
 _PoolJob = tuple[str, int, int, Specimen | None]
 
 
+def pool_folder(options: TrainOptions, training: Path) -> Path:
+    """Where the pool of a training lies: drawn otherwise, it lies elsewhere."""
+    return training / f"pool-{options.seed}-{options.crops_per_ear}"
+
+
+def trained_parts(options: TrainOptions, training: Path) -> list[Path]:
+    """Parts of its pool that a training learned from, as far as they are there."""
+    sources = {"phantom", *(f"specimen-{name}" for name in options.train_specimens)}
+    parts = sorted(pool_folder(options, training).glob("*-*.npz"))
+    return [path for path in parts if path.stem.rsplit("-", 1)[0] in sources]
+
+
 def make_pools(
-    options: TrainOptions, specimens_folder: Path, folder: Path, processes: int
-) -> tuple[Pool, Pool]:
+    options: TrainOptions, specimens_folder: Path, training: Path, processes: int
+) -> tuple[Pool, Pool, tuple[str, ...]]:
     """Draw, or read where they are, the geometries to train on and to validate on.
 
     Without the folder of specimens, training goes on with phantoms alone and says so.
+
+    Parameters
+    ----------
+    training
+        Folder of the training, for `pool_folder`.
+
+    Returns
+    -------
+    Both pools, and the names of the specimens in them.
     """
+    folder = pool_folder(options, training)
     folder.mkdir(parents=True, exist_ok=True)
-    train: list[tuple[str, int, int, Specimen | None]] = [
+    train: list[_PoolJob] = [
         ("phantom", part, options.seed, None) for part in range(options.phantoms)
     ]
-    validation: list[tuple[str, int, int, Specimen | None]] = [
+    validation: list[_PoolJob] = [
         ("validation", part, options.seed + 1, None) for part in range(options.validation_phantoms)
     ]
+    seen: tuple[str, ...] = ()
     if specimens_folder.is_dir():
+        seen = options.seen_specimens
         for specimen in load_specimens(specimens_folder, options.train_specimens):
             train += [
                 (f"specimen-{specimen.name}", part, options.seed + 2, specimen)
@@ -150,7 +174,7 @@ def make_pools(
             if number % 25 == 0 or number == len(futures):
                 LOG.info("drawn %d of %d ears", number, len(futures))
         paths = [future.result() for future in futures]
-    return read_pool(paths[: len(train)]), read_pool(paths[len(train) :])
+    return read_pool(paths[: len(train)]), read_pool(paths[len(train) :]), seen
 
 
 class _Samples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
@@ -243,10 +267,16 @@ def train(
     device: str = "cpu",
     threads: int = 2,
 ) -> Path:
-    """Train, or go on from the last checkpoint in `folder`, and leave `weights.pt` there."""
-    pool, validation = make_pools(options, specimens_folder, folder / "pool", threads)
+    """Train, or go on from the last checkpoint in `folder`, and leave `weights.pt` there.
+
+    Raises
+    ------
+    HydropsError
+        If the specimens cannot be read, or see `hydrops.model.course.run_course`.
+    """
+    pool, validation, seen = make_pools(options, specimens_folder, folder, threads)
     task = SliceTask if find_architecture(options.network).sided else PairedTask
-    return run_course(task(options, pool, validation), folder, device, threads)
+    return run_course(task(options, pool, validation), folder, seen, device, threads)
 
 
 def validate(

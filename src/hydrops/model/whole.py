@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from hydrops.images import corners_of, grid_around, resample
 from hydrops.model.augment import standardise, voxel_averaged
+from hydrops.model.options import MULTIPLE
 
 LOG = logging.getLogger(__name__)
 Affine = npt.NDArray[np.float64]
@@ -45,7 +46,7 @@ def own_axes(affine: Affine) -> Affine:
 def working_grid(
     shape: Sequence[int], affine: Affine, spacing_mm: float
 ) -> tuple[Affine, tuple[int, int, int]]:
-    """Grid on an image's own axes that covers it, each side a multiple of eight voxels.
+    """Grid on an image's own axes that covers it, each side a multiple of `MULTIPLE` voxels.
 
     On other axes its box would stick out at the corners of an oblique image, and a network would be
     shown more of what is made up there than of the image.
@@ -54,7 +55,7 @@ def working_grid(
     reach = corners_of(shape, affine) @ axes
     # What a file's single precision adds to a length must not add a voxel.
     size = np.ceil(np.ptp(reach, axis=0) / spacing_mm - 1e-3) + 1
-    padded = (np.ceil(size / 8) * 8).astype(int)
+    padded = (np.ceil(size / MULTIPLE) * MULTIPLE).astype(int)
     covering = (int(padded[0]), int(padded[1]), int(padded[2]))
     middle = axes @ (reach.max(0) + reach.min(0)) / 2
     return grid_around(middle, axes, spacing_mm, covering), covering

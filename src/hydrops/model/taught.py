@@ -1,0 +1,57 @@
+"""Whom a network has learned from, told beside its weights, so that it is tested on none of them.
+
+What lies in the folder of a data set may change after a training: which cases a network never saw
+is what its training says, not what the folder would give today.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydrops.errors import HydropsError
+from hydrops.records import write_text_atomically
+
+#: Name of the file beside a file of weights.
+TAUGHT = "taught.json"
+
+
+def write_taught(weights: Path, names: Iterable[str]) -> None:
+    """Leave the names of the specimens or cases that weights are learned from beside them."""
+    text = json.dumps(sorted(names), indent=1) + "\n"
+    write_text_atomically(weights.with_name(TAUGHT), text)
+
+
+def taught_by(weights: Path) -> set[str]:
+    """Names of the specimens or cases that weights were learned from.
+
+    Raises
+    ------
+    HydropsError
+        If that is not told beside them.
+    """
+    path = weights.with_name(TAUGHT)
+    try:
+        return set(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError) as error:
+        raise HydropsError(
+            f"{path}: does not tell whom {weights.name} was learned from; remove the folder and "
+            "train again"
+        ) from error
+
+
+def refuse_taught(weights: Path, tested: Iterable[str]) -> None:
+    """Refuse a test on cases that the tested network has learned from.
+
+    Raises
+    ------
+    HydropsError
+        Naming them; the data set has changed since the training.
+    """
+    seen = sorted(taught_by(weights) & set(tested))
+    if seen:
+        raise HydropsError(
+            f"{weights}: learned from {', '.join(seen)}, which it would be tested on; the data set "
+            "was another when it was trained: remove the folder and train again"
+        )
