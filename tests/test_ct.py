@@ -20,6 +20,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from bundles import network_of
 from hydrops.cli import main
 from hydrops.cohort import read_table, write_table
 from hydrops.config import resolve
@@ -395,20 +396,25 @@ def test_an_image_without_a_labyrinth_is_refused(options: CtOptions) -> None:
 def test_bundles_network_is_built_by_monai(
     folder: Path, options: CtOptions, tmp_path: Path
 ) -> None:
-    from monai.bundle import ConfigParser
-
+    """It gives, class by class, what this project's does."""
     weights = tmp_path / "weights.pt"
+    torch.manual_seed(2)
     built = (
         Cascade(options.network, options.pose.network)
         if options.pose
         else DualHeadUNet(options.network)
-    )
+    ).eval()
     torch.save(built.state_dict(), weights)
     bundle = write_ct_bundle(options, load_cases(folder, ["S0"]), weights, tmp_path / "models")
-    parser = ConfigParser()
-    parser.read_config(bundle.folder / "configs" / "inference.json")
-    network = parser.get_parsed_content("network_def")
-    network.load_state_dict(torch.load(bundle.folder / WEIGHTS, weights_only=True))
+    image = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        classes = network_of(bundle.folder)(image)[0]
+        if isinstance(built, Cascade):
+            labyrinth = built(image[0])["axial"]
+            torch.testing.assert_close(classes[1], labyrinth)
+            torch.testing.assert_close(classes[0], 1.0 - labyrinth)
+        else:
+            torch.testing.assert_close(classes, built(image)[0][0])
     assert json.loads((bundle.folder / "configs" / "metadata.json").read_text())["roles"] == ["CT"]
 
 

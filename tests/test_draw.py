@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from nibabel.affines import apply_affine
 from PIL import Image
@@ -24,7 +25,13 @@ from ears import (
     paths_in,
     write_session,
 )
-from hydrops.draw import EarPicture, draw_ear_overlay, draw_session, height_of_slice
+from hydrops.draw import (
+    ORGAN_COLOURS,
+    EarPicture,
+    draw_ear_overlay,
+    draw_session,
+    height_of_slice,
+)
 
 
 def picture_of(mrc: np.ndarray, mi2: np.ndarray | None) -> EarPicture:
@@ -142,7 +149,14 @@ def test_an_ear_without_an_organ_is_drawn_all_the_same() -> None:
     picture = EarPicture(
         fractions[1:].sum(0), fractions[3] - fractions[4], fractions, LANDMARK_VOXELS
     )
-    pixels_of(draw_ear_overlay(picture, "ear"), 0)
+    figure = draw_ear_overlay(picture, "ear")
+
+    def colours(figure: Figure) -> set[str]:
+        drawn = [c for panel in figure.axes for c in panel.collections if len(c.get_paths())]
+        return {to_hex(colour) for each in drawn for colour in each.get_edgecolor()}
+
+    assert ORGAN_COLOURS["cochlea"] not in colours(figure)
+    assert {ORGAN_COLOURS["vestibule"], ORGAN_COLOURS["semicircular_canals"]} <= colours(figure)
 
 
 @given(

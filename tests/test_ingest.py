@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -480,3 +481,54 @@ def test_a_nifti_may_be_named_by_its_series_number(tmp_path: Path) -> None:
 def test_a_protocol_has_the_roles_that_hydrops_is_made_of() -> None:
     with pytest.raises(HydropsError, match="combination PPI-PEI needs the role PPI"):
         protocol_from({"combination": "PPI-PEI", "roles": {"MRC": {}}})
+
+
+@pytest.mark.parametrize("kind", ["P", "PHASE", "MIP", "PROJECTION IMAGE", "MPR"])
+def test_what_was_made_of_an_image_does_not_stand_for_it(tmp_path: Path, kind: str) -> None:
+    """A phase image or a projection beside the PPI, of the same timing."""
+    source = write_study(tmp_path / "dicom")
+    pixels = np.random.default_rng(3).integers(0, 4000, SHAPE).astype(np.uint16)
+    made = Series(8, "made", PPI, pixels, scanner_affine(SHAPE, (1.0, 1.0, 1.2)))
+    write_series(source, Study(1, "Doe^Jane", "PH-SECRET-7"), made, False)
+    for path in (source / "0008_made").iterdir():
+        header = pydicom.dcmread(path)
+        header.ImageType = ["DERIVED", "SECONDARY", kind]
+        header.save_as(path)
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert numbers["roles"]["PPI"]["series_number"] == 5
+
+
+def test_a_protocol_may_ask_for_a_type_of_image(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    rules = {
+        **PROTOCOL.roles, "PPI": replace(PROTOCOL.roles["PPI"], image_type="SUBTRACTION")
+    }  # fmt: skip
+    with pytest.raises(ExcludedError, match="no series can be the PPI"):
+        ingest_session(source, UNIT, replace(PROTOCOL, roles=rules), tmp_path / "out")
+    for path in (source / "0005_pei").iterdir():
+        header = pydicom.dcmread(path)
+        header.ImageType = [*header.ImageType, "SUBTRACTION"]
+        header.save_as(path)
+    chosen = ingest_session(source, UNIT, replace(PROTOCOL, roles=rules), tmp_path / "out").numbers
+    assert chosen["roles"]["PPI"]["series_number"] == 5
+
+
+def test_a_conversion_that_moves_an_image_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_study(tmp_path / "dicom")
+    convert = subprocess.run
+
+    def moved(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        done = convert(command, **options)  # type: ignore[call-overload]
+        (made,) = Path(command[-2]).glob("*.nii")
+        image = nib.load(made)
+        affine = image.affine.copy()
+        affine[0, 3] += 0.6
+        nib.save(nib.Nifti1Image(np.array(image.dataobj), affine), made)
+        return done
+
+    monkeypatch.setattr("hydrops.ingest.subprocess.run", moved)
+    found = reason(source, tmp_path / "out")
+    assert "lies 0.60 mm from where the DICOM headers put it" in found
+    assert "cannot be trusted" in found

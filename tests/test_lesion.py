@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from bundles import network_of
 from hydrops.errors import HydropsError
 from hydrops.images import save_image
 from hydrops.model.augment import prepare_case
@@ -271,13 +272,11 @@ def test_an_image_without_a_lesion_has_an_empty_label_and_a_dice_of_zero(
 
 
 def test_the_bundles_network_is_built_by_monai(tmp_path: Path) -> None:
-    from monai.bundle import ConfigParser
-
     bundle = a_bundle(tmp_path)
-    parser = ConfigParser()
-    parser.read_config(bundle.folder / "configs" / "inference.json")
-    network = parser.get_parsed_content("network_def")
-    network.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    known = load_lesion_bundle(bundle, torch.device("cpu"))
+    image = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(network_of(bundle.folder)(image), known.network(image))
     assert json.loads((bundle.folder / "configs" / "metadata.json").read_text())["roles"] == ["T2"]
 
 

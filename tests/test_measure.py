@@ -19,7 +19,7 @@ from hydrops.measure import (
     organ_volumes,
 )
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, mirrored
-from hydrops.slices import AcquiredSlices, representative_slice
+from hydrops.slices import AcquiredSlices
 
 AFFINE = fine_affine((38.0, -10.0, 5.0))
 PIXEL_MM = (0.5, 0.5)
@@ -115,18 +115,22 @@ def test_neighbours_beyond_the_image_do_not_count() -> None:
     assert slices.area_ratio("cochlea", 2, beside=1) == 0.0
 
 
-def test_the_cochleas_slice_is_where_it_is_longest_and_the_vestibules_shows_the_lateral_canal() -> (
-    None
-):
-    fluid, _ = acquired()
-    cochlea = representative_slice("cochlea", fluid, PIXEL_MM)
-    vestibule = representative_slice("vestibule", fluid, PIXEL_MM)
-    assert cochlea is not None
-    assert vestibule is not None
-    areas = fluid[0].sum(axis=(0, 1))
-    assert areas[cochlea] > 0.5 * areas.max()
-    assert fluid[2, :, :, vestibule].sum() >= 8
-    assert fluid[1, :, :, vestibule].sum() >= 4
+@given(st.floats(0.0, 1.0))
+def test_the_interval_of_the_labyrinth_holds_its_ratio(half_width: float) -> None:
+    fluid, mi2 = acquired()
+    slices = AcquiredSlices(fluid, mi2, np.arange(fluid.shape[3]), PIXEL_MM)
+    fractions = made_up_fractions()
+    for row in ear_rows(fractions, AFFINE, True, slices, half_width=half_width):
+        low, high, ratio = row["ci_low"], row["ci_high"], row["eh_volume_ratio"]
+        if row["organ"] != LABYRINTH:
+            assert low is None
+            assert high is None
+            continue
+        assert 0.0 <= low <= ratio <= high <= 1.0
+        assert low == pytest.approx(max(0.0, ratio - half_width))
+        assert high == pytest.approx(min(1.0, ratio + half_width))
+    for row in ear_rows(fractions, AFFINE, False, slices, half_width=half_width):
+        assert row["ci_low"] is None
 
 
 def test_without_the_second_image_there_is_fluid_and_no_ratio() -> None:

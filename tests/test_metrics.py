@@ -7,8 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from scipy.spatial.distance import cdist
 
-from hydrops.model.metrics import area_under_curve, overlap_metrics, surface_metrics
+from hydrops.model.metrics import (
+    area_under_curve,
+    overlap_metrics,
+    surface_metrics,
+    volume_error_percent,
+)
 
 
 def ball(centre: tuple[float, ...], radius: float, size: int = 24) -> np.ndarray:
@@ -56,6 +63,32 @@ def test_measures_are_symmetric_and_distances_grow_with_the_voxel(seed: int, siz
     for name, value in plain.items():
         assert scaled[name] == pytest.approx(size * value, rel=1e-5)
     assert plain["hausdorff95_mm"] <= plain["hausdorff_mm"]
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**16))
+def test_the_95th_percentile_is_that_of_all_distances_of_both_surfaces(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (ball(tuple(rng.uniform(9, 15, 3)), rng.uniform(3, 6)) for _ in range(2))
+    spacing = np.array([0.5, 0.5, 1.0])
+    first, second = (np.argwhere(mask & ~ndimage.binary_erosion(mask)) * spacing for mask in (a, b))
+    apart = cdist(first, second)
+    pooled = np.concatenate([apart.min(1), apart.min(0)])
+    found = surface_metrics(a, b, spacing)
+    assert found["hausdorff95_mm"] == pytest.approx(np.percentile(pooled, 95))
+    assert found["hausdorff_mm"] == pytest.approx(pooled.max())
+    assert found["surface_distance_mm"] == pytest.approx(pooled.mean())
+
+
+def test_an_error_of_volume_is_a_share_of_the_truth() -> None:
+    truth = np.zeros((4, 4, 4), bool)
+    truth[:2, :2, :2] = True
+    twice, half = truth.copy(), truth.copy()
+    twice[2:4, :2, :2] = True
+    half[:1] = False
+    assert volume_error_percent(twice, truth) == pytest.approx(100.0)
+    assert volume_error_percent(half, truth) == pytest.approx(-50.0)
+    assert volume_error_percent(truth, truth) == 0.0
 
 
 def test_an_empty_mask_has_no_distance() -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hydrops.chunks import MOST_ALONE, assign_batches, assign_chunks, run_chunk
@@ -222,14 +222,25 @@ def test_chunks_hold_each_session_once_whatever_the_order(numbers: list[int], si
     assert assign_chunks(units[::-1], size) == chunks
 
 
-@given(names)
-def test_a_newcomer_moves_nobody_while_the_number_of_chunks_stays(numbers: list[int]) -> None:
+@given(names, st.integers(1, 8))
+def test_a_newcomer_moves_nobody_while_the_number_of_chunks_stays(
+    numbers: list[int], size: int
+) -> None:
     units = [Unit(str(n), "1") for n in numbers]
     more = [*units, Unit("newcomer", "1")]
-    before, after = assign_chunks(units, 64), assign_chunks(more, 64)
-    if {c.split("-of-")[1] for c in before} == {c.split("-of-")[1] for c in after}:
-        for chunk, members in before.items():
-            assert [u for u in after[chunk] if u in units] == members
+    before, after = assign_chunks(units, size), assign_chunks(more, size)
+    assume({c.split("-of-")[1] for c in before} == {c.split("-of-")[1] for c in after})
+    for chunk, members in before.items():
+        assert [u for u in after[chunk] if u in units] == members
+
+
+def test_a_cohort_of_many_chunks_keeps_them_when_somebody_comes() -> None:
+    units = [Unit(f"{n:03d}", "1") for n in range(40)]
+    before = assign_chunks(units, 8)
+    after = assign_chunks([*units, Unit("newcomer", "1")], 8)
+    assert len(before) > 4
+    moved = [c for c in after if [u for u in after[c] if u in units] != before.get(c, [])]
+    assert moved == []
 
 
 @given(st.integers(MOST_ALONE - 2, MOST_ALONE + 3))

@@ -13,15 +13,23 @@ import torch
 from nibabel.affines import apply_affine, from_matvec
 
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import Affine, FloatGrid, crop_affine, crop_image, cube_affine
+from hydrops.images import (
+    Affine,
+    FloatGrid,
+    crop_affine,
+    crop_image,
+    cube_affine,
+    save_image,
+)
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
 from hydrops.measure import organ_volumes
 from hydrops.model.bundle import METADATA, WEIGHTS, find_bundle
 from hydrops.model.cases import load_cases
-from hydrops.model.contrast import USUAL_PAIR, InversionPair
-from hydrops.model.geometry import CROP_SHAPE, WINDOW_SHAPE
+from hydrops.model.contrast import USUAL_PAIR, InversionPair, write_timing
+from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
 from hydrops.model.pictures import segment_real_ear
 from hydrops.model.precision import choose_device
+from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import NOISE, Head, draw_head, render, truth_fractions
 from hydrops.phantom.signal import (
@@ -34,14 +42,18 @@ from hydrops.phantom.signal import (
     gadolinium_for,
     null_t1_ms,
 )
+from hydrops.records import Record, read_record, write_record
 from hydrops.register import csf_ratio
 from hydrops.sampling import share_kept
 from hydrops.segment import (
     Segmenter,
     keep_labyrinth,
+    kept_of,
     load_segmenter,
     run_network,
+    scanned_voxel_mm,
     segment_ear,
+    segment_session,
 )
 from places import REPOSITORY
 
@@ -496,3 +508,52 @@ def test_the_shipped_bundle_is_small_and_its_card_says_what_it_is() -> None:
     assert BUNDLE.sha256 in card
     for words in ("Simulated images only", "on simulation", "ICC", "TFS Dice", "real-ear.png"):
         assert words in card
+
+
+def located(tmp_path: Path, **numbers: object) -> Paths:
+    """A session of which nothing is left but what its location wrote down."""
+    paths = Paths(tmp_path)
+    record = Record("locate", "1", "1", "done", numbers=numbers)
+    write_record(paths.record("locate", Unit("1", "1")), record)
+    return paths
+
+
+def test_a_session_is_read_by_the_voxels_and_the_motion_of_its_location(tmp_path: Path) -> None:
+    told = located(
+        tmp_path / "told", voxel_mm=[1.5, 1.5, 1.5], share_kept={"left": 0.97, "right": 1.0}
+    )
+    unit = Unit("1", "1")
+    assert scanned_voxel_mm(unit, told) == (1.5, 1.5, 1.5)
+    assert kept_of(unit, "left", told) == 0.97
+    assert kept_of(unit, "right", told) == 1.0
+    silent = located(tmp_path / "silent")
+    assert scanned_voxel_mm(unit, silent) == CROP_SPACING_MM
+    assert kept_of(unit, "left", silent) == 0.0
+
+
+@pytest.mark.parametrize(("voxel_mm", "refused"), [(0.5, False), (1.5, True)])
+def test_a_session_of_coarse_voxels_is_refused(
+    segmenter: Segmenter,
+    left: tuple[FloatGrid, FloatGrid, Affine],
+    tmp_path: Path,
+    voxel_mm: float,
+    refused: bool,
+) -> None:
+    paths, unit = located(tmp_path, voxel_mm=[voxel_mm] * 3, csf_ratio=None), Unit("1", "1")
+    record = paths.record("locate", unit)
+    out = {"right": {"stage": "locate", "reason": "not there"}}
+    write_record(record, dataclasses.replace(read_record(record), excluded_sides=out))
+    mrc, mi2, affine = left
+    save_image(paths.crop(unit, "left", "MRC"), mrc, affine)
+    save_image(paths.crop(unit, "left", "HYDROPSMi2"), mi2, affine)
+    paths.sidecar(unit, "PPI").parent.mkdir(parents=True)
+    for role, sequence in (("PPI", PPI), ("PEI", PEI)):
+        write_timing(sequence, paths.sidecar(unit, role))
+    output = tmp_path / "out"
+    output.mkdir()
+    if refused:
+        with pytest.raises(ExcludedError, match=r"left ear: voxels of 1\.50 x 1\.50 x 1\.50 mm"):
+            segment_session(segmenter, unit, paths, output)
+        return
+    numbers = segment_session(segmenter, unit, paths, output).numbers
+    assert numbers["left"]["half_width"] > 0.0

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hydrops.images import save_image, slice_axis
 from hydrops.labels import SIDES
+from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import MATRIX, VOXEL_MM, draw_head, ear_fractions, scanner_affine
-from hydrops.slices import RING_DEGREES, representative_slice, ring_degrees
+from hydrops.slices import (
+    RING_DEGREES,
+    on_acquired_slices,
+    representative_slice,
+    ring_degrees,
+)
 
 PIXEL_MM = VOXEL_MM[:2]
 
@@ -141,3 +152,44 @@ def test_noise_at_the_borders_seldom_changes_the_vestibules_slice() -> None:
                 noisy = noisy.clip(0.0, 1.0).astype(np.float32)
                 same.append(representative_slice("vestibule", noisy, PIXEL_MM) == chosen)
     assert np.mean(same) >= 0.85
+
+
+@settings(max_examples=12)
+@given(
+    st.permutations(range(3)),
+    st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)
+def test_how_an_mrc_is_stored_changes_no_area_and_no_height(
+    order: list[int], flips: tuple[bool, bool, bool]
+) -> None:
+    """Head first, feet first, sagittal or coronal: the same voxels, listed otherwise."""
+    shape, affine = (40, 38, 26), np.diag([0.5, 0.5, 1.0, 1.0])
+    affine[:3, 3] = [-10.0, -9.0, -13.0]
+    rng = np.random.default_rng(0)
+    mi2 = rng.normal(size=shape).astype(np.float32)
+    fractions = np.zeros((7, *shape), np.float32)
+    fractions[1, 5:20, 5:20, 4:9] = 1.0
+    fractions[3, 20:34, 6:20, 9:14] = 1.0
+    fractions[0] = 1.0 - fractions[1:].sum(0)
+    plain = nib.Nifti1Image(mi2, affine)
+    orientation = np.array([[new, -1 if flip else 1] for new, flip in zip(order, flips)], float)
+    stored = plain.as_reoriented(orientation)
+    unit = Unit("1", "1")
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate((plain, stored)):
+            paths = Paths(Path(folder) / str(number))
+            path = paths.registered(unit, "HYDROPSMi2")
+            save_image(path, np.asarray(image.dataobj, np.float32), image.affine)
+            found.append(on_acquired_slices(fractions, affine, image, unit, paths))
+    axis = slice_axis(stored.affine)
+    for z in (5, 8, 10, 13):
+        heights = [
+            image.affine[2, along] * each.numbers[z] + image.affine[2, 3]
+            for image, along, each in zip((plain, stored), (2, axis), found)
+        ]
+        assert heights[0] == pytest.approx(heights[1])
+        for organ in ("cochlea", "vestibule"):
+            first, second = (each.area_ratio(organ, z) for each in found)
+            assert first == (None if second is None else pytest.approx(second))
+    assert found[0].area_ratio("cochlea", 5) is not None

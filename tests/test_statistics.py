@@ -74,22 +74,40 @@ def test_bland_altman_of_a_constant_shift() -> None:
     assert found["upper"] == pytest.approx(0.03)
 
 
+def test_limits_of_agreement_hold_19_of_20_differences() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=4000)
+    difference = rng.normal(0.1, 0.5, 4000)
+    found = bland_altman(a + difference, a)
+    within = (difference > found["lower"]) & (difference < found["upper"])
+    assert within.mean() == pytest.approx(0.95, abs=0.01)
+    assert found["upper"] - found["bias"] == pytest.approx(found["bias"] - found["lower"])
+    low, high = stats.t.interval(0.95, 3999, difference.mean(), stats.sem(difference))
+    assert (found["bias_low"], found["bias_high"]) == pytest.approx((low, high))
+
+
 def cohort(shift: float, n: int = 8, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Controls, and patients of whom every other one is affected on the right."""
     rng = np.random.default_rng(seed)
+    affected = ["none"] * n + [("left", "right")[i % 2] for i in range(n)]
+    heard = {
+        side: rng.normal(20, 5, 2 * n) + 30 * (np.array(affected) == side)
+        for side in ("left", "right")
+    }
     people = pd.DataFrame(
         {
             "participant_id": [f"{i:02d}" for i in range(2 * n)],
             "session_id": "1",
             "group": ["control"] * n + ["meniere"] * n,
-            "affected_side": ["none"] * n + ["left"] * n,
-            "pta_left": rng.normal(20, 5, 2 * n) + np.repeat([0, 30], n),
-            "pta_right": rng.normal(20, 5, 2 * n),
+            "affected_side": affected,
+            "pta_left": heard["left"],
+            "pta_right": heard["right"],
         }
     )
     rows = []
     for person in people.itertuples():
         for side in ("left", "right"):
-            sick = person.group == "meniere" and side == "left"
+            sick = person.affected_side == side
             for organ in (*ORGANS, LABYRINTH):
                 rows.append(
                     {
@@ -117,7 +135,11 @@ def test_a_real_difference_is_found_and_none_is_not() -> None:
     assert groups.p_corrected < 0.05
     assert groups.effect_size == pytest.approx(-1.0)
     assert groups.estimate == pytest.approx(-0.2, abs=0.04)
-    assert find(table, "side comparison", "affected - other ear").p_corrected < 0.05
+    sides = find(table, "side comparison", "affected - other ear")
+    assert sides.p_corrected < 0.05
+    assert sides.estimate == pytest.approx(0.2, abs=0.04)
+    assert sides.effect_size == pytest.approx(1.0)
+    assert abs(find(table, "side comparison", "left - right").estimate) < 0.04
     assert find(table, "correlation with hearing", "pure-tone average").estimate > 0.3
     null = cohort_statistics(*cohort(0.0), None)
     assert find(null, "group comparison", "control - meniere").p_corrected > 0.05

@@ -105,9 +105,7 @@ rule package_folds:
         summary="training/{task}/summary.tsv",
         comparison="training/{task}/comparison.tsv",
         pictures="training/{task}/pictures",
-        notes=lambda wc: [
-            str(n) for n in [TASKS[wc.task].notes] if n.is_file()
-        ],
+        notes=lambda wc: [str(n) for n in [TASKS[wc.task].notes] if n.is_file()],
     output:
         metadata="training/{task}/packaged.json",
     log:
