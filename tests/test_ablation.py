@@ -18,7 +18,7 @@ from hydrops.model.architectures import build_network
 from hydrops.model.ct_task import CtOptions
 from hydrops.model.network import NetworkOptions
 from places import REPOSITORY
-from test_ct import write_specimen
+from specimens import write_specimen
 
 NAME = "joint_unet3d_ct"
 CONFIGURATION = REPOSITORY / "config" / "models" / f"{NAME}.yaml"

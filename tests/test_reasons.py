@@ -19,7 +19,7 @@ from hydrops.paths import Paths, Unit
 from hydrops.reasons import why_not_done
 from hydrops.records import Record, StageResult, run_stage, write_record
 from hydrops.status import closing_words
-from test_study import study_in
+from studies import study_in
 
 NO_SLURM = Path("nowhere")
 

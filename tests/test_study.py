@@ -31,15 +31,9 @@ from hydrops.records import (
 from hydrops.status import present_words, status_lines, unit_status
 from hydrops.status_page import time_left, write_status_page
 from places import REPOSITORY
+from studies import GOOD, study_in, table_of
 
-GOOD = "participant_id\tsource\n01\tscans/01\n02\tscans/02\n"
 labels = st.text("abcXYZ019", min_size=1, max_size=8)
-
-
-def table_of(folder: Path, text: str) -> Path:
-    path = folder / "participants.tsv"
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 @pytest.mark.parametrize(
@@ -87,21 +81,6 @@ def test_no_two_sessions_share_a_path(first: str, second: str, stage: str) -> No
     assert bool(places[0] & places[1]) == (a == b)
     for place in places[0]:
         assert a.name in str(place) or f"sub-{first}/ses-{second}" in str(place)
-
-
-def study_in(folder: Path, **changes: Any) -> dict[str, Any]:
-    table_of(folder, GOOD)
-    shipped = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
-    return {
-        **shipped,
-        "participants": str(folder / "participants.tsv"),
-        "protocol": str(REPOSITORY / "config" / "protocols" / "hydrops.yaml"),
-        "models_dir": str(REPOSITORY / "models"),
-        "results": str(folder / "results"),
-        "phantom": None,
-        "reader_table": None,
-        **changes,
-    }
 
 
 @pytest.mark.parametrize(

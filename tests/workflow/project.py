@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -90,3 +91,11 @@ def job_counts(text: str) -> dict[str, int]:
     table = text.split("Job stats")[1]
     found = re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)
     return {rule: int(count) for rule, count in found if rule != "total"}
+
+
+def set_version(bundle: Path, version: str) -> None:
+    """Give a copied bundle another version; its weights stay."""
+    path = bundle / "configs" / "metadata.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["version"] = version
+    path.write_text(json.dumps(values), encoding="utf-8")

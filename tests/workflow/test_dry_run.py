@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
-from project import Project
+from project import Project, set_version
 
 from hydrops.chunks import MOST_ALONE
 from hydrops.records import Record, write_record
@@ -159,16 +158,6 @@ def test_results_that_cannot_be_written_are_noticed_before_the_first_job(project
     assert "results" in said
     assert "Traceback" not in said
     assert not project.path("demo").exists()
-
-
-def set_version(bundle: Path, version: str) -> None:
-    """Give a copied bundle another version; its weights stay."""
-    import json
-
-    path = bundle / "configs" / "metadata.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    values["version"] = version
-    path.write_text(json.dumps(values), encoding="utf-8")
 
 
 def test_a_second_start_touches_nothing_of_a_run_under_way(project: Project) -> None:

@@ -9,8 +9,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from project import Project, job_counts
-from test_dry_run import set_version
+from project import Project, job_counts, set_version
 
 from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
 from hydrops.model.unmix import SIGNAL_NAMES
