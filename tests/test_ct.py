@@ -27,7 +27,7 @@ from hydrops.config import resolve
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import affine_of, average_onto, corners_of, part_under, resample
 from hydrops.labels import LANDMARKS
-from hydrops.model.augment import Augmentation, draw_patch, prepare_case
+from hydrops.model.augment import Augmentation, draw_patch, prepare_case, standardise
 from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
 from hydrops.model.cascade import Cascade, handed_on
 from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, specimens_in
@@ -944,3 +944,27 @@ def test_what_a_model_refused_is_told_beside_what_it_found() -> None:
     table = count_tested(cases).set_index("model")
     assert table.loc["a"].tolist() == [2, 2, "none"]
     assert table.loc["b"].tolist() == [2, 1, "S2: no inner ear"]
+
+
+def test_the_scale_of_an_image_hangs_on_all_of_it() -> None:
+    """Matrix 448: a step through its voxels that came back to the first slice each time."""
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((448, 448, 128), np.float32)
+    image[..., 0] = 0.001 * image[..., 0] - 50.0
+    scaled = standardise(torch.from_numpy(image)).numpy()[..., 1:]
+    assert scaled.mean() == pytest.approx(0.0, abs=0.05)
+    assert scaled.std() == pytest.approx(1.0, abs=0.1)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**16))
+def test_the_largest_piece_is_found_where_it_lies(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    probability = ndimage.gaussian_filter(rng.random((12, 13, 14)), 1.0)
+    probability = ((probability - probability.min()) / np.ptp(probability)).astype(np.float32)
+    pieces, count = ndimage.label(probability > 0.5, np.ones((3, 3, 3)))
+    sizes = [int((pieces == number).sum()) for number in range(1, count + 1)]
+    kept = largest_component(torch.from_numpy(probability)).numpy()
+    assert (kept > 0).sum() == max(sizes)
+    assert np.array_equal(kept[kept > 0], probability[kept > 0])
+    assert not largest_component(torch.zeros(4, 4, 4)).any()

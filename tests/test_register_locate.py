@@ -316,6 +316,11 @@ def test_an_ear_beyond_the_edge_is_excluded_alone(tmp_path: Path) -> None:
     assert result.numbers["voxel_mm"] == pytest.approx(VOXEL)
 
 
+def test_an_image_with_nothing_above_zero_shows_no_ears() -> None:
+    image = -np.ones((24, 24, 24), np.float32)
+    assert not find_ears(image, np.eye(4), SearchOptions()).centres
+
+
 def test_a_head_without_ears_is_excluded(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     head = draw_head(rng, None, None)

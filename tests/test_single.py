@@ -189,3 +189,57 @@ def test_markups_number_the_points_of_all_ears() -> None:
     points = made["markups"][0]["controlPoints"]
     assert [p["id"] for p in points] == ["1", "2"]
     assert points[1] == {"id": "2", "label": "right oval_window", "position": [1.0, 2.0, 3.0]}
+
+
+def test_an_ear_cut_by_the_edge_is_left_out_and_said_so(
+    images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The image ends 3 mm beside the right ear's middle: what is left looks like an ear."""
+    mrc = nib.load(images[0])
+    middle = a_head().to_scanner(a_head().places["right"])
+    voxel = np.linalg.inv(mrc.affine) @ [*middle, 1.0]
+    place, reach = round(float(voxel[0])), round(3.0 / 0.6)
+    last = voxel[0] > SHAPE[0] / 2
+    kept = slice(0, place + reach) if last else slice(place - reach, SHAPE[0])
+    nib.save(mrc.slicer[kept], tmp_path / "cut.nii.gz")
+    _, marks, _ = segment_files([tmp_path / "cut.nii.gz"], PAIRED, tmp_path)
+    assert list(json.loads(marks.read_text())) == ["left"]
+    assert "right ear: it is cut by the edge of the image" in caplog.text
+
+
+def test_landmarks_of_another_model_do_not_stay_beside_a_label(
+    images: list[Path], tmp_path: Path
+) -> None:
+    stale = [tmp_path / f"mrc_landmarks{end}" for end in (".json", ".mrk.json")]
+    for path in stale:
+        path.write_text("{}")
+    without = find_bundle(REPOSITORY / "models", "inhearit")
+    assert [p.name for p in segment_files(images[:1], without, tmp_path)] == ["mrc_dseg.nii.gz"]
+    assert not any(path.exists() for path in stale)
+
+
+@pytest.mark.parametrize(
+    "words", ["DefaultCPUAllocator: can't allocate memory", "CUDA out of memory. Tried to"]
+)
+def test_that_there_is_no_memory_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError(words)
+
+    monkeypatch.setattr("hydrops.single.segment_files", full)
+    models = str(REPOSITORY / "models")
+    assert main(["segment", "x.nii.gz", "--models-dir", models]) == 1
+    assert (
+        capsys.readouterr().err
+        == "error: out of memory; free some, or cut the image to what matters\n"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    cohort = str(REPOSITORY / "config" / "phantom.yaml")
+    assert main(["phantom", cohort, str(tmp_path / "file")]) == 1
+    assert "Not a directory" in capsys.readouterr().err

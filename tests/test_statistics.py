@@ -26,6 +26,7 @@ from hydrops.statistics import (
     read_reader_table,
 )
 
+COMPARED = ("eh_volume_ratio", "reader_value")
 #: Shrout and Fleiss 1979, table 2: six targets, four judges.
 SHROUT_FLEISS = np.array(
     [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float
@@ -260,10 +261,10 @@ def test_an_interval_of_agreement_allows_for_ears_of_one_person_that_err_alike()
     both = pd.DataFrame(
         {"participant_id": names, "eh_volume_ratio": theirs + shared, "reader_value": theirs}
     )
-    icc, limits, how = agreement_of(both, "eh_volume_ratio")
+    icc, limits, how = agreement_of(both, COMPARED, "participant_id")
     assert "resample participants" in how
     alone = both.iloc[::2]
-    _, limits_alone, how_alone = agreement_of(alone, "eh_volume_ratio")
+    _, limits_alone, how_alone = agreement_of(alone, COMPARED, "participant_id")
     assert "formula" in how_alone
     assert icc[1] < icc[0] < icc[2]
     for key in ("bias", "lower", "upper"):
@@ -271,7 +272,7 @@ def test_an_interval_of_agreement_allows_for_ears_of_one_person_that_err_alike()
             each[f"{key}_high"] - each[f"{key}_low"] for each in (limits, limits_alone)
         )
         assert width == pytest.approx(by_one_ear, rel=0.25), key
-    naive = bland_altman(*both[["eh_volume_ratio", "reader_value"]].to_numpy().T)
+    naive = bland_altman(*both[list(COMPARED)].to_numpy().T)
     width = limits["bias_high"] - limits["bias_low"]
     assert width > 1.2 * (naive["bias_high"] - naive["bias_low"])
 

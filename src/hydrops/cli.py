@@ -10,6 +10,8 @@ from pathlib import Path
 
 from hydrops.errors import HydropsError
 
+OUT_OF_MEMORY = "error: out of memory; free some, or cut the image to what matters"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; heavy imports wait until a subcommand needs them."""
@@ -47,7 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except MemoryError:
-        print("error: out of memory; free some, or cut the image to what matters", file=sys.stderr)
+        print(OUT_OF_MEMORY, file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        # So torch tells that there is no memory, on a processor and on a GPU.
+        if not any(words in str(error) for words in ("allocate memory", "out of memory")):
+            raise
+        print(OUT_OF_MEMORY, file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 0

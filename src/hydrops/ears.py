@@ -59,6 +59,8 @@ def find_ears(mrc: FloatGrid, affine: Affine, options: SearchOptions) -> Found:
 
     With one ear alone, its side is that of the template, left or right, that fits it better.
     """
+    if not (mrc > 0).any():
+        return Found()
     coarse, coarse_affine = _to_search_grid(mrc, affine)
     candidates = {
         side: _peaks(_correlation(coarse, side), coarse_affine, options.min_score) for side in SIDES

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hydrops.labels import LABYRINTH, ORGANS
-from hydrops.statistics import agreement_of, bland_altman, matched_with_reader
+from hydrops.statistics import agreement_of, matched_with_reader
 
 #: Okabe and Ito (2008), told apart by colour-blind readers.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -270,11 +270,19 @@ def draw_differences(panel: Axes, ours: Values, theirs: Values, colour: str) -> 
     panel.plot((ours + theirs) / 2, ours - theirs, "o", color=colour, alpha=0.75, ms=5, mew=0)
 
 
-def draw_bland_altman(panel: Axes, ours: Values, theirs: Values, colour: str) -> None:
-    """A Bland-Altman plot in one colour: points, no difference, and of more than one the limits."""
+def draw_bland_altman(
+    panel: Axes, ours: Values, theirs: Values, limits: Mapping[str, float], colour: str
+) -> None:
+    """A Bland-Altman plot in one colour: points, no difference, and of more than one the limits.
+
+    Parameters
+    ----------
+    limits
+        As `hydrops.statistics.bland_altman` returns them.
+    """
     draw_differences(panel, ours, theirs, colour)
     if len(ours) > 1:
-        draw_limits(panel, bland_altman(ours, theirs), colour)
+        draw_limits(panel, limits, colour)
     panel.axhline(0, color="#888888", lw=0.8, ls=":")
 
 
@@ -319,7 +327,7 @@ def _agreement(table: pd.DataFrame, reader: pd.DataFrame | None) -> tuple[Figure
     ours, theirs = (both[c].to_numpy(float) for c in (RATIO, "reader_value"))
     if len(both) < 3 or np.ptp(np.concatenate([ours, theirs])) == 0:
         raise _NothingToDrawError("Fewer than three ears were measured by the reader too.")
-    (icc, low, high), limits, _ = agreement_of(both, RATIO)
+    (icc, low, high), limits, _ = agreement_of(both, (RATIO, "reader_value"), "participant_id")
     figure = Figure(figsize=(9.6, 4.7), layout="constrained")
     scatter, differences = figure.subplots(1, 2, width_ratios=(1, 1.15))
     scatter.plot(theirs, ours, "o", color=PALETTE[0], alpha=0.75, ms=6, mew=0)

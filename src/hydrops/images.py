@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Sequence
 from itertools import product
 from math import ceil, floor
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError, HydropsError
@@ -51,11 +53,23 @@ def _load_volume(path: Path) -> tuple[FloatGrid, Affine]:
     """As `load_image`, of an image that may be constant."""
     try:
         image = nib.load(path)
+        if not isinstance(image, SpatialImage):
+            raise ExcludedError(f"{path.name}: a {type(image).__name__}, not an image")
         _check_kind(image, path.name)
+        _check_stream(path)
         data = np.asarray(image.dataobj, dtype=np.float32)
     except FileNotFoundError:
         raise ExcludedError(f"{path.name}: the file is missing") from None
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
+    except (
+        ImageFileError,
+        HeaderDataError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        OverflowError,
+        zlib.error,
+    ) as error:
         raise ExcludedError(f"{path.name}: not a readable NIfTI image (cut off?)") from error
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
@@ -99,9 +113,17 @@ def _check_kind(image: nib.Nifti1Image, name: str) -> None:
         raise ExcludedError(f"{name}: its header gives lengths in {unit}s; store it in mm")
 
 
+def _check_stream(path: Path) -> None:
+    """Read a compressed file to its end, where it says whether it is as it was written."""
+    if path.suffix == ".gz":
+        with gzip.open(path) as stream:
+            while stream.read(1 << 24):
+                pass
+
+
 def _check_size(shape: Sequence[int], affine: Affine, name: str) -> None:
     """Refuse a size that no scan of a head could have."""
-    if not abs(np.linalg.det(affine[:3, :3])) > 1e-6:
+    if not abs(np.linalg.det(affine[:3, :3])) > 1e-3 * np.prod(spacing_mm(affine)):
         raise ExcludedError(f"{name}: its header gives no usable position or voxel size")
     voxel = spacing_mm(affine)
     sides = voxel * shape

@@ -107,7 +107,8 @@ def methods_section(bundle: Bundle) -> str:
             "vestibule the lowest that shows the ring of the lateral canal over more than "
             f"{RING_DEGREES:.0f} degrees, or where no ring is seen the one on which it lies on "
             "average, but none above the last on which the vestibule's section has "
-            f"{LEAST_SECTION:.0%} of its largest. Its grades follow Nakashima et al. [9]."
+            f"{LEAST_SECTION:.0%} of its largest. The vestibule's grades follow Nakashima et al. "
+            "[9]; the cochlea's, by area, are this project's reading of theirs."
         ),
         page.paragraph(
             "Two ears of a person are not independent: groups were compared by the larger ear of "

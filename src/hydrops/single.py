@@ -24,6 +24,7 @@ from hydrops.images import (
     coarsest_voxel_mm,
     crop_affine,
     crop_image,
+    distance_to_edge,
     image_stem,
     majority_labels,
     part_under,
@@ -33,6 +34,7 @@ from hydrops.images import (
     sidecar_of,
 )
 from hydrops.labels import SIDES
+from hydrops.locate import LocateOptions
 from hydrops.model.bundle import Bundle
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair
 from hydrops.model.geometry import CROP_SHAPE
@@ -80,7 +82,8 @@ def segment_files(
     ------
     HydropsError
         If there are more or fewer images than roles, an image cannot be used, or the model finds
-        no ear; nothing is written then. An ear of two that is refused is left out, with a warning.
+        no ear; nothing is written then. An ear of two on MR that is refused, or cut by the edge of
+        the image, is left out, with a warning.
     """
     roles = bundle.metadata["roles"]
     needed = [role for role in roles if role not in bundle.metadata["optional_roles"]]
@@ -103,11 +106,15 @@ def segment_files(
     output.mkdir(parents=True, exist_ok=True)
     written = [output / f"{stem}_dseg.nii.gz"]
     save_image(written[0], labels, affine)
-    if any(ears.values()):
-        written += [output / f"{stem}_landmarks{end}" for end in (".json", ".mrk.json")]
-        write_text_atomically(written[1], json.dumps(ears, indent=1) + "\n")
-        write_text_atomically(written[2], json.dumps(markups(ears), indent=1) + "\n")
-    return written
+    marks = [output / f"{stem}_landmarks{end}" for end in (".json", ".mrk.json")]
+    if not any(ears.values()):
+        # Those of another model would not go with this label.
+        for path in marks:
+            path.unlink(missing_ok=True)
+        return written
+    for path, told in zip(marks, (ears, markups(ears))):
+        write_text_atomically(path, json.dumps(told, indent=1) + "\n")
+    return [*written, *marks]
 
 
 def markups(ears: dict[str, Landmarks]) -> dict[str, Any]:
@@ -186,6 +193,10 @@ def _segment_mr(
     refused: list[str] = []
     for side in SIDES:
         if side not in located.centres:
+            continue
+        edge = distance_to_edge(located.centres[side], mrc.shape, affine)
+        if edge < LocateOptions().margin_mm:
+            refused.append(f"{side} ear: it is cut by the edge of the image")
             continue
         LOG.info("segmenting the %s ear", side)
         grid = crop_affine(located.centres[side].tolist(), affine)

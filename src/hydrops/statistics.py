@@ -479,9 +479,9 @@ def matched_with_reader(
 
 
 def agreement_of(
-    both: pd.DataFrame, measure: str
+    both: pd.DataFrame, columns: Sequence[str], owner: str
 ) -> tuple[tuple[float, float, float], dict[str, float], str]:
-    """ICC(2,1) and limits of agreement with a reader, and how their intervals were found.
+    """ICC(2,1) and limits of agreement of two measurements, and how their intervals were found.
 
     Where somebody has several ears among them the 95 % intervals are those of persons drawn again
     and again, for the ears of a person err alike; else those of `icc_2_1` and `bland_altman`.
@@ -489,18 +489,20 @@ def agreement_of(
     Parameters
     ----------
     both
-        At least three ears of `matched_with_reader`.
+        At least two ears that have both.
+    columns
+        Names of both measurements, the second the one that the first is compared with.
+    owner
+        Column that says whose an ear is.
 
     Returns
     -------
     As `icc_2_1` and `bland_altman` return them, and the words.
     """
-    ordered = both.sort_values("participant_id", kind="stable")
-    ratings = ordered[[measure, "reader_value"]].to_numpy(float)
+    ordered = both.sort_values(owner, kind="stable")
+    ratings = ordered[list(columns)].to_numpy(float)
     icc, limits = icc_2_1_table(ratings), bland_altman(*ratings.T)
-    _, starts, ears = np.unique(
-        ordered["participant_id"].to_numpy(str), return_index=True, return_counts=True
-    )
+    _, starts, ears = np.unique(ordered[owner].to_numpy(), return_index=True, return_counts=True)
     if ears.max() == 1 or np.isnan(icc[0]):
         return icc, limits, "intervals by formula"
     rng = np.random.default_rng(0)
@@ -538,7 +540,9 @@ def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> list[dict[str
         if len(both) < 3:
             rows.append(row | {"note": "fewer than three ears that both measured"})
             continue
-        (icc, low, high), limits, how = agreement_of(both, measure)
+        (icc, low, high), limits, how = agreement_of(
+            both, (measure, "reader_value"), "participant_id"
+        )
         row |= {"note": how + _mean_of_readers(reader)}
         rows.append(
             row | {"estimate": icc, "estimate_name": "ICC(2,1)", "ci_low": low, "ci_high": high}

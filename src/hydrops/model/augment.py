@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +92,11 @@ class Prepared:
 
 def standardise(image: torch.Tensor) -> torch.Tensor:
     """Zero mean and unit variance between the 1st and 99th percentile; clipped to 4 deviations."""
-    values = image.flatten()[:: max(1, image.numel() // 200_000)]
+    step = max(1, image.numel() // 200_000)
+    while step > 1 and gcd(step, image.numel()) > 1:
+        # Otherwise all the voxels that are looked at might lie in one slice.
+        step += 1
+    values = image.flatten()[::step]
     low, high = torch.quantile(values, 0.01), torch.quantile(values, 0.99)
     middle = values[(values >= low) & (values <= high)]
     return ((image - middle.mean()) / middle.std().clamp_min(1e-6)).clamp(-4.0, 4.0)

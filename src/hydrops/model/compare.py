@@ -19,15 +19,27 @@ from hydrops.model.crossval import (
     signed_rank_p,
     summarise_measures,
 )
-from hydrops.model.evaluate import AGREEMENT_EXPLAINED, HYDROPIC, MEASURES, slice_name
+from hydrops.model.evaluate import (
+    AGREEMENT_EXPLAINED,
+    HYDROPIC,
+    MEASURES,
+    RATIO_COLUMNS,
+    agreement_of_heads,
+    slice_name,
+)
 from hydrops.records import write_text_atomically
 
 #: Those that models are tested on.
 TESTED = ("tfs_dice", "els_dice", "ratio_error", "landmark_mm")
-#: What the papers report on their own data, by model and measure (Yoo et al. 2024, abstract).
+#: What the papers report on their own data, by model and measure (Yoo et al. 2024, abstract;
+#: Stebani et al. 2023, abstract, CT in two data sets; Cho et al. 2020, lowest and highest of their
+#: networks and data).
 PUBLISHED = {
     ("paired_unet3d", "tfs_dice"): "0.957 (patients' MRI)",
     ("paired_unet3d", "els_dice"): "0.919 (patients' MRI)",
+    ("joint_unet3d", "tfs_dice"): "0.97 and 0.94 (CT)",
+    ("joint_unet3d", "landmark_mm"): "3.3 and 5.2 voxels (CT)",
+    ("inhearit", "tfs_jaccard"): "0.497 to 0.761 (patients' MRI)",
 }
 NAMES = {
     "tfs_dice": "Dice, total fluid",
@@ -140,8 +152,9 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
         panels[0, 0].axis("off")
     for (kind, model), part in measured.groupby(["anatomy", "model"]):
         row, column = kinds.index(kind), models.index(model)
-        ours, truth = (part[c].to_numpy(float) for c in ("ratio", "ratio_true"))
-        draw_bland_altman(panels[row, column], ours, truth, PALETTE[row])
+        ours, truth = (part[c].to_numpy(float) for c in RATIO_COLUMNS)
+        _, limits = agreement_of_heads(part, RATIO_COLUMNS)
+        draw_bland_altman(panels[row, column], ours, truth, limits, PALETTE[row])
     for panel, model in zip(panels[0], models):
         panel.set_title(model, fontsize=10)
     for panel, kind in zip(panels[:, 0], kinds):
@@ -222,8 +235,8 @@ def whose_anatomy(ears: pd.DataFrame) -> str:
     if not names:
         return ""
     return f"""The real anatomy is that of {len(names)} labyrinths ({", ".join(names)}), drawn again
-and again with other endolymph, fluids, noise and places in the head: intervals and tests do not
-tell of other anatomy.
+and again with other endolymph, gadolinium, noise, motion and places in the head: intervals and
+tests do not tell of other anatomy.
 """
 
 

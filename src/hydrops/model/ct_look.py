@@ -14,6 +14,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError
+from hydrops.images import box_around
 from hydrops.labels import LANDMARKS
 from hydrops.model.network import landmark_positions
 from hydrops.model.whole import LARGEST_PIECE, largest_component, mirror_mean, to_network
@@ -111,9 +112,12 @@ def _near(labyrinth: npt.NDArray[np.bool_], heat: torch.Tensor, spacing_mm: floa
     """Heatmaps (landmarks, x, y, z) without what lies far from the labyrinth that was found."""
     if not labyrinth.any():
         return heat
-    distance = ndimage.distance_transform_edt(~labyrinth, sampling=spacing_mm)
-    far = torch.from_numpy(distance > LANDMARK_REACH_MM).to(heat.device)
-    return heat.masked_fill(far, float("-inf"))
+    # In the box that is near enough: distances in an image of a head would take gigabytes.
+    box = box_around(labyrinth, (LANDMARK_REACH_MM / spacing_mm,) * 3)
+    distance = ndimage.distance_transform_edt(~labyrinth[box], sampling=spacing_mm)
+    near = np.zeros(labyrinth.shape, bool)
+    near[box] = distance <= LANDMARK_REACH_MM
+    return heat.masked_fill(torch.from_numpy(~near).to(heat.device), float("-inf"))
 
 
 def _likely_peaks(heat: torch.Tensor, spacing_mm: float) -> torch.Tensor:

@@ -278,8 +278,8 @@ of real labyrinths kept out of training.
 ## Limits
 
 Never tried on a patient's hydrops MRI. Malformed, operated or obliterated labyrinths were not
-simulated. Endolymph is told by its signal, so a failed registration makes it wrong: look at the
-overlay of each ear. An ear that hardly any gadolinium has reached is refused.{_limits(bundle)}
+simulated. HYDROPS-Mi2 tells endolymph by its signal, so a failed registration makes it wrong: look
+at the overlay of each ear.{_limits(bundle)}
 """
     path = bundle.folder / CARD
     path.write_text(text, encoding="utf-8")
@@ -303,10 +303,10 @@ where there are both (`hydrops.model.unfold`), else from HYDROPS. This was calib
 {known["ears"]} more simulated ears (seed {known["seed"]}) with any noise, half of them of fluids
 near those that the published inversion times null, half of fluids of T1 up to the longest that was
 measured{uptake} (`hydrops.phantom.signal.draw_fluids`), apart for voxels of {sizes} mm;
-voxels of another size lie between, by their largest face. The levels are those of real anatomy, and
-the interval is wide enough for phantoms, too. The network has {say} of the
-say in the ratio (by HYDROPS alone {say_alone}), the signal the rest; where they are
-far apart, the network has all of it.
+voxels of another size lie between, by their largest face. The levels are those of real anatomy, of
+the labyrinths that training and validation saw, and the interval is wide enough for phantoms, too.
+The network has {say} of the say in the ratio (by HYDROPS alone {say_alone}), the signal the rest;
+where they are far apart, the network has all of it.
 An ear's ratio is given with an interval of +-{reach} (by HYDROPS alone
 +-{reach_alone}), meant to hold for {known["coverage"]:.0%} of ears, and of as much
 more as the network changes the ratio by being far from the signal. Inversion times other than the
@@ -319,10 +319,12 @@ def _limits(bundle: Bundle) -> str:
     """What a card says of the limits of a volume ratio; nothing where there is none."""
     if "calibrated_on" not in bundle.metadata:
         return ""
-    return """ Images with
+    return """ An ear that hardly any gadolinium has reached is refused. Images with
 larger voxels than the published ones have a wider interval (`benchmarks/results/resolution.tsv`);
 those whose voxels have a face a quarter larger than the largest of a calibration are refused. The
-interval allows for other noise, motion, dose, anatomy and T1; how much the T1 of patients' fluids
+interval allows for other noise, motion, dose, anatomy and T1, as far as they were simulated, and
+`benchmarks/results/endolymph.tsv` shows kinds of scan, six ears each, of which it held less often;
+how much the T1 of patients' fluids
 differ is an assumption, and so is how evenly the organs take up gadolinium: where it has reached
 cochlea or vestibule far less than the other, the ear is refused. PPI and PEI that were scaled
 differently by more than a quarter may make the ratio wrong. The area ratio of the vestibule

@@ -27,8 +27,8 @@ from hydrops.images import (
     resample,
     spacing_mm,
 )
+from hydrops.model.evaluate import agreement_of_heads
 from hydrops.segment import Segmenter, segment_ear
-from hydrops.statistics import icc_2_1
 
 LOG = logging.getLogger(__name__)
 
@@ -37,8 +37,9 @@ CLINICAL_MM = (0.5, 0.5, 1.0)
 #: SD of the scanner's point spread, as a share of the voxel.
 POINT_SPREAD = 0.42
 CAPTIONS = {
-    "agreement": "EH ratio, measured against truth. **Simulation.** Left: each ear; then, by "
-    "anatomy, Bland-Altman with bias, 95 % limits of agreement and the 95 % CI of each.",
+    "agreement": "EH ratio (of the labyrinth's volume or, of a model that has none, of the "
+    "vestibule's area), measured against truth. **Simulation.** Left: each ear; then, by anatomy, "
+    "Bland-Altman with bias, 95 % limits of agreement and the 95 % CI of each, resampling heads.",
     "real-ear": "A real left ear on T2-weighted MRI, resampled to a clinical grid of "
     "0.5 x 0.5 x 1.0 mm and segmented from MRC alone.",
 }
@@ -66,10 +67,10 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
     top = 1.1 * float(measured[list(columns)].max().max())
     for (kind, part), colour, difference in zip(kinds, PALETTE, differences):
         ours, truth = (part[c].to_numpy(float) for c in columns)
-        icc, low, high = icc_2_1(ours, truth)
+        (icc, low, high), limits = agreement_of_heads(part, columns)
         label = f"{kind}: {len(part)} ears\nICC {icc:.3f} ({low:.3f} to {high:.3f})"
         scatter.plot(truth, ours, "o", color=colour, ms=6, alpha=0.75, mew=0, label=label)
-        draw_bland_altman(difference, ours, truth, colour)
+        draw_bland_altman(difference, ours, truth, limits, colour)
         difference.set(title=kind, xlabel="mean of measured and true", xlim=(0, top))
     differences[0].set_ylabel("measured minus true")
     scatter.plot([0, top], [0, top], "--", color="#888888", lw=1, zorder=0)

@@ -13,6 +13,8 @@ FLUID = 0.65
 #: Least distance of the perilymph's level from zero, as a share of that of the dark fluids; an
 #: ear that took up no gadolinium has no brighter one.
 LEAST_ENHANCEMENT = 0.2
+#: What no level of an image comes near to, whatever its unit.
+TINY = 1e-20
 
 
 #: Channels of a network's input.
@@ -42,13 +44,13 @@ def prepare(mrc: torch.Tensor, mi2: torch.Tensor | None, gain: float = 1.0) -> t
     -------
     (3, x, y, z)
     """
-    first = mrc / _quantile(mrc.flatten(), FLUID_QUANTILE).clamp_min(1e-6)
+    first = mrc / _quantile(mrc.flatten(), FLUID_QUANTILE).clamp_min(TINY)
     if mi2 is None:
         second = enhancement = torch.zeros_like(mrc)
     else:
         share = mi2 / (first.square() + NO_FLUID**2)
         bright, dark = fluid_levels(share, first > FLUID)
-        second = (2.0 * share - bright - dark) / (bright - dark).clamp_min(1e-6)
+        second = (2.0 * share - bright - dark) / (bright - dark).clamp_min(TINY)
         enhancement = torch.ones_like(mrc) * (bright / -dark)
     scaled = torch.stack([first, second]).clamp(-2.0, 2.0) * gain
     return torch.cat([scaled, enhancement.clamp(0.0, 2.0)[None]])
@@ -69,7 +71,8 @@ def fluid_levels(share: torch.Tensor, fluid: torch.Tensor) -> tuple[torch.Tensor
         (x, y, z) where there is nothing but fluid.
     """
     levels = share[fluid] if bool(fluid.any()) else share.flatten()
-    dark = _quantile(levels, 0.1).clamp_max(-1e-6)
+    least = 1e-6 * levels.abs().max().clamp_min(TINY)
+    dark = torch.minimum(_quantile(levels, 0.1), -least)
     positive = levels[levels > 0]
     bright = _quantile(positive, 0.75) if len(positive) else torch.zeros(())
     return torch.maximum(bright, -LEAST_ENHANCEMENT * dark), dark

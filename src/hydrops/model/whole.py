@@ -16,7 +16,7 @@ from monai.inferers.utils import sliding_window_inference
 from nibabel.orientations import io_orientation
 from scipy import ndimage
 
-from hydrops.images import corners_of, grid_around, resample
+from hydrops.images import box_around, corners_of, grid_around, resample
 from hydrops.model.augment import standardise, voxel_averaged
 from hydrops.model.options import MULTIPLE
 
@@ -148,8 +148,13 @@ def largest_component(probability: torch.Tensor) -> torch.Tensor:
 
     Voxels that touch by a corner belong together: in large ones a canal is hardly wider than one.
     """
-    pieces, count = ndimage.label((probability > 0.5).cpu().numpy(), np.ones((3, 3, 3)))
-    if not count:
-        return torch.zeros_like(probability)
+    likely = (probability > 0.5).cpu().numpy()
+    kept = torch.zeros_like(probability)
+    if not likely.any():
+        return kept
+    # In the box that holds all of it: an image of a head has a thousand times as many voxels.
+    box = box_around(likely, (0, 0, 0))
+    pieces, _ = ndimage.label(likely[box], np.ones((3, 3, 3)))
     largest = int(np.bincount(pieces.ravel())[1:].argmax()) + 1
-    return probability * torch.from_numpy(pieces == largest).to(probability.device)
+    kept[box] = probability[box] * torch.from_numpy(pieces == largest).to(probability.device)
+    return kept

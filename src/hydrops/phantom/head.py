@@ -233,7 +233,9 @@ def render(
 
     Returns
     -------
-    Magnitude (signed where the sequence is real), water's proton density being 1.
+    Magnitude (signed where the sequence is real), water's proton density being 1. Its coil shading
+    is drawn for it alone, so that two images of one head differ in gain across the field by a few
+    percent, more than those of one coil would.
     """
     placed = _placed(head, motion)
     levels = {name: signal(tissue, sequence) for name, tissue in tissues.items()}

@@ -51,9 +51,10 @@ MRC = Sequence("MRC", tr_ms=4400.0, te_ms=544.0)
 PPI = Sequence("PPI", tr_ms=9000.0, te_ms=540.0, ti_ms=2250.0)
 PEI = Sequence("PEI", tr_ms=9000.0, te_ms=540.0, ti_ms=2050.0)
 
-#: T1 and T2 at 3 T: brain from Stanisz et al., Magn Reson Med 2005;54:507; fat and muscle from
-#: Gold et al., Am J Roentgenol 2004;183:343. The T1 of the fluid is the one that the published
-#: inversion times null (see `null_t1_ms`): endolymph at 2250 ms; CSF takes up little gadolinium.
+#: T1 and T2 at 3 T: brain, nerve, muscle and blood from Stanisz et al., Magn Reson Med 2005;54:507,
+#: the T2 of blood shorter than theirs, for it flows; fat and marrow from Gold et al., Am J
+#: Roentgenol 2004;183:343. The T1 of the fluid is the one that the published inversion times null
+#: (see `null_t1_ms`): endolymph at 2250 ms; CSF takes up little gadolinium.
 #: The fluids' long T2 and the dense bone's missing signal are what cisternography rests on.
 TISSUES = {
     "air": Tissue(1000.0, 1.0, 0.0),
@@ -169,7 +170,9 @@ def signal(tissue: Tissue, sequence: Sequence) -> float:
 
     Saturation recovery without, inversion recovery with an inversion pulse, and T2 decay
     (Bernstein, King, Zhou, Handbook of MRI Pulse Sequences, 2004, eqs. 14.37 and 14.39). It is
-    signed: a magnitude image is the modulus of the sum over the tissues of a voxel.
+    signed: a magnitude image is the modulus of the sum over the tissues of a voxel. The recovery is
+    that of the whole repetition time; that an echo train leaves less of it is not modelled, so T1
+    that an inversion time nulls are effective ones.
     """
     recovery = np.exp(-sequence.tr_ms / tissue.t1_ms)
     if sequence.ti_ms is None:
