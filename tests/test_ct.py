@@ -27,6 +27,7 @@ from hydrops.config import resolve
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import affine_of, average_onto, corners_of, part_under, resample
 from hydrops.labels import LANDMARKS
+from hydrops.model import ct_package
 from hydrops.model.augment import Augmentation, draw_patch, prepare_case, standardise
 from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
 from hydrops.model.cascade import Cascade, handed_on
@@ -40,7 +41,6 @@ from hydrops.model.ct_look import Look, look_at
 from hydrops.model.ct_package import (
     draw_boxes,
     load_ct_bundle,
-    tested_fold,
     write_ct_bundle,
     write_ct_card,
 )
@@ -895,7 +895,7 @@ def test_a_network_is_not_tested_on_specimens_that_it_was_taught(
     tested = draw_folds([case.name for case in cases], 2, options.seed)[0]
     write_taught(weights, [tested[0]])
     with pytest.raises(HydropsError, match=f"learned from {tested[0]}, which it would be tested"):
-        tested_fold(options, cases, weights, 0)
+        ct_package.tested_fold(options, cases, weights, 0)
 
 
 def test_specimens_may_be_called_by_numbers(tmp_path: Path) -> None:

@@ -69,6 +69,10 @@ class Augmentation:
     level: float = 0.0
 
 
+#: Voxels of an image that its scale is told from, about, and the slices that they lie in at least.
+LOOKED_AT, LEAST_SLICES = 200_000, 8
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A case as patches are drawn from it.
@@ -92,14 +96,21 @@ class Prepared:
 
 def standardise(image: torch.Tensor) -> torch.Tensor:
     """Zero mean and unit variance between the 1st and 99th percentile; clipped to 4 deviations."""
-    step = max(1, image.numel() // 200_000)
-    while step > 1 and gcd(step, image.numel()) > 1:
-        # Otherwise all the voxels that are looked at might lie in one slice.
-        step += 1
-    values = image.flatten()[::step]
+    values = image.flatten()[:: _stride(image.shape[-1], image.numel())]
     low, high = torch.quantile(values, 0.01), torch.quantile(values, 0.99)
     middle = values[(values >= low) & (values <= high)]
     return ((image - middle.mean()) / middle.std().clamp_min(1e-6)).clamp(-4.0, 4.0)
+
+
+def _stride(slices: int, voxels: int) -> int:
+    """Steps through an image's voxels that look at some of them, in several slices at least.
+
+    Where the step is a multiple of the last axis, it would come back to the same slice each time.
+    """
+    step = max(1, voxels // LOOKED_AT)
+    while slices // gcd(step, slices) < min(slices, LEAST_SLICES):
+        step += 1
+    return step
 
 
 def voxel_averaged(volume: FloatGrid, affine: Affine, spacing_mm: float) -> FloatGrid:
