@@ -204,7 +204,7 @@ def test_an_ear_cut_by_the_edge_is_left_out_and_said_so(
     nib.save(mrc.slicer[kept], tmp_path / "cut.nii.gz")
     _, marks, _ = segment_files([tmp_path / "cut.nii.gz"], PAIRED, tmp_path)
     assert list(json.loads(marks.read_text())) == ["left"]
-    assert "right ear: it is cut by the edge of the image" in caplog.text
+    assert "right ear: the labyrinth is cut by the edge of the image" in caplog.text
 
 
 def test_landmarks_of_another_model_do_not_stay_beside_a_label(

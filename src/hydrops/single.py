@@ -24,7 +24,6 @@ from hydrops.images import (
     coarsest_voxel_mm,
     crop_affine,
     crop_image,
-    distance_to_edge,
     image_stem,
     majority_labels,
     part_under,
@@ -34,7 +33,7 @@ from hydrops.images import (
     sidecar_of,
 )
 from hydrops.labels import SIDES
-from hydrops.locate import LocateOptions
+from hydrops.measure import MeasureOptions
 from hydrops.model.bundle import Bundle
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair
 from hydrops.model.geometry import CROP_SHAPE
@@ -194,10 +193,6 @@ def _segment_mr(
     for side in SIDES:
         if side not in located.centres:
             continue
-        edge = distance_to_edge(located.centres[side], mrc.shape, affine)
-        if edge < LocateOptions().margin_mm:
-            refused.append(f"{side} ear: it is cut by the edge of the image")
-            continue
         LOG.info("segmenting the %s ear", side)
         grid = crop_affine(located.centres[side].tolist(), affine)
         crop = crop_image(mrc, affine, grid)
@@ -212,7 +207,12 @@ def _segment_mr(
         except ExcludedError as exclusion:
             refused.append(f"{side} ear: {exclusion.reason}")
             continue
-        _paint(labels, affine, found.fractions, grid)
+        painted = np.zeros_like(labels)
+        _paint(painted, affine, found.fractions, grid)
+        if _is_cut(painted > 0):
+            refused.append(f"{side} ear: the labyrinth is cut by the edge of the image")
+            continue
+        labels[painted > 0] = painted[painted > 0]
         ears[side] = named_landmarks(found, grid)
     if not ears:
         raise ExcludedError("; ".join(refused))
@@ -240,6 +240,12 @@ def _other_images(
     ratio = csf_ratio(mrc, ppi, pei, affine)
     check_sign(mrc, ppi - pei, affine)
     return read_pair(sidecar_of(paths[0]), sidecar_of(paths[1]), ratio), others
+
+
+def _is_cut(ear: npt.NDArray[np.bool_]) -> bool:
+    """Whether more of an ear lies on the outermost voxels of an image than of a whole one may."""
+    within = int(ear[1:-1, 1:-1, 1:-1].sum())
+    return int(ear.sum()) - within > MeasureOptions().max_border_share * int(ear.sum())
 
 
 def _paint(
