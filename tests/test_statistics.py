@@ -277,6 +277,18 @@ def test_an_interval_of_agreement_allows_for_ears_of_one_person_that_err_alike()
     assert width > 1.2 * (naive["bias_high"] - naive["bias_low"])
 
 
+def test_an_agreement_of_two_persons_has_an_interval_too() -> None:
+    both = pd.DataFrame(
+        {
+            "participant_id": ["a", "a", "b"],
+            "eh_volume_ratio": [0.1, 0.3, 0.2],
+            "reader_value": [0.12, 0.28, 0.25],
+        }
+    )
+    icc, limits, _ = agreement_of(both, COMPARED, "participant_id")
+    assert np.isfinite([*icc, *limits.values()]).all()
+
+
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_too_few_data_give_a_note_and_no_figure(keep: int) -> None:
     ears, people = cohort(0.1, n=1)

@@ -510,10 +510,13 @@ def agreement_of(
     for _ in range(DRAWS):
         who = rng.integers(len(ears), size=len(ears))
         chosen = ratings[_ears_of(who, ears[who], starts, ears)]
-        if np.ptp(chosen) > 0:
+        # Of few persons the same one may be drawn each time: that tells nothing of how they vary.
+        if np.ptp(chosen, axis=0).min() > 0:
             difference = chosen[:, 0] - chosen[:, 1]
             bias, reach = difference.mean(), 1.96 * difference.std(ddof=1)
             drawn.append((_icc_and_mean_squares(chosen)[0], bias, bias - reach, bias + reach))
+    if not drawn:
+        return icc, limits, "intervals by formula"
     low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
     for place, key in enumerate(("bias", "lower", "upper"), start=1):
         limits |= {f"{key}_low": float(low[place]), f"{key}_high": float(high[place])}
