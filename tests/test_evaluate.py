@@ -9,9 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from nibabel.affines import apply_affine
 
 from ears import MODEL
-from hydrops.images import Affine, crop_affine, load_image, save_image, write_itk_transform
+from hydrops.images import (
+    Affine,
+    affine_of,
+    crop_affine,
+    load_image,
+    save_image,
+    spacing_mm,
+    write_itk_transform,
+)
 from hydrops.labels import LANDMARKS, SIDES
 from hydrops.locate import LocateOptions, locate_session
 from hydrops.measure import load_fractions
@@ -34,7 +43,19 @@ BUNDLE = Bundle("net", "1.0.0", Path("models"), "", {})
 def examination() -> Examination:
     rng = np.random.default_rng(8)
     left, right = (draw_ear(rng, side, draw_hydrops(rng, 0.6)) for side in SIDES)
-    return examine(rng, left, right)
+    return near_the_ears(examine(rng, left, right))
+
+
+def near_the_ears(examination: Examination) -> Examination:
+    """The part of its images within 20 mm of either ear along each axis."""
+    head, affine = examination.head, examination.affine
+    middles = [head.to_scanner(place) for place in head.places.values()]
+    voxels = apply_affine(np.linalg.inv(affine), np.array(middles))
+    reach = 20.0 / spacing_mm(affine)
+    low, high = voxels.min(0) - reach, voxels.max(0) + reach
+    box = tuple(slice(max(0, int(a)), int(b)) for a, b in zip(low, high))
+    images = {role: image[box] for role, image in examination.images.items()}
+    return replace(examination, images=images, affine=affine_of(box, affine))
 
 
 def leave_truth(examination: Examination, side: str, place: str, paths: Paths) -> None:
