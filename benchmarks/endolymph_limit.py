@@ -146,8 +146,9 @@ def main() -> None:
                 known = {"ears_of": name, "anatomy": head.kind, "true_ratio": f"to {end}"}
                 ears.append(see(examination, side, known, head.seed))
             print(f"{name} {head.kind} {head.seed}: drawn", file=sys.stderr)
+        counts = [ear.histogram for ear in ears]
         for ear in ears:
-            others = [other.histogram for other in ears if other.seed != ear.seed]
+            others = [count for count, other in zip(counts, ears) if other.seed != ear.seed]
             rows += dice_of_readers(ear, np.sum(others, axis=0))
     table = pd.DataFrame(rows)
     by = ["ears_of", "anatomy", "reader", "noise", "true_ratio"]

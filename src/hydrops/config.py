@@ -70,17 +70,20 @@ class Study:
 
     def options(self, stage: str) -> str:
         """Options of a stage as JSON, a string that Snakemake can compare."""
+        return json.dumps(self._option_values(stage), sort_keys=True)
+
+    def _option_values(self, stage: str) -> dict[str, Any]:
         values = dict(self.config[stage])
         if stage in ("register", "locate"):
             values["combination"] = self.protocol.combination
-        return json.dumps(values, sort_keys=True)
+        return values
 
     def told_options(self) -> str:
         """Options that the results depend on, by name, as JSON: for a report."""
         told = {
             f"{stage}: {key}": value
             for stage in ("register", "locate", "measure")
-            for key, value in json.loads(self.options(stage)).items()
+            for key, value in self._option_values(stage).items()
         }
         return json.dumps({"device": self.config["device"], **told}, sort_keys=True)
 

@@ -103,9 +103,7 @@ def write_fold_comparison(
     tests = compare_variants(cases, TESTED)
     for name, table in (("measures", measures), ("comparison", tests)):
         write_table(table.round(5), folder / f"{name}.tsv")
-    draw_boxes(cases.dropna(subset=["dice"])).savefig(
-        folder / "boxes.png", dpi=100, metadata={"Software": None}
-    )
+    draw_boxes(cases).savefig(folder / "boxes.png", dpi=100, metadata={"Software": None})
     for name, picture in overlays.items():
         shutil.copyfile(picture, folder / f"{name}.png")
     count = cases["specimen"].nunique()

@@ -130,8 +130,7 @@ def draw_tested(
     case_of, model_of
         The case of a name, and the network of a fold.
     """
-    cases = cases.dropna(subset=["dice"])
-    tested = cases[cases["part"] == "test"]
+    tested = cases[cases["part"] == "test"].dropna(subset=["dice"])
     last = tested.groupby("specimen", sort=False).tail(1)
     ranked = last.sort_values("dice", ascending=False).reset_index(drop=True)
     shown = [
@@ -188,7 +187,11 @@ def draw_overlays(models: Sequence[tuple[Model, Case, float]]) -> Figure:
 
 
 def draw_boxes(cases: pd.DataFrame) -> Figure:
-    """Dice, distances and landmark errors of each case, by model and variant, or by part of two."""
+    """Dice, distances and landmark errors of each case, by model and variant, or by part of two.
+
+    Cases that were refused have no variant, and are passed over.
+    """
+    cases = cases.dropna(subset=["dice"])
     shown = [m for m in ("dice", "hausdorff95_mm", "landmark_mm") if m in cases]
     names = {"dice": "Dice", "hausdorff95_mm": "95 % Hausdorff distance, mm",
              "landmark_mm": "landmark error, mm"}  # fmt: skip
