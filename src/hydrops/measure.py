@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from hydrops.errors import ExcludedError
@@ -127,8 +128,7 @@ def implausible(
     """
     fluid = fractions[1:].sum(0)
     total = float(fluid.sum()) * _voxel_mm3(affine)
-    inner = float(fluid[1:-1, 1:-1, 1:-1].sum()) * _voxel_mm3(affine)
-    if total > 0 and (total - inner) / total > options.max_border_share:
+    if border_share(fluid) > options.max_border_share:
         return "the labyrinth is cut by the edge of the field of view"
     low, high = options.tfs_range_mm3
     low = low if set(known) == set(ORGANS) else 0.0
@@ -141,6 +141,12 @@ def implausible(
     if missing:
         return f"no {missing[0].replace('_', ' ')} was found"
     return None
+
+
+def border_share(fluid: npt.NDArray[np.generic]) -> float:
+    """Share of what a grid (x, y, z) holds that lies on its outermost voxels; zero of nothing."""
+    total, inner = (float(part.sum()) for part in (fluid, fluid[1:-1, 1:-1, 1:-1]))
+    return (total - inner) / total if total > 0 else 0.0
 
 
 def organ_volumes(fractions: FloatGrid, affine: Affine) -> dict[str, tuple[float, float]]:

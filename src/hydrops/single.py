@@ -33,7 +33,7 @@ from hydrops.images import (
     sidecar_of,
 )
 from hydrops.labels import SIDES
-from hydrops.measure import MeasureOptions
+from hydrops.measure import MeasureOptions, border_share
 from hydrops.model.bundle import Bundle
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair
 from hydrops.model.geometry import CROP_SHAPE
@@ -209,7 +209,7 @@ def _segment_mr(
             continue
         painted = np.zeros_like(labels)
         _paint(painted, affine, found.fractions, grid)
-        if _is_cut(painted > 0):
+        if border_share(painted > 0) > MeasureOptions().max_border_share:
             refused.append(f"{side} ear: the labyrinth is cut by the edge of the image")
             continue
         labels[painted > 0] = painted[painted > 0]
@@ -240,12 +240,6 @@ def _other_images(
     ratio = csf_ratio(mrc, ppi, pei, affine)
     check_sign(mrc, ppi - pei, affine)
     return read_pair(sidecar_of(paths[0]), sidecar_of(paths[1]), ratio), others
-
-
-def _is_cut(ear: npt.NDArray[np.bool_]) -> bool:
-    """Whether more of an ear lies on the outermost voxels of an image than of a whole one may."""
-    within = int(ear[1:-1, 1:-1, 1:-1].sum())
-    return int(ear.sum()) - within > MeasureOptions().max_border_share * int(ear.sum())
 
 
 def _paint(

@@ -75,7 +75,7 @@ def read_landmark_table(folder: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep="\t", dtype={"specimen": str, "side": str, "landmark": str})
     except OSError as error:
         raise HydropsError(f"{path}: missing; training needs the specimens with it") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise HydropsError(f"{path}: not a table of landmarks ({error})") from error
     lacking = [column for column in LANDMARK_COLUMNS if column not in table]
     if lacking:
