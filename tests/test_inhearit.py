@@ -168,6 +168,12 @@ def test_the_first_phase_shows_representative_slices_only(pool: Pool) -> None:
     assert not seen[0.0] <= areas
 
 
+def test_a_patch_that_its_fronts_do_not_see_is_refused(pool: Pool) -> None:
+    options = dataclasses.replace(small(), patch=(64, 64, 3))
+    with pytest.raises(HydropsError, match=r"patch: \[64, 64, 3\].*\[100, 100, 3\]"):
+        SliceTask(options, pool, pool)
+
+
 def test_a_training_of_two_phases_ends_in_a_bundle_of_the_contract(
     pool: Pool, tmp_path: Path
 ) -> None:

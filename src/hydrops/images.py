@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine
-from nibabel.filebasedimages import ImageFileError
+from nibabel.filebasedimages import FileBasedImage, ImageFileError, SerializableImage
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from scipy import ndimage
 
@@ -52,11 +52,10 @@ def load_image(path: Path) -> tuple[FloatGrid, Affine]:
 def _load_volume(path: Path) -> tuple[FloatGrid, Affine]:
     """As `load_image`, of an image that may be constant."""
     try:
-        image = nib.load(path)
+        image = _open_image(path)
         if not isinstance(image, SpatialImage):
             raise ExcludedError(f"{path.name}: a {type(image).__name__}, not an image")
         _check_kind(image, path.name)
-        _check_stream(path)
         data = np.asarray(image.dataobj, dtype=np.float32)
     except FileNotFoundError:
         raise ExcludedError(f"{path.name}: the file is missing") from None
@@ -104,6 +103,17 @@ def read_image(path: Path, picture: bool = True) -> tuple[FloatGrid, Affine]:
         raise HydropsError(f"{path}: {reason}") from exclusion
 
 
+def _open_image(path: Path) -> FileBasedImage:
+    """An image whose voxels are not read yet; a compressed one is unpacked to its end.
+
+    There stands whether it is as it was written.
+    """
+    image = nib.load(path)
+    if path.suffix == ".gz" and isinstance(image, SerializableImage):
+        return type(image).from_bytes(gzip.decompress(path.read_bytes()))
+    return image
+
+
 def _check_kind(image: nib.Nifti1Image, name: str) -> None:
     """Refuse what has no grey levels, or lengths in another unit than mm."""
     if image.get_data_dtype().kind not in "iuf":
@@ -111,14 +121,6 @@ def _check_kind(image: nib.Nifti1Image, name: str) -> None:
     unit = image.header.get_xyzt_units()[0] if isinstance(image, nib.Nifti1Image) else "mm"
     if unit not in ("mm", "unknown"):
         raise ExcludedError(f"{name}: its header gives lengths in {unit}s; store it in mm")
-
-
-def _check_stream(path: Path) -> None:
-    """Read a compressed file to its end, where it says whether it is as it was written."""
-    if path.suffix == ".gz":
-        with gzip.open(path) as stream:
-            while stream.read(1 << 24):
-                pass
 
 
 def _check_size(shape: Sequence[int], affine: Affine, name: str) -> None:

@@ -104,6 +104,8 @@ def segment_files(
     stem = image_stem(images[0])
     output.mkdir(parents=True, exist_ok=True)
     written = [output / f"{stem}_dseg.nii.gz"]
+    if written[0].exists():
+        LOG.warning("%s: was there before, and is replaced", written[0])
     save_image(written[0], labels, affine)
     marks = [output / f"{stem}_landmarks{end}" for end in (".json", ".mrk.json")]
     if not any(ears.values()):

@@ -35,6 +35,8 @@ CONVOLUTIONS = (2, 2, 4, 4, 3)
 DROPOUT = 0.6
 #: Edge of the field that a front sees, pixels of the crop (Cho et al. 2020).
 FIELD = 100
+#: Consecutive slices that are seen together, each by a front of its own (Cho et al. 2020).
+FRONTS = 3
 #: Distance of consecutive slices, as they are acquired, mm.
 SLICE_MM = 1.0
 
@@ -86,8 +88,8 @@ class Inhearit(torch.nn.Module):
             raise HydropsError(f"labels: the classes of both sides are {1 + len(SLICE_CLASSES)}")
         *features, further = options.channels
         self.fusion = fusion
-        self.fronts = torch.nn.ModuleList(Front(features) for _ in range(3))
-        inputs = [features[-1]] * 3 if fusion == "3into3" else [3 * features[-1]]
+        self.fronts = torch.nn.ModuleList(Front(features) for _ in range(FRONTS))
+        inputs = [features[-1]] * FRONTS if fusion == "3into3" else [FRONTS * features[-1]]
         self.further = torch.nn.ModuleList(
             _further_convolutions(width, further, options.labels) for width in inputs
         )

@@ -13,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hydrops.errors import HydropsError
 from hydrops.labels import ORGANS, SIDES
 from hydrops.model.architectures import build_network, fast_layout
 from hydrops.model.course import Phase
 from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.inhearit import (
+    FIELD,
+    FRONTS,
     SLICE_CLASSES,
     SLICE_ORGANS,
     Inhearit,
@@ -104,9 +107,20 @@ def class_fractions(fractions: torch.Tensor, side: str) -> torch.Tensor:
 
 
 class SliceTask:
-    """Cochlea and vestibule of either side on slices; a `hydrops.model.course.Task`."""
+    """Cochlea and vestibule of either side on slices; a `hydrops.model.course.Task`.
+
+    Raises
+    ------
+    HydropsError
+        If the configuration has another patch than the field that the fronts see.
+    """
 
     def __init__(self, options: TrainOptions, pool: Pool, validation: Pool) -> None:
+        if options.patch != (FIELD, FIELD, FRONTS):
+            raise HydropsError(
+                f"{options.name}: patch: {list(options.patch)}: its {FRONTS} fronts see "
+                f"[{FIELD}, {FIELD}, {FRONTS}], and nothing else"
+            )
         self.options, self.pool, self.validation = options, pool, validation
         torch.manual_seed(options.seed)
         self.network = fast_layout(build_network(options.network))

@@ -82,9 +82,13 @@ def _find_training(folder: Path, name: str) -> Training:
     folds = values.get("folds", 0)
     if not isinstance(folds, int):
         raise HydropsError(f"{path}: folds: {folds!r} is no whole number")
-    return Training(name, str(values.get("version", "")), path, read_kind(path), folds)
+    return Training(name, str(values.get("version", "")), path, _kind_in(values), folds)
 
 
 def read_kind(path: Path) -> str:
     """Kind of the model that a configuration file is of."""
-    return str(read_yaml(path).get("kind", "paired"))
+    return _kind_in(read_yaml(path))
+
+
+def _kind_in(values: Mapping[str, Any]) -> str:
+    return str(values.get("kind", "paired"))
