@@ -51,7 +51,7 @@ def phases(*steps: int) -> tuple[Phase, ...]:
 
 
 def left(task: Slope, folder: Path) -> float:
-    weights = torch.load(run_course(task, folder, [], threads=1), weights_only=True)
+    weights = torch.load(run_course(task, folder, {}, threads=1), weights_only=True)
     return float(weights["weight"])
 
 
@@ -103,7 +103,7 @@ def test_a_training_that_was_killed_remembers_what_was_best(tmp_path: Path) -> N
     dice = [0.1, 0.5, 0.4, 0.4]
     doomed = Doomed(dice, phases(30))
     with pytest.raises(KilledError):
-        run_course(doomed, tmp_path, [], threads=1)
+        run_course(doomed, tmp_path, {}, threads=1)
     again = Slope([0.4] * (PATIENCE - 2), phases(30))
     assert left(again, tmp_path) == pytest.approx(doomed.judged[1])
     assert steps(tmp_path)[-1] == 2 * (2 + PATIENCE)
@@ -127,7 +127,7 @@ def test_what_is_left_out_by_chance_is_the_same_in_a_training_that_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = phases(5, 4)
-    straight = torch.load(run_course(Forgetful(plan), tmp_path / "a", []), weights_only=True)
+    straight = torch.load(run_course(Forgetful(plan), tmp_path / "a", {}), weights_only=True)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -136,23 +136,34 @@ def test_what_is_left_out_by_chance_is_the_same_in_a_training_that_was_killed(
         with monkeypatch.context() as patch:
             patch.setattr(course, "write_history", killed)
             with pytest.raises(KeyboardInterrupt):
-                run_course(Forgetful(plan), tmp_path / "b", [])
-    resumed = torch.load(run_course(Forgetful(plan), tmp_path / "b", []), weights_only=True)
+                run_course(Forgetful(plan), tmp_path / "b", {})
+    resumed = torch.load(run_course(Forgetful(plan), tmp_path / "b", {}), weights_only=True)
     for name, value in straight.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
 
 
 def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path) -> None:
-    run_course(Slope([], phases(6)), tmp_path, ["F01", "F02"], threads=1)
+    taught = {"F01": "1a", "F02": "2b"}
+    run_course(Slope([], phases(6)), tmp_path, taught, threads=1)
     assert taught_by(tmp_path / "weights.pt") == {"F01", "F02"}
-    with pytest.raises(HydropsError, match=r"checkpoint\.pt: .*\(learned from\).*remove"):
-        run_course(Slope([], phases(6)), tmp_path, ["F01", "F03"], threads=1)
+    for others in ({"F01": "1a", "F03": "2b"}, {"F01": "1a", "F02": "its label was mended"}):
+        with pytest.raises(HydropsError, match=r"checkpoint\.pt: .*\(learned from\).*remove"):
+            run_course(Slope([], phases(6)), tmp_path, others, threads=1)
     with pytest.raises(HydropsError, match=r"\(phases\)"):
-        run_course(Slope([], phases(8)), tmp_path, ["F01", "F02"], threads=1)
+        run_course(Slope([], phases(8)), tmp_path, taught, threads=1)
     other = Slope([], phases(6))
     other.options = replace(other.options, weight_decay=0.5)
     with pytest.raises(HydropsError, match=r"\(weight_decay\)"):
-        run_course(other, tmp_path, ["F01", "F02"], threads=1)
+        run_course(other, tmp_path, taught, threads=1)
+
+
+def test_a_training_that_is_over_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """After a change of the code its weights are those of the code before."""
+    first = left(Slope([], phases(6)), tmp_path)
+    assert not caplog.records
+    again = left(Slope([], phases(6)), tmp_path)
+    assert again == first
+    assert f"remove the folder {tmp_path} to train anew" in caplog.text
 
 
 def test_a_training_may_be_made_longer(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_a_training_of_two_phases_ends_in_a_bundle_of_the_contract(
 ) -> None:
     phases = (Phase(2, 1e-3, 1.0, 1.0, 1.0), Phase(2, 1e-3, 1.0, 1.0, 0.5))
     options = dataclasses.replace(small(), phases=phases)
-    weights = run_course(SliceTask(options, pool, pool), tmp_path / "run", [], threads=1)
+    weights = run_course(SliceTask(options, pool, pool), tmp_path / "run", {}, threads=1)
     history = pd.read_csv(tmp_path / "run" / "history.tsv", sep="\t")
     assert {"cochlea_dice", "vestibule_dice", "cochlea_jaccard"} <= set(history)
     bundle = write_bundle(options, weights, tmp_path / "models")

@@ -18,7 +18,7 @@ from hydrops.errors import HydropsError
 from hydrops.images import save_image
 from hydrops.model.augment import prepare_case
 from hydrops.model.bundle import Bundle
-from hydrops.model.cases import Case, load_pairs, split_cases
+from hydrops.model.cases import Case, load_pairs, set_aside, split_cases
 from hydrops.model.course import Phase
 from hydrops.model.crossval import compare_parts, summarise_folds
 from hydrops.model.fold_training import load_options, train_part
@@ -33,6 +33,7 @@ from hydrops.model.lesion import (
 from hydrops.model.lesion_package import load_lesion_bundle, write_lesion_bundle
 from hydrops.model.lesions import draw_cases
 from hydrops.model.tasks import find_trainings
+from hydrops.model.taught import taught_by
 from hydrops.single import segment_files
 from places import REPOSITORY
 
@@ -49,6 +50,7 @@ def small() -> LesionOptions:
         folds=2,
         spacing_mm=2.0,
         patch=24,
+        validation=0,
         validate_every=40,
         phases=(Phase(40, 0.01, 1.0, 1.0),),
         network=network,
@@ -58,7 +60,10 @@ def small() -> LesionOptions:
 def write_configuration(folder: Path, **changes: object) -> Path:
     values = yaml.safe_load((CONFIGURATIONS / "lesion_unet3d.yaml").read_text())
     options = small()
-    values |= {key: getattr(options, key) for key in ("simulated", "folds", "spacing_mm", "patch")}
+    values |= {
+        key: getattr(options, key)
+        for key in ("simulated", "folds", "spacing_mm", "patch", "validation")
+    }
     values |= {"phases": [dataclasses.asdict(phase) for phase in options.phases]}
     values["network"] |= {"channels": [8, 16, 32], "residual_units": 0}
     path = folder / "lesion_unet3d.yaml"
@@ -172,6 +177,71 @@ def test_a_case_is_in_one_part_only(cases: list[Case]) -> None:
     assert len(split_cases(cases, 2, 3, "all")[0]) == len(cases)
     with pytest.raises(HydropsError, match="in both parts"):
         split_cases([*cases, cases[0]], 2, 3, "0")
+
+
+def of_two(cases: list[Case]) -> list[Case]:
+    """Two cases each of two persons."""
+    return [dataclasses.replace(case, person="AB"[n % 2]) for n, case in enumerate(cases)]
+
+
+def test_all_cases_of_a_person_are_in_one_part(tmp_path: Path, cases: list[Case]) -> None:
+    write_pairs(tmp_path, cases)
+    table = pd.DataFrame({"name": [c.name for c in cases], "person": ["A", "B", "A", "B"]})
+    table.to_csv(tmp_path / "persons.tsv", sep="\t", index=False)
+    read = load_pairs(tmp_path)
+    assert [case.person for case in read] == ["A", "B", "A", "B"]
+    for fold in ("0", "1"):
+        taught, tested = split_cases(read, 2, 3, fold)
+        assert {case.person for case in taught} ^ {case.person for case in tested} == {"A", "B"}
+    learned, watching = set_aside(read, 1, 3)
+    assert {case.person for case in learned} ^ {case.person for case in watching} == {"A", "B"}
+    with pytest.raises(HydropsError, match="cannot be dealt"):
+        split_cases(read, 3, 3, "0")
+    table[:3].to_csv(tmp_path / "persons.tsv", sep="\t", index=False)
+    with pytest.raises(HydropsError, match=rf"persons\.tsv: .*whose these are: {cases[3].name}"):
+        load_pairs(tmp_path)
+    table.rename(columns={"person": "who"}).to_csv(tmp_path / "persons.tsv", sep="\t")
+    with pytest.raises(HydropsError, match="needs the columns name and person"):
+        load_pairs(tmp_path)
+
+
+def test_persons_set_aside_watch_a_training_and_are_not_learned_from(
+    tmp_path: Path, cases: list[Case]
+) -> None:
+    options = dataclasses.replace(
+        small(), validation=1, validate_every=2, phases=(Phase(4, 0.01, 1.0, 1.0),)
+    )
+    train_lesion(options, cases, tmp_path / "run", threads=1)
+    history = pd.read_csv(tmp_path / "run" / "history.tsv", sep="\t")
+    assert history["dice"].between(0.0, 1.0).all()
+    assert taught_by(tmp_path / "run" / "weights.pt") == {case.name for case in cases}
+    learned, watching = set_aside(cases, 1, options.seed)
+    assert sorted(c.name for c in (*learned, *watching)) == [c.name for c in cases]
+    assert len(watching) == 1
+    task = LesionTask(options, [prepare_case(c, 2.0) for c in learned])
+    assert task.validate(task.network, options.phases[0]) == {}
+    with pytest.raises(HydropsError, match="2 of 2 set aside leaves none"):
+        set_aside(of_two(cases), 2, 3)
+
+
+def test_what_watches_is_judged_by_its_own_label(cases: list[Case]) -> None:
+    """What takes the bright for lesion agrees better with a label than with one that has moved."""
+
+    class Bright(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.cat([torch.full_like(image, 1.5), image], dim=1)
+
+    case = cases[0]
+    other = dataclasses.replace(case, label=np.roll(case.label, 12, axis=0))
+    dice = {}
+    for name, watched in (("its own", case), ("another", other)):
+        task = LesionTask(small(), [], [prepare_case(watched, 2.0)])
+        dice[name] = task.validate(Bright(), small().phases[0])["dice"]
+    assert dice["its own"] > 3.0 * dice["another"] > 0.0
 
 
 def test_most_patches_lie_on_the_lesion_and_some_do_not(cases: list[Case]) -> None:

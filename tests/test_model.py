@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jsonschema
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,12 +36,14 @@ from hydrops.model.evaluate import refuse_seen
 from hydrops.model.geometry import FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
-from hydrops.model.package import write_bundle, write_card
+from hydrops.model.package import publish_bundle, write_bundle, write_card
 from hydrops.model.preprocess import prepare
+from hydrops.model.release import release
 from hydrops.model.taught import taught_by, write_taught
 from hydrops.model.train import (
     PairedTask,
     TrainOptions,
+    make_pools,
     pool_folder,
     train,
     trained_parts,
@@ -49,6 +52,7 @@ from hydrops.model.train import (
 from hydrops.model.unmix import WAYS, Calibration
 from hydrops.phantom.anatomy import draw_ear
 from places import REPOSITORY
+from specimens import write_specimen
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +326,50 @@ def test_a_packaging_that_failed_leaves_no_bundle(
     whole = write_bundle(tiny, weights, tmp_path / "models")
     shutil.copytree(whole.folder, whole.folder.with_name(f".{whole.version}-x9q2z"))
     assert [b.version for b in list_bundles(tmp_path / "models")] == [whole.version]
+
+
+def test_a_release_that_fails_leaves_the_model_that_is_there(
+    tiny: TrainOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cohort never meets a bundle without its calibration and its refusals."""
+    models = tmp_path / "models"
+    weights = tmp_path / "run" / "weights.pt"
+    weights.parent.mkdir()
+    torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    write_taught(weights, [])
+    before = write_bundle(tiny, weights, models)
+    torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    none = dataclasses.replace(tiny, calibration_heads=0)
+    with pytest.raises(HydropsError, match="needs calibration_heads"):
+        release(none, weights, tmp_path / "no specimens", models, 1)
+    assert [read_bundle(b.folder).sha256 for b in list_bundles(models)] == [before.sha256]
+    assert not caplog.records
+    made = write_bundle(tiny, weights, weights.parent / "bundle")
+    published = publish_bundle(made, models)
+    assert published.sha256 == made.sha256 != before.sha256
+    assert published.folder == before.folder
+    assert "replaced by one of other weights under the same version" in caplog.text
+    assert list(models.rglob(".*")) == []
+
+
+def test_a_pool_of_a_label_that_has_changed_is_refused(tiny: TrainOptions, tmp_path: Path) -> None:
+    specimens = tmp_path / "specimens"
+    for number, name in enumerate(("S0", "S1")):
+        write_specimen(specimens, name, number)
+    options = dataclasses.replace(
+        tiny, train_specimens=("S0",), validation_specimens=("S1",), redraws_per_specimen=1
+    )
+    pool = tmp_path / "run"
+    *_, seen = make_pools(options, specimens, pool, 1)
+    assert sorted(seen) == ["S0", "S1"]
+    assert make_pools(options, specimens, pool, 1)[2] == seen
+    label = specimens / "S0" / "S0_label.nii.gz"
+    read = nib.load(label)
+    data = np.asarray(read.dataobj).copy()
+    data[tuple(np.argwhere(data)[0])] = 0
+    nib.save(nib.Nifti1Image(data, read.affine), label)
+    with pytest.raises(HydropsError, match=r"drawn from S0 as they were .*remove the folder"):
+        make_pools(options, specimens, pool, 1)
 
 
 def test_a_model_of_endolymph_needs_heads_to_calibrate_it(

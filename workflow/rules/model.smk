@@ -18,10 +18,21 @@ rule package:
         f"training/{TRAINING.name}/packaged.json",
 
 
+def pages_of_evaluation(wildcards):
+    """Pages of the models of `models`; naming another one to train evaluates nothing of it."""
+    names = [bundle.name for bundle in STUDY.bundles.values()]
+    if config.get("model", names[0]) not in names:
+        sys.exit(
+            f"error: models of MR are evaluated by --config 'models=[{config['model']}]', "
+            f"not by --config model; models is {', '.join(names)}"
+        )
+    cards = [str(EVALUATION / model / "card.md") for model in MODELS]
+    return [str(EVALUATION / "README.md"), *cards]
+
+
 rule evaluate:
     input:
-        str(EVALUATION / "README.md"),
-        expand(str(EVALUATION / "{model}" / "card.md"), model=MODELS),
+        pages_of_evaluation,
 
 
 rule train_model:
@@ -68,7 +79,7 @@ rule package_model:
         options=TRAINING.path.read_text(),
         models=STUDY.config["models_dir"],
         specimens=STUDY.config["training"]["specimens"],
-        code=stage_digest("model.package"),
+        code=stage_digest("model.release"),
     script:
         "../scripts/package.py"
 

@@ -13,7 +13,7 @@ import torch
 
 from hydrops.model.augment import Prepared
 from hydrops.model.course import Phase
-from hydrops.model.ct_task import CtOptions, Patches
+from hydrops.model.ct_task import PATCHES_WATCHED, WATCHING, CtOptions, Patches, dice_in
 from hydrops.model.losses import soft_dice_loss
 from hydrops.model.network import DualHeadUNet, NetworkOptions, unet
 from hydrops.model.precision import mixed_precision
@@ -103,20 +103,36 @@ def _by_plane(
 
 
 class PlaneTask:
-    """Train the network of one plane, those before it fixed; a `hydrops.model.course.Task`."""
+    """Train the network of one plane, those before it fixed; a `hydrops.model.course.Task`.
+
+    Parameters
+    ----------
+    watching
+        Cases that are not learned from.
+    """
 
     def __init__(
-        self, options: CtOptions, cases: Sequence[Prepared], cascade: Cascade, plane: str
+        self,
+        options: CtOptions,
+        cases: Sequence[Prepared],
+        cascade: Cascade,
+        plane: str,
+        watching: Sequence[Prepared] = (),
     ) -> None:
         self.options, self.cases, self.plane = options, cases, plane
+        self.watching = watching
         self.before = list(PLANES)[: list(PLANES).index(plane)]
         self.cascade = cascade
         self.network: torch.nn.Module = cascade.planes[plane]
 
+    @property
+    def stage(self) -> int:
+        """Its number in a training: the pose's is 0."""
+        return 1 + len(self.before)
+
     def samples(self, phase: Phase, first: int, last: int) -> Patches:
         """Patches `first` to `last` of the training."""
-        stage = 1 + len(self.before)
-        return Patches(self.cases, self.options, (first, last), phase.spread, stage)
+        return Patches(self.cases, self.options, (first, last), phase.spread, self.stage)
 
     def loss(
         self, network: torch.nn.Module, batch: Sequence[torch.Tensor], phase: Phase
@@ -135,9 +151,18 @@ class PlaneTask:
         parts = {"entropy": float(entropy.detach()), "dice": float(dice.detach())}
         return entropy + phase.dice * dice, parts
 
-    def validate(self, _network: torch.nn.Module, _phase: Phase) -> dict[str, float]:
-        """Nothing: a fold's test specimens are looked at once, when its training is over."""
-        return {}
+    def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
+        """Dice on patches of cases that watch; a fold's test specimens are never among them."""
+        where = next(network.parameters()).device
+
+        def found(image: torch.Tensor) -> torch.Tensor:
+            there = image.to(where)
+            with mixed_precision(where):
+                return _by_plane(network, there, self._context(there), self.plane) > 0.0
+
+        part = (0, PATCHES_WATCHED * len(self.watching))
+        stage = WATCHING + self.stage
+        return dice_in(Patches(self.watching, self.options, part, phase.spread, stage), found)
 
     @torch.no_grad()
     def _context(self, image: torch.Tensor) -> torch.Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,7 +92,7 @@ class Task(Protocol):
 def run_course(
     task: Task,
     folder: Path,
-    taught: Sequence[str],
+    taught: Mapping[str, str],
     device: str = "cpu",
     threads: int = 2,
     averaged: bool = True,
@@ -107,7 +107,8 @@ def run_course(
     Parameters
     ----------
     taught
-        Names of the specimens or cases that the task learns from or watches itself by.
+        Names of the specimens or cases that the task learns from or watches itself by, and a digest
+        of each.
     averaged
         Whether the weights are the running mean of the last steps, see `running_mean`, or those of
         the very last one.
@@ -119,7 +120,8 @@ def run_course(
     Raises
     ------
     HydropsError
-        If the checkpoint is of other options or other cases, or the device cannot be used.
+        If the checkpoint is of other options, other cases, or cases that have changed, or the
+        device cannot be used.
     """
     where = choose_device(device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +130,12 @@ def run_course(
     course.resume()
     phases = task.options.phases
     ends = np.cumsum([phase.steps for phase in phases]).tolist()
+    if course.step >= ends[-1]:
+        LOG.warning(
+            "this training was over: its weights are written once more, as they were. After a "
+            "change of the code, remove the folder %s to train anew",
+            folder,
+        )
     for phase, end in zip(phases, ends):
         if course.step >= end:
             continue
@@ -174,7 +182,7 @@ class _Course:
     def __init__(
         self,
         task: Task,
-        taught: Sequence[str],
+        taught: Mapping[str, str],
         where: torch.device,
         folder: Path,
         averaged: bool,
@@ -307,15 +315,15 @@ class _Course:
             self.stale += 1
 
 
-def lesson(plan: Plan, taught: Sequence[str], step: int) -> str:
-    """What weights hang on after some steps, as JSON: options, phases begun, names learned from.
+def lesson(plan: Plan, taught: Mapping[str, str], step: int) -> str:
+    """What weights hang on after some steps, as JSON: options, phases begun, whom learned from.
 
     Phases to come are left out, so that a training may be made longer.
     """
     told = {key: value for key, value in _options(plan).items() if key not in WORDS}
     starts = np.cumsum([0, *(phase.steps for phase in plan.phases)])
     told["phases"] = [asdict(p) for p, start in zip(plan.phases, starts) if start < step]
-    return json.dumps({**told, "learned from": sorted(taught)}, sort_keys=True)
+    return json.dumps({**told, "learned from": dict(taught)}, sort_keys=True)
 
 
 def _options(plan: Any) -> dict[str, Any]:

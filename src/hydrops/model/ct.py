@@ -21,9 +21,9 @@ from hydrops.errors import ExcludedError
 from hydrops.images import grid_around, part_under, resample
 from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import build_network
-from hydrops.model.augment import in_ear_frame, prepare_cases
+from hydrops.model.augment import Prepared, in_ear_frame, prepare_case, prepare_cases
 from hydrops.model.cascade import PLANES, Cascade, PlaneTask
-from hydrops.model.cases import Case
+from hydrops.model.cases import Case, set_aside
 from hydrops.model.course import run_course, save_state
 from hydrops.model.ct_ears import ear_fields, likeness
 from hydrops.model.ct_look import NO_EAR, Look, look_at
@@ -61,7 +61,7 @@ def train_ct(
     Raises
     ------
     HydropsError
-        If there are fewer than two cases: one says nothing about another.
+        If there are fewer than two cases to learn from: one says nothing about another.
     """
     if options.pose is None:
         return _train_joint(options, cases, folder, device, threads)
@@ -70,15 +70,17 @@ def train_ct(
     torch.manual_seed(options.seed)
     cascade = Cascade(options.network, options.pose.network)
     cascade.pose.load_state_dict(torch.load(weights, weights_only=True))
-    names = [case.name for case in cases]
-    prepared = [in_ear_frame(case) for case in prepare_cases(cases, options.spacing_mm)]
+    taught = {case.name: case.digest for case in cases}
+    learned, watching = (
+        [in_ear_frame(case) for case in part] for part in _prepared_parts(options, cases)
+    )
     for plane in PLANES:
         LOG.info("%s plane", plane)
-        task = PlaneTask(options, prepared, cascade, plane)
-        weights = run_course(task, folder / plane, names, device, threads, options.averaged)
+        task = PlaneTask(options, learned, cascade, plane, watching)
+        weights = run_course(task, folder / plane, taught, device, threads, options.averaged)
         cascade.planes[plane].load_state_dict(torch.load(weights, weights_only=True))
     path = folder / "weights.pt"
-    write_taught(path, names)
+    write_taught(path, taught)
     # In half precision four networks and their card stay within the 10 MB of a shipped bundle.
     save_state({name: part.half() for name, part in cascade.state_dict().items()}, path)
     return path
@@ -87,9 +89,20 @@ def train_ct(
 def _train_joint(
     options: CtOptions, cases: Sequence[Case], folder: Path, device: str, threads: int
 ) -> Path:
-    task = JointTask(options, prepare_cases(cases, options.spacing_mm))
-    names = [case.name for case in cases]
-    return run_course(task, folder, names, device, threads, options.averaged)
+    task = JointTask(options, *_prepared_parts(options, cases))
+    taught = {case.name: case.digest for case in cases}
+    return run_course(task, folder, taught, device, threads, options.averaged)
+
+
+def _prepared_parts(
+    options: CtOptions, cases: Sequence[Case]
+) -> tuple[list[Prepared], list[Prepared]]:
+    """Cases to learn from, and those that watch the training."""
+    learned, watching = set_aside(cases, options.validation, options.seed)
+    return (
+        prepare_cases(learned, options.spacing_mm),
+        [prepare_case(case, options.spacing_mm) for case in watching],
+    )
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from hydrops.errors import HydropsError
 from hydrops.model.architectures import build_network, fast_layout
@@ -20,6 +21,7 @@ from hydrops.model.losses import (
     soft_cross_entropy,
     soft_dice_loss,
 )
+from hydrops.model.metrics import overlap_metrics
 from hydrops.model.network import NetworkOptions
 from hydrops.model.options import make_options
 from hydrops.model.precision import mixed_precision
@@ -27,6 +29,10 @@ from hydrops.model.tasks import CT_KINDS
 from hydrops.validate import read_yaml
 
 Kind = Literal["joint", "cascade"]
+#: Patches that a validation sees of each case, always the same.
+PATCHES_WATCHED = 8
+#: What stages of a training's patches are numbered by, added for those of a validation.
+WATCHING = 10
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,9 @@ class CtOptions:
 
     Parameters
     ----------
+    validation
+        Persons of each training, by lot, whose cases are not learned from but watch it, so that a
+        phase may end early and leaves its best weights (`hydrops.model.course.run_course`).
     averaged
         Whether the weights are a mean of the last steps, see `hydrops.model.course.run_course`.
     pose
@@ -53,6 +62,7 @@ class CtOptions:
     batch: int
     patch: int
     weight_decay: float
+    validation: int
     validate_every: int
     augmentation: Augmentation
     network: NetworkOptions
@@ -120,7 +130,7 @@ class Design:
         )
 
 
-class Patches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
+class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     """Patches `first` to `last` of a training, the same whenever and wherever they are drawn.
 
     The spread of a phase scales how far the levels of the labyrinth and around it are changed.
@@ -150,10 +160,18 @@ class Patches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.T
 
 
 class JointTask:
-    """Segment and find landmarks; a `hydrops.model.course.Task`."""
+    """Segment and find landmarks; a `hydrops.model.course.Task`.
 
-    def __init__(self, options: CtOptions, cases: Sequence[Prepared]) -> None:
-        self.options, self.cases = options, cases
+    Parameters
+    ----------
+    watching
+        Cases that are not learned from.
+    """
+
+    def __init__(
+        self, options: CtOptions, cases: Sequence[Prepared], watching: Sequence[Prepared] = ()
+    ) -> None:
+        self.options, self.cases, self.watching = options, cases, watching
         torch.manual_seed(options.seed)
         self.network = fast_layout(build_network(options.network))
 
@@ -179,6 +197,35 @@ class JointTask:
         loss = parts["entropy"] + phase.dice * parts["dice"] + LANDMARK_WEIGHT * parts["landmarks"]
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
-    def validate(self, _network: torch.nn.Module, _phase: Phase) -> dict[str, float]:
-        """Nothing: a fold's test specimens are looked at once, when its training is over."""
+    def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
+        """Dice on patches of cases that watch; a fold's test specimens are never among them."""
+        where = next(network.parameters()).device
+
+        def found(image: torch.Tensor) -> torch.Tensor:
+            with mixed_precision(where):
+                logits, _ = network(image[None].to(where))
+            return torch.gt(logits[0, 1], logits[0, 0])
+
+        part = (0, PATCHES_WATCHED * len(self.watching))
+        patches = Patches(self.watching, self.options, part, phase.spread, WATCHING)
+        return dice_in(patches, found)
+
+
+def dice_in(
+    patches: Dataset[Any], found: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, float]:
+    """Dice of what is found in patches, over all of them; nothing where there are none.
+
+    Parameters
+    ----------
+    patches
+        Each an image and a label (1, x, y, z), and what else there is.
+    found
+        Mask (x, y, z) in an image.
+    """
+    drawn = [patches[index] for index in range(len(patches))]  # type: ignore[arg-type]
+    if not drawn:
         return {}
+    masks = np.stack([found(image).cpu().numpy() for image, *_ in drawn])
+    truth = np.stack([label[0].numpy() > 0.5 for _, label, *_ in drawn])
+    return {"dice": round(overlap_metrics(masks, truth)["dice"], 4)}

@@ -17,9 +17,16 @@ import torch
 
 from hydrops.images import resample
 from hydrops.model.architectures import fast_layout
-from hydrops.model.augment import Augmentation, Prepared, draw_patch, prepare_cases
-from hydrops.model.cases import Affine, Case, FloatGrid, load_pairs
+from hydrops.model.augment import (
+    Augmentation,
+    Prepared,
+    draw_patch,
+    prepare_case,
+    prepare_cases,
+)
+from hydrops.model.cases import Affine, Case, FloatGrid, load_pairs, set_aside
 from hydrops.model.course import Phase, run_course
+from hydrops.model.ct_task import PATCHES_WATCHED, WATCHING, dice_in
 from hydrops.model.lesions import draw_cases
 from hydrops.model.losses import soft_cross_entropy, soft_dice_loss
 from hydrops.model.network import NetworkOptions, load_weights, unet
@@ -38,7 +45,8 @@ class LesionOptions:
     """One training on labelled images, as its configuration file gives it.
 
     `data` is a folder as `hydrops.model.cases.load_pairs` reads it; without one, `simulated` cases
-    are drawn by `hydrops.model.lesions`. `role` says what the image is.
+    are drawn by `hydrops.model.lesions`. `role` says what the image is. `validation` is how many
+    persons of each training, by lot, have cases that are not learned from but watch it.
     """
 
     kind: str
@@ -56,6 +64,7 @@ class LesionOptions:
     batch: int
     patch: int
     weight_decay: float
+    validation: int
     validate_every: int
     augmentation: Augmentation
     network: NetworkOptions
@@ -88,9 +97,13 @@ class _Patches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Patches `first` to `last` of a training, the same whenever and wherever they are drawn."""
 
     def __init__(
-        self, cases: Sequence[Prepared], options: LesionOptions, part: tuple[int, int]
+        self,
+        cases: Sequence[Prepared],
+        options: LesionOptions,
+        part: tuple[int, int],
+        stage: int = 0,
     ) -> None:
-        self.cases, self.options = cases, options
+        self.cases, self.options, self.stage = cases, options, stage
         self.first, self.last = part
 
     def __len__(self) -> int:
@@ -98,7 +111,7 @@ class _Patches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         options = self.options
-        rng = np.random.default_rng([options.seed, 19, self.first + index])
+        rng = np.random.default_rng([options.seed, 19 + self.stage, self.first + index])
         case = self.cases[int(rng.integers(len(self.cases)))]
         around = replace(case, middle=draw_middle(case.case, rng))
         patch = draw_patch(around, rng, options.patch, options.spacing_mm, options.augmentation)
@@ -116,10 +129,18 @@ def draw_middle(case: Case, rng: np.random.Generator) -> npt.NDArray[np.float64]
 
 
 class LesionTask:
-    """Segment a lesion; a `hydrops.model.course.Task`."""
+    """Segment a lesion; a `hydrops.model.course.Task`.
 
-    def __init__(self, options: LesionOptions, cases: Sequence[Prepared]) -> None:
-        self.options, self.cases = options, cases
+    Parameters
+    ----------
+    watching
+        Cases that are not learned from.
+    """
+
+    def __init__(
+        self, options: LesionOptions, cases: Sequence[Prepared], watching: Sequence[Prepared] = ()
+    ) -> None:
+        self.options, self.cases, self.watching = options, cases, watching
         torch.manual_seed(options.seed)
         self.network = fast_layout(lesion_network(options.network))
 
@@ -142,9 +163,17 @@ class LesionTask:
         parts = {"entropy": float(entropy.detach()), "dice": float(dice.detach())}
         return entropy + phase.dice * dice, parts
 
-    def validate(self, _network: torch.nn.Module, _phase: Phase) -> dict[str, float]:
-        """Nothing: a fold's test cases are looked at once, when its training is over."""
-        return {}
+    def validate(self, network: torch.nn.Module, _phase: Phase) -> dict[str, float]:
+        """Dice on patches of cases that watch; a fold's test cases are never among them."""
+        where = next(network.parameters()).device
+
+        def found(image: torch.Tensor) -> torch.Tensor:
+            with mixed_precision(where):
+                logits = network(image[None].to(where))
+            return torch.gt(logits[0, 1], logits[0, 0])
+
+        part = (0, PATCHES_WATCHED * len(self.watching))
+        return dice_in(_Patches(self.watching, self.options, part, WATCHING), found)
 
 
 def lesion_network(options: NetworkOptions) -> torch.nn.Module:
@@ -164,11 +193,15 @@ def train_lesion(
     Raises
     ------
     HydropsError
-        If there are fewer than two cases: one says nothing about another.
+        If there are fewer than two cases to learn from: one says nothing about another.
     """
-    prepared = prepare_cases(cases, options.spacing_mm)
-    names = [case.name for case in cases]
-    return run_course(LesionTask(options, prepared), folder, names, device, threads)
+    learned, watching = set_aside(cases, options.validation, options.seed)
+    task = LesionTask(
+        options,
+        prepare_cases(learned, options.spacing_mm),
+        [prepare_case(case, options.spacing_mm) for case in watching],
+    )
+    return run_course(task, folder, {c.name: c.digest for c in cases}, device, threads)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 
 from hydrops.cohort import markdown_table
 from hydrops.model.bundle import CARD, Bundle, verify_weights
-from hydrops.model.cases import split_cases
+from hydrops.model.cases import set_aside, split_cases
 from hydrops.model.crossval import OVERFITTING_GAP, evaluate_cases
 from hydrops.model.ct_package import CAPTIONS, draw_tested
 from hydrops.model.lesion import LesionModel, LesionOptions
@@ -49,7 +49,9 @@ def evaluate_lesion_folds(options: LesionOptions, weights: Sequence[Path]) -> pd
         model = _fold_model(options, path)
         taught, tested = split_cases(cases, options.folds, options.seed, str(fold))
         refuse_taught(path, [case.name for case in tested])
-        for part, chosen in (("train", taught), ("test", tested)):
+        # Those that watched the training were not learned from, and chose its weights.
+        learned, _ = set_aside(taught, options.validation, options.seed)
+        for part, chosen in (("train", learned), ("test", tested)):
             tables.append(evaluate_cases(options.name, model, chosen, fold, part))
         LOG.info("tested fold %d of %d", fold + 1, len(weights))
     return pd.concat(tables, ignore_index=True)
@@ -154,7 +156,7 @@ Source: {bundle.metadata["data_source"]}
 {simulated if training["simulated"] else ""}
 ## How it did
 
-Cross-validation in {training["folds"]} folds by case. `train` is each fold's network on what it
+Cross-validation in {training["folds"]} folds by person. `train` is each fold's network on what it
 was trained on, `test` on what it never saw; a gap of more than {OVERFITTING_GAP} in Dice is flagged
 as overfitting. The shipped weights were trained the same way on all cases. `published` is the
 paper's own figure, measured on other data.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +28,8 @@ from hydrops.model.taught import taught_by
 from hydrops.model.train import TrainOptions
 from hydrops.model.unmix import WAYS, Calibration
 from hydrops.records import sha256_of_file
+
+LOG = logging.getLogger(__name__)
 
 PHANTOMS = "Digital phantoms of this project."
 LABYRINTHS = (
@@ -61,22 +65,46 @@ def place_bundle(
         The network in MONAI's configuration notation.
     """
     folder = models_dir / known["name"] / known["version"]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{known['version']}-"))
-    try:
+    with _replacing(folder) as scratch:
         for part in (WEIGHTS, METADATA, CARD):
             (scratch / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, scratch / WEIGHTS)
         _write_json(scratch / METADATA, known)
         _write_json(scratch / INFERENCE, network)
         (scratch / CARD).write_text(f"# {known['name']} {known['version']}\n", encoding="utf-8")
+    return read_bundle(folder)
+
+
+def publish_bundle(bundle: Bundle, models_dir: Path) -> Bundle:
+    """Put a bundle that was made elsewhere among the models, replacing one of that version whole.
+
+    One with other weights is replaced with a warning: what was measured by it bears that version.
+    """
+    folder = models_dir / bundle.name / bundle.version
+    if (folder / METADATA).is_file() and read_bundle(folder).sha256 != bundle.sha256:
+        LOG.warning(
+            "%s: replaced by one of other weights under the same version; give them a new "
+            "`version` in their configuration, so that results of both can be told apart",
+            folder,
+        )
+    with _replacing(folder) as scratch:
+        shutil.copytree(bundle.folder, scratch, dirs_exist_ok=True)
+    return read_bundle(folder)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of another one, whole, once it is full."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        yield scratch
         scratch.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
         scratch.replace(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return read_bundle(folder)
 
 
 def metadata(options: TrainOptions, taught: Collection[str], sha256: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from hydrops.labels import LANDMARKS
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.labelled import read_label
 from hydrops.model.preprocess import prepare
+from hydrops.model.taught import digest_of
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, ear_from_label, mirrored
 from hydrops.phantom.signal import PERILYMPH_MMOL, R1_PER_MMOL_S
 
@@ -60,6 +61,12 @@ class Specimen:
     lumen: npt.NDArray[np.bool_]
     affine: npt.NDArray[np.float64]
     landmarks: dict[str, npt.NDArray[np.float64]]
+
+    @property
+    def digest(self) -> str:
+        """Of all that an ear is drawn from."""
+        points = [self.landmarks[name] for name in sorted(self.landmarks)]
+        return digest_of(self.lumen, self.affine, *points)
 
 
 def read_landmark_table(folder: Path) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,8 @@ def find_trainings(config: Mapping[str, Any]) -> list[Training]:
     Raises
     ------
     HydropsError
-        If one has no configuration (the message lists those that there are), is named twice, or
-        is none of CT among several.
+        If one has no configuration (the message lists those that there are), is named twice, is
+        none of CT among several, or would learn from a specimen that it is to be evaluated on.
     """
     named = config.get("model") or config["training"]["model"]
     names = [named] if isinstance(named, str) else list(named)
@@ -64,6 +64,9 @@ def find_trainings(config: Mapping[str, Any]) -> list[Training]:
         raise HydropsError(f"--config model: {', '.join(names)}: a model is named twice")
     folder = Path(config["training"]["configurations"])
     trainings = [_find_training(folder, name) for name in names]
+    for training in trainings:
+        if not training.in_folds:
+            _refuse_tested(training.path, config["training"].get("test_specimens", []))
     others = [training.name for training in trainings if not training.on_ct]
     if len(trainings) > 1 and others:
         raise HydropsError(
@@ -71,6 +74,18 @@ def find_trainings(config: Mapping[str, Any]) -> list[Training]:
             "at a time, and compare models of MR by --config 'models=[NAME, NAME]'"
         )
     return trainings
+
+
+def _refuse_tested(path: Path, test_specimens: Collection[str]) -> None:
+    """Refuse a training on specimens that `snakemake evaluate` keeps out, before it starts."""
+    values = read_yaml(path)
+    learned = [*values.get("train_specimens", []), *values.get("validation_specimens", [])]
+    both = sorted(set(learned) & set(test_specimens))
+    if both:
+        raise HydropsError(
+            f"{path}: would learn from {', '.join(both)}, which training: test_specimens keeps for "
+            "the evaluation; name others in one of the two"
+        )
 
 
 def _find_training(folder: Path, name: str) -> Training:

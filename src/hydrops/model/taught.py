@@ -6,15 +6,28 @@ is what its training says, not what the folder would give today.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from hydrops.errors import HydropsError
 from hydrops.records import write_text_atomically
 
 #: Name of the file beside a file of weights.
 TAUGHT = "taught.json"
+
+
+def digest_of(*arrays: npt.NDArray[np.generic]) -> str:
+    """SHA-256 (16 digits) of what is learned from: what arrays hold, their shapes and types."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype.str} {array.shape} ".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()[:16]
 
 
 def write_taught(weights: Path, names: Iterable[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from hydrops.model.simulate import (
     read_pool,
     write_pool_part,
 )
+from hydrops.records import write_text_atomically
 from hydrops.validate import read_yaml
 
 LOG = logging.getLogger(__name__)
@@ -126,7 +128,7 @@ def trained_parts(options: TrainOptions, training: Path) -> list[Path]:
 
 def make_pools(
     options: TrainOptions, specimens_folder: Path, training: Path, processes: int
-) -> tuple[Pool, Pool, tuple[str, ...]]:
+) -> tuple[Pool, Pool, dict[str, str]]:
     """Draw, or read where they are, the geometries to train on and to validate on.
 
     Without the folder of specimens, training goes on with phantoms alone and says so.
@@ -138,7 +140,12 @@ def make_pools(
 
     Returns
     -------
-    Both pools, and the names of the specimens in them.
+    Both pools, and the names of the specimens in them with a digest of each.
+
+    Raises
+    ------
+    HydropsError
+        If the specimens cannot be read, or are not what a pool that is there was drawn from.
     """
     folder = pool_folder(options, training)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,15 +155,20 @@ def make_pools(
     validation: list[_PoolJob] = [
         ("validation", part, options.seed + 1, None) for part in range(options.validation_phantoms)
     ]
-    seen: tuple[str, ...] = ()
+    seen: dict[str, str] = {}
     if specimens_folder.is_dir():
-        seen = options.seen_specimens
-        for specimen in load_specimens(specimens_folder, options.train_specimens):
+        learned, watching = (
+            load_specimens(specimens_folder, names)
+            for names in (options.train_specimens, options.validation_specimens)
+        )
+        seen = {specimen.name: specimen.digest for specimen in (*learned, *watching)}
+        _tell_drawn_from(folder, seen)
+        for specimen in learned:
             train += [
                 (f"specimen-{specimen.name}", part, options.seed + 2, specimen)
                 for part in range(options.redraws_per_specimen)
             ]
-        for specimen in load_specimens(specimens_folder, options.validation_specimens):
+        for specimen in watching:
             validation += [
                 (f"validation-{specimen.name}", part, options.seed + 3, specimen)
                 for part in range(options.validation_phantoms)
@@ -175,6 +187,22 @@ def make_pools(
                 LOG.info("drawn %d of %d ears", number, len(futures))
         paths = [future.result() for future in futures]
     return read_pool(paths[: len(train)]), read_pool(paths[len(train) :]), seen
+
+
+def _tell_drawn_from(pool: Path, specimens: Mapping[str, str]) -> None:
+    """Leave digests of specimens with the pool that is drawn from them; refuse others than before.
+
+    Parts that are there are not drawn again, so they would be those of an earlier label.
+    """
+    path = pool / "specimens.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    changed = sorted(n for n, d in specimens.items() if before.get(n, d) != d)
+    if changed:
+        raise HydropsError(
+            f"{pool}: was drawn from {', '.join(changed)} as they were before their label or their "
+            "landmarks changed; remove the folder to draw it anew"
+        )
+    write_text_atomically(path, json.dumps({**before, **specimens}, indent=1) + "\n")
 
 
 class _Samples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
