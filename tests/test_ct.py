@@ -18,6 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine
 from scipy import ndimage
+from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 
 from bundles import network_of
@@ -45,7 +46,7 @@ from hydrops.model.ct_package import (
     write_ct_card,
 )
 from hydrops.model.ct_task import CtOptions
-from hydrops.model.field import field_around, is_long, shown_field
+from hydrops.model.field import _outside_hull, field_around, is_long, shown_field
 from hydrops.model.folds import evaluate_parts
 from hydrops.model.metrics import overlap_metrics
 from hydrops.model.network import DualHeadUNet
@@ -260,6 +261,43 @@ def test_padding_is_what_hangs_together_with_a_corner() -> None:
         assert np.array_equal(field.image, image)  # within it, the same value is a measurement
     nothing = np.full((4, 4, 4), 3.0, np.float32)
     assert shown_field(nothing, np.eye(4)).image is nothing
+
+
+def test_a_cavity_that_opens_into_the_air_around_is_no_padding() -> None:
+    """In a dried specimen air around, middle ear and labyrinth are one, if all are saturated."""
+    rng = np.random.default_rng(0)
+    bone = rng.normal(900.0, 50.0, (30, 28, 26)).astype(np.float32)
+    bone[12:17, 12:16, :] = -500.0
+    within = np.s_[8:38, 7:35, 6:32]
+    image = np.full((45, 42, 40), -500.0, np.float32)
+    image[within] = bone
+    field = shown_field(image, np.eye(4))
+    assert np.array_equal(field.affine[:3, 3], [8, 7, 6])
+    assert np.array_equal(field.image, bone)
+
+
+def test_a_corner_beyond_a_round_field_of_view_is_padding() -> None:
+    """Real voxels may be as dark, if they are few or lie between others."""
+    x, y, _ = np.indices((40, 40, 20))
+    image = np.random.default_rng(0).normal(100.0, 1.0, (40, 40, 20)).astype(np.float32)
+    image[-1, -1, -1] = image[20, 20, 10] = -3024.0
+    assert shown_field(image, np.eye(4)).image is image
+    outside = x + y < 20
+    image[outside] = -3024.0
+    shown = shown_field(image, np.eye(4)).image
+    assert abs(shown[outside] - 100.0).max() < 0.5
+    assert shown[20, 20, 10] == -3024.0
+    assert np.array_equal(shown[~outside][:-1], image[~outside][:-1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.005, 0.02, 0.3]))
+def test_the_outside_of_a_hull_is_that_of_its_triangulation(seed: int, share: float) -> None:
+    mask = np.random.default_rng(seed).random((9, 14, 11)) < share
+    points = np.argwhere(mask)
+    assume(len(points) > 6)
+    inside = Delaunay(points).find_simplex(np.argwhere(np.ones_like(mask)), tol=1e-9) >= 0
+    assert np.array_equal(_outside_hull(mask), ~inside.reshape(mask.shape))
 
 
 def test_a_round_field_of_view_is_filled_with_the_mean() -> None:

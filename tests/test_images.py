@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from hydrops.errors import ExcludedError
-from hydrops.images import load_image
+from hydrops.images import image_stem, in_two_places, load_image, read_placement, save_image
 
 
 def an_image(path: Path) -> Path:
@@ -58,11 +59,86 @@ def test_a_surface_is_no_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("voxel_mm", [0.005, 0.01, 0.1, 1.0])
 def test_voxels_of_a_micro_ct_are_read(tmp_path: Path, voxel_mm: float) -> None:
     path = tmp_path / "scan.nii.gz"
-    values = np.random.default_rng(0).random((8, 8, 8), np.float32)
+    values = np.random.default_rng(0).random((8, 8, max(8, round(6.0 / voxel_mm))), np.float32)
     nib.save(nib.Nifti1Image(values, np.diag([voxel_mm] * 3 + [1.0])), path)
     data, affine = load_image(path)
     assert np.array_equal(data, values)
     assert affine[0, 0] == pytest.approx(voxel_mm)
+
+
+@pytest.mark.parametrize("factor", [0.001, 0.1])
+def test_lengths_in_metres_or_centimetres_are_not_taken_for_mm(
+    tmp_path: Path, factor: float
+) -> None:
+    path = tmp_path / "scan.nii.gz"
+    values = np.random.default_rng(0).random((40, 40, 40), np.float32)
+    nib.save(nib.Nifti1Image(values, np.diag([factor] * 3 + [1.0])), path)
+    with pytest.raises(ExcludedError, match="in which no inner ear fits; is it in another unit"):
+        load_image(path)
+
+
+def test_what_another_file_is_is_said(tmp_path: Path) -> None:
+    nifti = nib.Nifti1Image(np.random.default_rng(0).random((8, 8, 8)), np.eye(4)).to_bytes()
+    files = {
+        "a.nrrd": (b"NRRD0004\ntype: short\n", "is NRRD, not NIfTI"),
+        "a.mha": (b"ObjectType = Image\n", "is MetaImage, not NIfTI"),
+        "a.dcm": (bytes(128) + b"DICM" + bytes(100), "is DICOM, not NIfTI"),
+        "packed.nii": (gzip.compress(nifti), "is compressed, so its name must end in .gz"),
+        "plain.nii.gz": (nifti, "is not compressed, so its name must not end in .gz"),
+        "empty.nii.gz": (b"", "cut off"),
+        "cut.nii.gz": (gzip.compress(nifti)[:200], "cut off"),
+    }
+    for name, (content, told) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ExcludedError, match=rf"^{re.escape(name)}: .*{re.escape(told)}"):
+            load_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.b.nii.gz", "a.b.NII.GZ", "a.b.nii", "a.b.mgz", "a.b.mgh", "a.b.img", "a.b.hdr.gz"]
+)
+def test_the_stem_of_an_image_has_none_of_its_ends(name: str) -> None:
+    assert image_stem(Path("folder") / name) == "a.b"
+
+
+def test_a_label_lies_where_its_image_does_in_both_ways(tmp_path: Path) -> None:
+    """An atlas's sform beside the scanner's qform: either is kept, for tools take either."""
+    rng = np.random.default_rng(0)
+    qform, sform = np.diag([0.4, 0.4, 0.5, 1.0]), np.diag([-0.4, 0.4, 0.5, 1.0])
+    sform[:3, 3] = (12.0, -30.0, 4.0)
+    image = nib.Nifti1Image(rng.random((20, 20, 20), np.float32), sform)
+    image.set_qform(qform, code=1)
+    image.set_sform(sform, code=4)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    header = read_placement(tmp_path / "scan.nii.gz")
+    assert header is not None
+    assert in_two_places(header)
+    _, affine = load_image(tmp_path / "scan.nii.gz")
+    assert np.allclose(affine, sform)
+    save_image(tmp_path / "label.nii.gz", np.ones((20, 20, 20), np.uint8), affine, placement=header)
+    label = nib.load(tmp_path / "label.nii.gz")
+    for form, code, name in ((qform, 1, "qform"), (sform, 4, "sform")):
+        told = label.get_qform(coded=True) if name == "qform" else label.get_sform(coded=True)
+        assert np.allclose(told[0], form, atol=1e-5)
+        assert told[1] == code
+    assert np.allclose(label.affine, sform)
+    image.set_qform(sform, code=1)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    header = read_placement(tmp_path / "scan.nii.gz")
+    assert header is not None
+    assert not in_two_places(header)
+
+
+def test_an_image_may_not_tell_where_it_lies(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((20, 20, 20)).astype(np.float32)
+    untold = nib.Nifti1Image(values, None)
+    untold.header.set_zooms((0.5, 0.5, 0.5))
+    nib.save(untold, tmp_path / "untold.nii")
+    nib.save(nib.AnalyzeImage(values, np.eye(4)), tmp_path / "analyze.img")
+    nib.save(nib.MGHImage(values, np.eye(4)), tmp_path / "told.mgz")
+    assert read_placement(tmp_path / "untold.nii") is None
+    assert read_placement(tmp_path / "analyze.img") is None
+    assert read_placement(tmp_path / "told.mgz") is not None
 
 
 def test_a_flat_grid_is_none(tmp_path: Path) -> None:

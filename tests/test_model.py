@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jsonschema
@@ -51,6 +51,7 @@ from hydrops.model.train import (
 )
 from hydrops.model.unmix import WAYS, Calibration
 from hydrops.phantom.anatomy import draw_ear
+from hydrops.segment import load_segmenter
 from places import REPOSITORY
 from specimens import write_specimen
 
@@ -429,6 +430,38 @@ def test_bundle_is_found_and_its_weights_are_checked(tiny: TrainOptions, tmp_pat
         verify_weights(bundle)
     with pytest.raises(HydropsError, match=r"there are: paired_unet3d-1\.9\.0"):
         find_bundle(tmp_path / "models", "no_such_model")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda known: known["network"].update(attention=True), "attention.*newer version"),
+        (lambda known: known["spacing_mm"].clear(), "train it again"),
+        (lambda known: known.pop("network"), "network.*newer version"),
+        (lambda known: known.pop("roles"), "without roles"),
+        (lambda known: known.update(kind="transformer"), "kind transformer are not known"),
+    ],
+)
+def test_metadata_that_are_not_understood_are_told(
+    tiny: TrainOptions, tmp_path: Path, change: Callable[[dict], object], told: str
+) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    write_taught(weights, [])
+    older, newer = (
+        write_bundle(dataclasses.replace(tiny, version=v), weights, tmp_path / "models").folder
+        for v in ("1.9.0", "1.10.0")
+    )
+    path = newer / "configs" / "metadata.json"
+    known = json.loads(path.read_text())
+    change(known)
+    path.write_text(json.dumps(known))
+    with pytest.raises(HydropsError, match=rf"(metadata\.json|paired_unet3d-1\.10\.0).*{told}"):
+        load_segmenter(find_bundle(tmp_path / "models", "paired_unet3d").folder, "cpu")
+    path.write_text("[1]")
+    with pytest.raises(HydropsError, match="not the metadata of a model bundle"):
+        find_bundle(tmp_path / "models", "paired_unet3d")
+    assert find_bundle(tmp_path / "models", "paired_unet3d-1.9.0").folder == older
 
 
 def test_metadata_is_what_monai_expects(tiny: TrainOptions, tmp_path: Path) -> None:

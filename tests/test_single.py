@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from hydrops.cli import main
 from hydrops.errors import HydropsError
-from hydrops.images import FloatGrid, save_image
+from hydrops.images import Affine, FloatGrid, ball_around, save_image
 from hydrops.model.bundle import find_bundle
 from hydrops.model.contrast import write_timing
+from hydrops.model.ct import CtFinding
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import Head, draw_head, render, scanner_affine
 from hydrops.phantom.signal import MRC, PEI, PPI
@@ -188,7 +191,110 @@ def test_markups_number_the_points_of_all_ears() -> None:
     made = markups({"left": {"helicotrema": point}, "right": {"oval_window": point}})
     points = made["markups"][0]["controlPoints"]
     assert [p["id"] for p in points] == ["1", "2"]
-    assert points[1] == {"id": "2", "label": "right oval_window", "position": [1.0, 2.0, 3.0]}
+    assert points[1] == {
+        "id": "2", "label": "right oval_window", "description": "confidence 0.90",
+        "position": [1.0, 2.0, 3.0],
+    }  # fmt: skip
+
+
+def test_a_head_that_may_lie_either_way_is_refused(images: list[Path], tmp_path: Path) -> None:
+    untold = tmp_path / "untold.nii.gz"
+    image = nib.Nifti1Image(np.asarray(nib.load(images[0]).dataobj), None)
+    image.header.set_zooms((0.6, 0.6, 1.0))
+    nib.save(image, untold)
+    with pytest.raises(HydropsError, match=r"untold\.nii\.gz: .*left cannot be told from right"):
+        segment_files([untold], PAIRED, tmp_path / "out")
+    with pytest.raises(HydropsError, match="left cannot be told from right"):
+        segment_files([images[0], untold], PAIRED, tmp_path / "out")
+
+
+def test_an_ear_that_is_not_recognised_is_said(
+    images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Around the left ear there is no signal, as beside an implant."""
+    image = nib.load(images[0])
+    values = np.asarray(image.dataobj, np.float32).copy()
+    place = np.linalg.inv(image.affine) @ [*a_head().to_scanner(a_head().places["left"]), 1.0]
+    away = (np.indices(SHAPE).T - place[:3]) * (0.6, 0.6, 1.0)
+    values[np.linalg.norm(away, axis=-1).T < 14.0] = 0.0
+    save_image(tmp_path / "void.nii.gz", values, image.affine)
+    _, marks, _ = segment_files([tmp_path / "void.nii.gz"], PAIRED, tmp_path)
+    assert list(json.loads(marks.read_text())) == ["right"]
+    assert "the left inner ear cannot be recognised in the MRC, though the right" in caplog.text
+
+
+def test_the_ratio_of_each_ear_is_said(
+    images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    segment_files(images, PAIRED, tmp_path)
+    for side, ear in a_head().ears.items():
+        words = rf"{side} ear: EH volume ratio [\d.]+ \(([\d.]+) to ([\d.]+)\)"
+        told = re.search(words, caplog.text)
+        assert told is not None
+        low, high = map(float, told.groups())
+        assert low <= ear.ratios()["labyrinth"] <= high
+
+
+class Ears:
+    """A model of CT that finds what it is told to."""
+
+    def __init__(self, *masks: npt.NDArray[np.bool_]) -> None:
+        self.masks = masks
+
+    def find_all(self, _image: FloatGrid, _affine: Affine) -> list[CtFinding]:
+        marks = {"helicotrema": [1.0, 2.0, 3.0]}
+        return [
+            CtFinding({"joint": mask.astype(np.float32)}, marks, {"helicotrema": 0.5}, 100.0)
+            for mask in self.masks
+        ]
+
+
+def ball(shape: tuple[int, int, int], *middle: int) -> npt.NDArray[np.bool_]:
+    return ball_around(np.array(middle), 4.0, shape, np.eye(4))
+
+
+def on_ct(folder: Path, model: Ears, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr("hydrops.model.ct_package.load_ct_bundle", lambda *_: model)
+    values = np.random.default_rng(0).random(model.masks[0].shape).astype(np.float32)
+    save_image(folder / "ct.nii.gz", values, np.eye(4))
+    bundle = find_bundle(REPOSITORY / "models", "joint_unet3d_ct")
+    _, marks, _ = segment_files([folder / "ct.nii.gz"], bundle, folder)
+    return list(json.loads(marks.read_text()))
+
+
+def test_an_ear_of_a_ct_that_is_cut_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = (40, 40, 40)
+    assert on_ct(tmp_path, Ears(ball(shape, 20, 20, 20)), monkeypatch) == ["ear"]
+    assert "cut by the edge" not in caplog.text
+    on_ct(tmp_path, Ears(ball(shape, 1, 20, 20)), monkeypatch)
+    assert "ear: the labyrinth is cut by the edge of the image" in caplog.text
+    assert "ct_dseg.nii.gz: was there before, and is replaced" in caplog.text
+
+
+def test_two_ears_of_a_ct_are_left_and_right_where_they_lie_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (100, 100, 20)
+    across = Ears(ball(shape, 90, 50, 10), ball(shape, 15, 50, 10))
+    assert on_ct(tmp_path, across, monkeypatch) == ["right", "left"]
+    along = Ears(ball(shape, 50, 90, 10), ball(shape, 50, 15, 10))
+    assert on_ct(tmp_path, along, monkeypatch) == ["first", "second"]
+
+
+def test_the_models_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["models"]) == 0
+    assert "paired_unet3d-" in capsys.readouterr().out
+    assert main(["models", "--models-dir", str(tmp_path)]) == 1
+    assert "name the folder of the models by --models-dir" in capsys.readouterr().err
+    (tmp_path / "models").mkdir()
+    assert main(["segment", "x.nii.gz"]) == 1
+    assert "no model called paired_unet3d" in capsys.readouterr().err
 
 
 def test_an_ear_cut_by_the_edge_is_left_out_and_said_so(

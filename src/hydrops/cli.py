@@ -10,6 +10,8 @@ from pathlib import Path
 
 from hydrops.errors import HydropsError
 
+MODELS_DIR_HELP = "folder of the models; where `models` is not here, that of this project"
+MODELS_DIR_HINT = "name the folder of the models by --models-dir"
 OUT_OF_MEMORY = "error: out of memory; free some, or cut the image to what matters"
 
 
@@ -37,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     segment.add_argument("--model", default="paired_unet3d", help="a name of `hydrops models`")
     segment.add_argument("--output", type=Path, default=Path(), help="folder for the results")
     segment.add_argument("--device", default="cpu", help="cpu or cuda")
-    segment.add_argument("--models-dir", type=Path, default=Path("models"))
+    segment.add_argument("--models-dir", type=Path, default=_models_dir(), help=MODELS_DIR_HELP)
     segment.set_defaults(run=_segment)
     models = commands.add_parser("models", help="list the models")
-    models.add_argument("--models-dir", type=Path, default=Path("models"))
+    models.add_argument("--models-dir", type=Path, default=_models_dir(), help=MODELS_DIR_HELP)
     models.set_defaults(run=_models)
     chosen = parser.parse_args(arguments)
     try:
@@ -64,6 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _models_dir() -> Path:
+    """`models` where the command runs, else that of the checkout that it is installed from."""
+    here = Path("models")
+    there = Path(__file__).resolve().parents[2] / "models"
+    return here if here.is_dir() or not there.is_dir() else there
 
 
 def _scan(chosen: argparse.Namespace) -> None:
@@ -115,6 +124,8 @@ def _segment(chosen: argparse.Namespace) -> None:
     from hydrops.single import segment_files
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not chosen.models_dir.is_dir():
+        raise HydropsError(f"{chosen.models_dir}: there is no such folder; {MODELS_DIR_HINT}")
     bundle = find_bundle(chosen.models_dir, chosen.model)
     for path in segment_files(chosen.images, bundle, chosen.output, chosen.device):
         print(path)
@@ -123,7 +134,15 @@ def _segment(chosen: argparse.Namespace) -> None:
 
 
 def _models(chosen: argparse.Namespace) -> None:
-    from hydrops.model.bundle import list_bundles
+    from hydrops.model.bundle import bundle_folders, read_bundle
 
-    for bundle in list_bundles(chosen.models_dir):
-        print(f"{bundle.identifier}\t{bundle.metadata['description']}")
+    folders = bundle_folders(chosen.models_dir)
+    if not folders:
+        raise HydropsError(f"{chosen.models_dir}: there are no models; {MODELS_DIR_HINT}")
+    for folder in folders:
+        try:
+            bundle = read_bundle(folder)
+        except HydropsError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        print(f"{bundle.identifier}\t{bundle.metadata.get('description', '')}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from itertools import product
@@ -26,8 +27,18 @@ from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE
 Affine = npt.NDArray[np.float64]
 FloatGrid = npt.NDArray[np.float32]
 
-#: Largest voxel, and longest side of an image, that a scan of a head or neck has, mm.
-LARGEST_VOXEL_MM, LONGEST_SIDE_MM = 10.0, 1000.0
+#: Largest voxel, and longest side of an image, that a scan of a head or neck has, mm; and the least
+#: longest side that an image of an ear has.
+LARGEST_VOXEL_MM, LONGEST_SIDE_MM, SHORTEST_SIDE_MM = 10.0, 1000.0, 5.0
+#: What a NIfTI header says of where its voxels lie, in two ways.
+PLACEMENT = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+    "qoffset_z", "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
+#: Farthest apart that both may place a corner of an image and still mean the same, mm.
+SAME_PLACE_MM = 0.1
+#: How files of other formats begin, after so many bytes, and what they are.
+OTHER_FORMATS = ((0, b"NRRD", "NRRD"), (0, b"ObjectType", "MetaImage"), (128, b"DICM", "DICOM"))
 #: Timing of a sequence as sidecars tell it, in seconds.
 SIDECAR_TIMES = ("RepetitionTime", "EchoTime", "InversionTime")
 #: Corners of a cube of edge one.
@@ -69,7 +80,7 @@ def _load_volume(path: Path) -> tuple[FloatGrid, Affine]:
         OverflowError,
         zlib.error,
     ) as error:
-        raise ExcludedError(f"{path.name}: not a readable NIfTI image (cut off?)") from error
+        raise ExcludedError(f"{path.name}: {_why_unreadable(path)}") from error
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if data.ndim != 3 or min(data.shape) < 2:
@@ -103,13 +114,31 @@ def read_image(path: Path, picture: bool = True) -> tuple[FloatGrid, Affine]:
         raise HydropsError(f"{path}: {reason}") from exclusion
 
 
+def _why_unreadable(path: Path) -> str:
+    """What a file that cannot be read as NIfTI seems to be."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(132)
+    except OSError:
+        start = b""
+    for offset, mark, name in OTHER_FORMATS:
+        if start[offset : offset + len(mark)] == mark:
+            return f"is {name}, not NIfTI; convert it (dcm2niix does DICOM, 3D Slicer the others)"
+    packed, named = start.startswith(b"\x1f\x8b"), path.suffix.lower() == ".gz"
+    if packed and not named:
+        return "is compressed, so its name must end in .gz"
+    if start and named and not packed:
+        return "is not compressed, so its name must not end in .gz"
+    return "not a readable NIfTI image (cut off?)"
+
+
 def _open_image(path: Path) -> FileBasedImage:
     """An image whose voxels are not read yet; a compressed one is unpacked to its end.
 
     There stands whether it is as it was written.
     """
     image = nib.load(path)
-    if path.suffix == ".gz" and isinstance(image, SerializableImage):
+    if path.suffix.lower() == ".gz" and isinstance(image, SerializableImage):
         return type(image).from_bytes(gzip.decompress(path.read_bytes()))
     return image
 
@@ -135,6 +164,11 @@ def _check_size(shape: Sequence[int], affine: Affine, name: str) -> None:
             f"{in_words(sides)} mm, which no scan of a head has; is it in another unit, or of a "
             "whole body?"
         )
+    if sides.max() < SHORTEST_SIDE_MM:
+        raise ExcludedError(
+            f"{name}: its header gives sides of {in_words(sides)} mm, in which no inner ear fits; "
+            "is it in another unit?"
+        )
 
 
 def in_words(lengths: npt.NDArray[np.floating[Any]]) -> str:
@@ -142,8 +176,39 @@ def in_words(lengths: npt.NDArray[np.floating[Any]]) -> str:
     return " x ".join(f"{length:.4g}" for length in lengths)
 
 
+def read_placement(path: Path) -> nib.Nifti1Header | None:
+    """Header of a readable image, if it tells where the image lies in the world; else None.
+
+    An Analyze file never does, a NIfTI does not where both its codes are zero: what is left and
+    what is right is made up then.
+    """
+    header = nib.load(path).header
+    if isinstance(header, nib.Nifti1Header):
+        return header if header["qform_code"] > 0 or header["sform_code"] > 0 else None
+    if isinstance(header, nib.AnalyzeHeader):
+        return None
+    placed = nib.Nifti1Header()
+    placed.set_data_shape(header.get_data_shape())
+    placed.set_qform(header.get_best_affine(), code=1)
+    placed.set_sform(header.get_best_affine(), code=1)
+    return placed
+
+
+def in_two_places(header: nib.Nifti1Header) -> bool:
+    """Whether a header places an image in two ways that differ, of which some tools take either."""
+    if not (header["qform_code"] > 0 and header["sform_code"] > 0):
+        return False
+    shape = header.get_data_shape()[:3]
+    one, other = (corners_of(shape, form) for form in (header.get_qform(), header.get_sform()))
+    return bool(np.linalg.norm(one - other, axis=1).max() > SAME_PLACE_MM)
+
+
 def save_image(
-    path: Path, data: npt.NDArray[np.generic], affine: Affine, slope: float | None = None
+    path: Path,
+    data: npt.NDArray[np.generic],
+    affine: Affine,
+    slope: float | None = None,
+    placement: nib.Nifti1Header | None = None,
 ) -> None:
     """Write a NIfTI (.nii.gz) whose bytes depend on nothing but its content.
 
@@ -151,11 +216,18 @@ def save_image(
     ----------
     slope
         Scale factor of stored integers (``scl_slope``).
+    placement
+        Header of an image on the same grid, whose words on where it lies are copied, so that every
+        tool lays both on each other.
     """
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
+    if placement is not None:
+        for field in PLACEMENT:
+            image.header[field] = placement[field]
+        image.header["pixdim"][:4] = placement["pixdim"][:4]
     if slope is not None:
         image.header.set_slope_inter(slope, 0.0)
     buffer = io.BytesIO()
@@ -417,8 +489,8 @@ def average_onto(
 
 
 def image_stem(path: Path) -> str:
-    """Name of a NIfTI file without its ends."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    """Name of an image's file without its ends."""
+    return re.sub(r"(\.mgz|(\.(nii|img|hdr|mgh))?(\.gz)?)$", "", path.name, flags=re.IGNORECASE)
 
 
 def sidecar_of(path: Path) -> Path:

@@ -59,7 +59,7 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
     found = find_ears(mrc, affine, options)
     result = StageResult()
     for side in SIDES:
-        reason = _missing_reason(side, found, mrc.shape, affine, options)
+        reason = missing_reason(side, found, mrc.shape, affine, options)
         if reason is not None:
             result.excluded_sides[side] = reason
     kept = [side for side in SIDES if side not in result.excluded_sides]
@@ -97,7 +97,7 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
     return result
 
 
-def _missing_reason(
+def missing_reason(
     side: str, found: Found, shape: Sequence[int], affine: Affine, options: LocateOptions
 ) -> str | None:
     """Why a side cannot be used, or None if it can."""

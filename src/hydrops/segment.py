@@ -22,7 +22,7 @@ from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import box_around, save_image
 from hydrops.labels import LABELS, LANDMARKS, SIDES, organ_codes
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
-from hydrops.model.bundle import Bundle, read_bundle, verify_weights
+from hydrops.model.bundle import Bundle, read_bundle, understood, verify_weights
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, UsualContrast, read_pair
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
 from hydrops.model.inhearit import SLICE_ORGANS, fractions_of_side
@@ -159,17 +159,19 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
         torch.set_num_threads(threads)
     bundle = read_bundle(folder)
     weights = verify_weights(bundle)
-    _check_crop(bundle)
-    options = NetworkOptions.from_dict(bundle.metadata["network"])
+    with understood(bundle):
+        _check_crop(bundle)
+        options = NetworkOptions.from_dict(bundle.metadata["network"])
+        known = bundle.metadata.get("novelty")
+        novelty = None if known is None else Novelty(**known)
     network = load_weights(build_network(options), weights)
     fast_layout(network.to(where))
-    known = bundle.metadata.get("novelty")
     return Segmenter(
         bundle,
         network,
         where,
         Calibration.all_of(bundle.metadata),
-        None if known is None else Novelty(**known),
+        novelty,
         computes_in_half(where),
         options.fold,
         find_architecture(options).sided,

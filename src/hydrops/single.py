@@ -25,15 +25,18 @@ from hydrops.images import (
     crop_affine,
     crop_image,
     image_stem,
+    in_two_places,
     majority_labels,
     part_under,
     read_image,
+    read_placement,
     resample,
     save_image,
     sidecar_of,
 )
-from hydrops.labels import SIDES
-from hydrops.measure import MeasureOptions, border_share
+from hydrops.labels import LABYRINTH, SIDES
+from hydrops.locate import LocateOptions, missing_reason
+from hydrops.measure import MeasureOptions, border_share, organ_volumes
 from hydrops.model.bundle import Bundle
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair
 from hydrops.model.geometry import CROP_SHAPE
@@ -80,9 +83,10 @@ def segment_files(
     Raises
     ------
     HydropsError
-        If there are more or fewer images than roles, an image cannot be used, or the model finds
-        no ear; nothing is written then. An ear of two on MR that is refused, or cut by the edge of
-        the image, is left out, with a warning.
+        If there are more or fewer images than roles, an image cannot be used, an MR image does not
+        tell which side is left, or the model finds no ear; nothing is written then. An ear of two
+        on MR that is refused, not recognised, or cut by the edge of the image, is left out, and one
+        on CT that is cut is not, both with a warning.
     """
     roles = bundle.metadata["roles"]
     needed = [role for role in roles if role not in bundle.metadata["optional_roles"]]
@@ -94,11 +98,14 @@ def segment_files(
             f"{bundle.identifier} takes {', or '.join(map(' '.join, ways))}, "
             f"but {len(images)} images were given"
         )
+    read = [read_image(path) for path in images]
+    for path in images:
+        _check_placement(path, bundle)
     try:
-        if bundle.metadata.get("kind") in FOLD_KINDS:
-            labels, affine, ears = _segment_one(images[0], bundle, device)
+        if bundle.metadata["kind"] in FOLD_KINDS:
+            labels, affine, ears = _segment_one(*read[0], bundle, device)
         else:
-            labels, affine, ears = _segment_mr(images, bundle, device)
+            labels, affine, ears = _segment_mr(images, read, bundle, device)
     except ExcludedError as exclusion:
         raise HydropsError(f"{images[0]}: {exclusion.reason}") from exclusion
     stem = image_stem(images[0])
@@ -106,7 +113,7 @@ def segment_files(
     written = [output / f"{stem}_dseg.nii.gz"]
     if written[0].exists():
         LOG.warning("%s: was there before, and is replaced", written[0])
-    save_image(written[0], labels, affine)
+    save_image(written[0], labels, affine, placement=read_placement(images[0]))
     marks = [output / f"{stem}_landmarks{end}" for end in (".json", ".mrk.json")]
     if not any(ears.values()):
         # Those of another model would not go with this label.
@@ -118,10 +125,37 @@ def segment_files(
     return [*written, *marks]
 
 
+def _check_placement(path: Path, bundle: Bundle) -> None:
+    """Refuse a head that may lie either way; say where a header tells little, or two things."""
+    header = read_placement(path)
+    if header is None and bundle.metadata["kind"] not in FOLD_KINDS:
+        raise HydropsError(
+            f"{path}: its header does not say how the head lies (qform and sform codes are 0), so "
+            "left cannot be told from right; convert it from its DICOM anew"
+        )
+    if header is None:
+        LOG.warning(
+            "%s: its header does not say how it lies (qform and sform codes are 0): directions are "
+            "made up, and other tools may make up others",
+            path,
+        )
+    elif in_two_places(header):
+        LOG.warning(
+            "%s: its qform and its sform place it differently; landmarks, left and right are those "
+            "of the sform, and the label keeps both",
+            path,
+        )
+
+
 def markups(ears: dict[str, Landmarks]) -> dict[str, Any]:
-    """Landmarks by ear as a 3D Slicer markups file, RAS mm."""
+    """Landmarks by ear as a 3D Slicer markups file, RAS mm, described by their confidence."""
     points = [
-        {"id": str(number), "label": " ".join([ear, name]).strip(), "position": found["ras_mm"]}
+        {
+            "id": str(number),
+            "label": " ".join([ear, name]).strip(),
+            "description": f"confidence {found['confidence']:.2f}",
+            "position": found["ras_mm"],
+        }
         for number, (ear, name, found) in enumerate(
             (
                 (ear, name, found)
@@ -145,13 +179,12 @@ def markups(ears: dict[str, Landmarks]) -> dict[str, Any]:
 
 
 def _segment_one(
-    path: Path, bundle: Bundle, device: str
+    image: FloatGrid, affine: Affine, bundle: Bundle, device: str
 ) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
     """One image that is looked at as a whole: a CT of one ear or both, or one with a lesion."""
     from hydrops.model.ct_package import load_ct_bundle
     from hydrops.model.lesion_package import load_lesion_bundle
 
-    image, affine = read_image(path)
     where = choose_device(device)
     if bundle.metadata["kind"] not in CT_KINDS:
         lesion = load_lesion_bundle(bundle, where).find(image, affine)
@@ -159,41 +192,58 @@ def _segment_one(
             raise ExcludedError("the model finds no lesion in the image")
         return lesion.label.astype(np.uint8), affine, {}
     found = load_ct_bundle(bundle, where).find_all(image, affine)
+    names = _names_of_ears(found, affine)
+    for name, ear in zip(names, found):
+        if border_share(ear.label) > MeasureOptions().max_border_share:
+            LOG.warning(
+                "%s: the labyrinth is cut by the edge of the image; its volume is that of a part, "
+                "and landmarks may be made up",
+                name if name == "ear" else f"{name} ear",
+            )
+    LOG.info("found %d inner ear%s", len(found), "" if len(found) == 1 else "s")
     label = np.any([ear.label for ear in found], axis=0)
     ears = {
         name: {
             landmark: {"ras_mm": point, "confidence": ear.confidences[landmark]}
             for landmark, point in ear.landmarks.items()
         }
-        for name, ear in zip(_names_of_ears(found, affine), found)
+        for name, ear in zip(names, found)
     }
     return label.astype(np.uint8), affine, ears
 
 
 def _names_of_ears(found: Sequence[CtFinding], affine: Affine) -> list[str]:
-    """Left and right where there are two; one alone may be of either side."""
+    """Left and right where there are two, side by side; one alone may be of either side."""
     if len(found) == 1:
         return ["ear"]
-    along = [apply_affine(affine, np.argwhere(ear.label).mean(0))[0] for ear in found]
-    return ["right", "left"] if along[0] > along[1] else ["left", "right"]
+    one, other = (apply_affine(affine, np.argwhere(ear.label).mean(0)) for ear in found)
+    apart = one - other
+    if abs(apart[0]) < 0.5 * np.linalg.norm(apart):
+        return ["first", "second"]
+    return ["right", "left"] if apart[0] > 0 else ["left", "right"]
 
 
 def _segment_mr(
-    paths: Sequence[Path], bundle: Bundle, device: str
+    paths: Sequence[Path],
+    read: Sequence[tuple[FloatGrid, Affine]],
+    bundle: Bundle,
+    device: str,
 ) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
-    mrc, affine = read_image(paths[0])
+    mrc, affine = read[0]
     segmenter = load_segmenter(bundle.folder, device)
     LOG.info("looking for both inner ears in %s", paths[0].name)
     located = find_ears(mrc, affine, SearchOptions())
     if not located.centres:
         raise ExcludedError("no inner ear can be recognised in it")
-    pair, others = _other_images(mrc, affine, paths[1:])
+    pair, others = _other_images(mrc, affine, paths[1:], read[1:])
     grids = [np.linalg.inv(transform) @ own for _, own, transform in others]
     labels = np.zeros(mrc.shape, np.uint8)
     ears: dict[str, Landmarks] = {}
     refused: list[str] = []
     for side in SIDES:
         if side not in located.centres:
+            reason = missing_reason(side, located, mrc.shape, affine, LocateOptions())
+            refused.append(str(reason))
             continue
         LOG.info("segmenting the %s ear", side)
         grid = crop_affine(located.centres[side].tolist(), affine)
@@ -214,6 +264,13 @@ def _segment_mr(
         if border_share(painted > 0) > MeasureOptions().max_border_share:
             refused.append(f"{side} ear: the labyrinth is cut by the edge of the image")
             continue
+        if found.half_width is not None:
+            total, endolymph = organ_volumes(found.fractions, grid)[LABYRINTH]
+            ratio, reach = endolymph / total, found.half_width
+            LOG.info(
+                "%s ear: EH volume ratio %.2f (%.2f to %.2f), fluid %.0f mm3",
+                *(side, ratio, max(0.0, ratio - reach), min(1.0, ratio + reach), total),
+            )
         labels[painted > 0] = painted[painted > 0]
         ears[side] = named_landmarks(found, grid)
     if not ears:
@@ -224,10 +281,12 @@ def _segment_mr(
 
 
 def _other_images(
-    mrc: FloatGrid, affine: Affine, paths: Sequence[Path]
+    mrc: FloatGrid,
+    affine: Affine,
+    paths: Sequence[Path],
+    images: Sequence[tuple[FloatGrid, Affine]],
 ) -> tuple[InversionPair, list[tuple[FloatGrid, Affine, Affine]]]:
     """HYDROPS-Mi2 as it is, or PPI and PEI registered; each with its affine and its transform."""
-    images = [read_image(path) for path in paths]
     if len(images) < 2:
         for product, own in images:
             check_sign(mrc, resample(product, own, mrc.shape, affine), affine)

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydrops.errors import HydropsError
 from hydrops.labels import ORGANS
+from hydrops.model.tasks import KINDS
 from hydrops.records import sha256_of_file
 
 WEIGHTS = Path("models") / "model.pt"
 METADATA = Path("configs") / "metadata.json"
 INFERENCE = Path("configs") / "inference.json"
 CARD = Path("docs") / "README.md"
+#: What the metadata of every bundle say.
+TOLD = ("weights_sha256", "kind", "roles", "optional_roles", "landmarks")
 
 
 @dataclass(frozen=True)
@@ -56,39 +61,78 @@ def read_bundle(folder: Path) -> Bundle:
     Raises
     ------
     HydropsError
-        If the metadata is missing, is not JSON, or lacks the checksum.
+        If the metadata is missing, is not JSON, lacks what every model says, or is of a kind of
+        model that is not known here.
     """
     path = folder / METADATA
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        return Bundle(folder.parent.name, folder.name, folder, metadata["weights_sha256"], metadata)
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        metadata = dict(json.loads(path.read_text(encoding="utf-8")))
+        lacking = [key for key in TOLD if key not in metadata]
+        if lacking:
+            raise ValueError(f"without {', '.join(lacking)}")
+    except (OSError, ValueError, TypeError) as error:
         raise HydropsError(
             f"{path}: not the metadata of a model bundle ({error}); fetch the bundle again"
         ) from error
+    if metadata["kind"] not in KINDS:
+        raise HydropsError(
+            f"{path}: models of kind {metadata['kind']} are not known to this version of hydrops; "
+            "was it made by a newer one?"
+        )
+    return Bundle(folder.parent.name, folder.name, folder, metadata["weights_sha256"], metadata)
 
 
-def list_bundles(models_dir: Path) -> list[Bundle]:
-    """All bundles below a folder, by name and rising version; hidden folders are none yet."""
-    places = [path.parents[1] for path in models_dir.glob(f"*/*/{METADATA}")]
-    found = [read_bundle(folder) for folder in places if not folder.name.startswith(".")]
-    return sorted(found, key=lambda bundle: (bundle.name, _version_key(bundle.version)))
-
-
-def find_bundle(models_dir: Path, wanted: str) -> Bundle:
-    """The bundle of a name, newest version, or of a ``name-version``.
+@contextmanager
+def understood(bundle: Bundle) -> Iterator[None]:
+    """Tell whose metadata it is that cannot be made sense of, while a model is made of them.
 
     Raises
     ------
     HydropsError
-        If there is none; the message lists those that there are.
+        Instead of what is raised where a value is missing, unknown or of another kind.
     """
-    bundles = list_bundles(models_dir)
-    matching = [b for b in bundles if wanted in (b.name, b.identifier)]
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise HydropsError(
+            f"{bundle.folder / METADATA}: not understood ({error}); was it made by a newer version "
+            "of hydrops?"
+        ) from error
+
+
+def bundle_folders(models_dir: Path) -> list[Path]:
+    """Folders of all bundles below a folder, by name and rising version; hidden ones are none."""
+    places = [path.parents[1] for path in models_dir.glob(f"*/*/{METADATA}")]
+    shown = [folder for folder in places if not folder.name.startswith(".")]
+    return sorted(shown, key=lambda folder: (folder.parent.name, _version_key(folder.name)))
+
+
+def list_bundles(models_dir: Path) -> list[Bundle]:
+    """All bundles below a folder, in that order.
+
+    Raises
+    ------
+    HydropsError
+        If one cannot be read.
+    """
+    return [read_bundle(folder) for folder in bundle_folders(models_dir)]
+
+
+def find_bundle(models_dir: Path, wanted: str) -> Bundle:
+    """The bundle of a name, newest version, or of a ``name-version``; no other one is read.
+
+    Raises
+    ------
+    HydropsError
+        If it cannot be read, or there is none; the message lists those that there are.
+    """
+    known = {f"{f.parent.name}-{f.name}": f for f in bundle_folders(models_dir)}
+    matching = [f for name, f in known.items() if wanted in (name, f.parent.name)]
     if not matching:
-        there = ", ".join(b.identifier for b in bundles) or "none"
-        raise HydropsError(f"{models_dir}: no model called {wanted}; there are: {there}")
-    return matching[-1]
+        raise HydropsError(
+            f"{models_dir}: no model called {wanted}; there are: {', '.join(known) or 'none'}"
+        )
+    return read_bundle(matching[-1])
 
 
 def verify_weights(bundle: Bundle) -> Path:

@@ -211,8 +211,10 @@ def find_labyrinths(model: CtModel, image: FloatGrid, affine: Affine) -> list[Ct
         except ExcludedError as reason:
             LOG.info("no second ear: %s", reason)
             continue
-        if second.likeness >= LEAST_OF_FIRST * found[0].likeness:
-            found.append(second)
+        if second.likeness < LEAST_OF_FIRST * found[0].likeness:
+            LOG.info("no second ear: what is most like one is too little so")
+            continue
+        found.append(second)
     return found
 
 

@@ -34,7 +34,7 @@ EAR_RADIUS_MM = 12.0
 PLACES = 8
 #: How often the middle of an ear is told anew, from a field around the one told before.
 CLOSER_LOOKS = 2
-#: How far to the left or right of one ear the other is looked for, mm: adults' are 75 apart.
+#: How far from one ear the other is looked for, mm: adults' are 75 apart.
 EARS_APART_MM = (45.0, 105.0)
 #: Labyrinth beyond which a place is no more like an ear, mm3: about what a labyrinth holds.
 LABYRINTH_MM3 = 200.0
@@ -44,7 +44,7 @@ def ear_fields(looking: Looking, image: FloatGrid, affine: Affine) -> Iterator[F
     """The fields in which the ears of an image are to be seen: all of a small one, else each ear's.
 
     The first is that of the place most like an ear; the second that of the place most like an ear
-    `EARS_APART_MM` to the left or right of it, where there is any, ear or not.
+    `EARS_APART_MM` from it, in any direction, where there is any, ear or not.
 
     Raises
     ------
@@ -59,8 +59,8 @@ def ear_fields(looking: Looking, image: FloatGrid, affine: Affine) -> Iterator[F
     middles, sizes = _pieces(looking(whole.image, whole.affine))
     first = _most_like_an_ear(looking, whole, places(middles, sizes))
     yield first.field
-    aside = np.abs(middles[:, 0] - first.centre[0])
-    other = (aside > EARS_APART_MM[0]) & (aside < EARS_APART_MM[1])
+    apart = np.linalg.norm(middles - first.centre, axis=1)
+    other = (apart > EARS_APART_MM[0]) & (apart < EARS_APART_MM[1])
     if other.any():
         yield _most_like_an_ear(looking, whole, places(middles[other], sizes[other])).field
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from hydrops.cohort import markdown_table
 from hydrops.figures import PALETTE, draw_box
 from hydrops.labels import LANDMARKS
-from hydrops.model.bundle import CARD, Bundle, verify_weights
+from hydrops.model.bundle import CARD, Bundle, understood, verify_weights
 from hydrops.model.cases import Case, split_cases
 from hydrops.model.crossval import Model, evaluate_cases
 from hydrops.model.ct import CtModel, load_ct_model
@@ -91,9 +91,10 @@ def load_ct_bundle(bundle: Bundle, device: torch.device) -> CtModel:
     HydropsError
         If the weights are missing, changed, or do not fit the network.
     """
-    # Bundles of before it was fitted to labels drew the surface in the middle.
-    share = float(bundle.metadata.get("surface_share", MIDDLE))
-    design = Design.from_dict(bundle.metadata)
+    with understood(bundle):
+        # Bundles of before it was fitted to labels drew the surface in the middle.
+        share = float(bundle.metadata.get("surface_share", MIDDLE))
+        design = Design.from_dict(bundle.metadata)
     return load_ct_model(design, verify_weights(bundle), device, share)
 
 

@@ -29,6 +29,9 @@ LONGEST_MM = 26.0
 MOST_OF_IMAGE, LEAST_OF_BOX = 0.8, 0.75
 #: A longer box is not turned, mm: an ear in it lies far from its corners.
 LONGEST_TURNED_MM = 52.0
+#: Share of an image below which padding is left as it is: the grey levels are told without the
+#: darkest hundredth (`hydrops.model.augment.standardise`), and a real voxel may be the darkest.
+LEAST_PADDING = 0.01
 #: Directions from which the least box around an image is looked for.
 STARTS = 24
 _CORNERS = np.ix_((0, -1), (0, -1), (0, -1))
@@ -45,9 +48,10 @@ class Field:
 def shown_field(image: FloatGrid, affine: Affine) -> Field:
     """An image without what a scanner or a tool has filled up with one value.
 
-    One value in all eight corners or all over a face of the volume is padding, as far as it hangs
-    together with a corner: around a round field of view, or a volume that was turned or enlarged.
-    The air around a head may have such a value too.
+    One value in all eight corners or all over a face of the volume, or the lowest of all in any
+    corner, is padding as far as it hangs together with a corner and lies outside the convex hull of
+    all else: around a round field of view, or a volume that was turned or enlarged. The air around
+    a head or a specimen may have such a value too; that in its cavities is inside the hull.
 
     Returns
     -------
@@ -63,7 +67,10 @@ def shown_field(image: FloatGrid, affine: Affine) -> Field:
         return Field(image, affine)
     pieces, _ = ndimage.label(there)
     corners = pieces[_CORNERS]
-    padding = np.isin(pieces, corners[corners > 0])
+    around = np.isin(pieces, corners[corners > 0])
+    padding = around & _outside_hull(~around)
+    if padding.mean() < LEAST_PADDING:
+        return Field(image, affine)
     box = box_around(~padding, (0, 0, 0))
     filled = padding[box]
     mean = image[box].mean(where=~filled, dtype=np.float64)
@@ -81,7 +88,29 @@ def _padding_value(image: FloatGrid) -> float | None:
         lowest = float(part.min())
         if lowest == float(part.max()):
             return lowest
-    return None
+    lowest = float(image.min())
+    return lowest if (image[_CORNERS] == lowest).any() else None
+
+
+def _outside_hull(shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Voxels (x, y, z) that lie outside the convex hull of a mask; all but it, if it is flat."""
+    try:
+        hull = ConvexHull(_ends(shown))
+    except QhullError:
+        return ~shown
+    # Each row along x enters the hull where the last of the planes that face it is crossed.
+    y, z = np.ogrid[: shown.shape[1], : shown.shape[2]]
+    enters, leaves = np.zeros(shown.shape[1:]), np.full(shown.shape[1:], len(shown) - 1.0)
+    for along, *across, offset in np.unique(hull.equations.round(9), axis=0):
+        beyond = across[0] * y + across[1] * z + offset
+        if abs(along) < 1e-6:
+            leaves[beyond > 1e-6] = -1.0
+        elif along > 0:
+            leaves = np.minimum(leaves, -beyond / along)
+        else:
+            enters = np.maximum(enters, -beyond / along)
+    x = np.arange(len(shown))[:, None, None]
+    return np.asarray((x < enters - 1e-6) | (x > leaves + 1e-6))
 
 
 def _turned_box(

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from hydrops.cohort import markdown_table
-from hydrops.model.bundle import CARD, Bundle, verify_weights
+from hydrops.model.bundle import CARD, Bundle, understood, verify_weights
 from hydrops.model.cases import set_aside, split_cases
 from hydrops.model.crossval import OVERFITTING_GAP, evaluate_cases
 from hydrops.model.ct_package import CAPTIONS, draw_tested
@@ -111,13 +111,10 @@ def load_lesion_bundle(bundle: Bundle, device: torch.device) -> LesionModel:
         If the weights are missing, changed, or do not fit the network.
     """
     known = bundle.metadata
-    return LesionModel.load(
-        NetworkOptions.from_dict(known["network"]),
-        float(known["spacing_mm"][0]),
-        int(known["patch"]),
-        verify_weights(bundle),
-        device,
-    )
+    with understood(bundle):
+        options = NetworkOptions.from_dict(known["network"])
+        spacing_mm, patch = float(known["spacing_mm"][0]), int(known["patch"])
+    return LesionModel.load(options, spacing_mm, patch, verify_weights(bundle), device)
 
 
 def write_lesion_card(

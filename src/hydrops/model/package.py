@@ -24,6 +24,7 @@ from hydrops.model.inhearit import SLICE_CLASSES
 from hydrops.model.network import NetworkOptions
 from hydrops.model.pictures import CAPTIONS
 from hydrops.model.preprocess import CHANNELS
+from hydrops.model.tasks import MR_KIND
 from hydrops.model.taught import taught_by
 from hydrops.model.train import TrainOptions
 from hydrops.model.unmix import WAYS, Calibration
@@ -121,7 +122,7 @@ def metadata(options: TrainOptions, taught: Collection[str], sha256: str) -> dic
     sources = [PHANTOMS, *([LABYRINTHS] if taught else [])]
     return common_metadata(options, sha256, sources) | {
         "task": "Compartments and landmarks of the inner ear on hydrops MRI",
-        "kind": "paired",
+        "kind": MR_KIND,
         "network": asdict(options.network),
         "training": {
             "seed": options.seed,

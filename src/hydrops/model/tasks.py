@@ -14,6 +14,9 @@ from hydrops.validate import read_yaml
 CT_KINDS = ("joint", "cascade")
 #: Kinds that are cross-validated on labelled images.
 FOLD_KINDS = (*CT_KINDS, "lesion")
+#: Kind of the models of MR, and all kinds that there are.
+MR_KIND = "paired"
+KINDS = (MR_KIND, *FOLD_KINDS)
 
 
 @dataclass(frozen=True)
@@ -106,4 +109,4 @@ def read_kind(path: Path) -> str:
 
 
 def _kind_in(values: Mapping[str, Any]) -> str:
-    return str(values.get("kind", "paired"))
+    return str(values.get("kind", MR_KIND))
