@@ -59,6 +59,12 @@ if ABLATION:
 
     include: "workflow/rules/ablation.smk"
 
+elif TRAINING:
+
+    rule ablate:
+        input:
+            no_ablation,
+
 
 onstart:
     write_status_page(STUDY, PATHS.root / "status.html")

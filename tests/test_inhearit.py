@@ -277,6 +277,8 @@ def test_a_cohort_has_area_ratios_and_leaves_the_rest_empty(tmp_path: Path, side
         lambda out: measure_session(UNIT, paths, model, MeasureOptions(), out),
     )  # fmt: skip
     assert segmented.outcome == measured.outcome == "done"
+    table = pd.read_csv(paths.measures(UNIT, model), sep="\t", dtype=str, keep_default_na=False)
+    assert table["representative_slice"].map(lambda told: told == "n/a" or told.isdigit()).all()
     table = pd.read_csv(paths.measures(UNIT, model), sep="\t", na_values=["n/a"]).set_index("organ")
     assert list(table.index) == [*ORGANS, LABYRINTH]
     assert table[["els_mm3", "eh_volume_ratio"]].isna().all(axis=None)

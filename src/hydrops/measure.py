@@ -102,6 +102,8 @@ def measure_session(
         (marks, LANDMARK_COLUMNS, paths.measured_landmarks(unit, model)),
     ):
         table = pd.DataFrame(rows, columns=list(columns))
+        if "representative_slice" in table:
+            table = table.astype({"representative_slice": "Int64"})  # a whole number or n/a
         table.to_csv(output / path.name, sep="\t", index=False, na_rep="n/a", float_format="%.4f")
     return result
 

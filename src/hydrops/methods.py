@@ -39,6 +39,8 @@ REFERENCES = (
     "MICCAI 2016, arXiv:1606.06650.",
     "Yoo TW et al. Automated volumetric analysis of the inner ear fluid space from hydrops "
     "magnetic resonance imaging using 3D neural networks. Sci Rep 2024;14.",
+    "Stebani J et al. Towards fully automated inner ear analysis with deep-learning-based joint "
+    "segmentation and landmark detection framework. Sci Rep 2023;13:19057.",
     "Cardoso MJ et al. MONAI: an open-source framework for deep learning in healthcare. "
     "arXiv:2211.02701.",
     "Paszke A et al. PyTorch: an imperative style, high-performance deep learning library. "

@@ -113,6 +113,36 @@ def test_an_ablation_trains_each_change_on_each_of_its_folds(project: Project) -
     assert project.planned(*ablate) == once | {"train_change": 2 * (2 + 1)}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("evaluate", "--config", "model=unet2d"), "--config 'models=[unet2d]'"),
+        (("ablate",), "config/ablation/paired_unet3d.yaml is missing; --config model=NAME of: "),
+    ],
+)
+def test_what_a_target_cannot_do_for_a_model_is_said(
+    project: Project, arguments: tuple[str, ...], words: str
+) -> None:
+    done = project.snakemake(*arguments)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert words in said
+    assert "Traceback" not in said
+    assert list(project.path(".snakemake/locks").glob("*")) == []
+
+
+def test_specimens_kept_for_the_evaluation_are_not_trained_on(project: Project) -> None:
+    path = project.path("config/models/paired_unet3d.yaml")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values["train_specimens"].append("T02")
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    done = project.snakemake("train", "--dry-run")
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "paired_unet3d.yaml: would learn from T02, which training: test_specimens" in said
+    assert "Traceback" not in said
+
+
 def test_cuda_asks_for_a_gpu_for_the_segmentation_alone(project: Project) -> None:
     own_cohort(project, ["A1"])
     project.configure(device="cuda", training=None)

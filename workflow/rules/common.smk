@@ -34,6 +34,7 @@ except HydropsError as error:
 
 PATHS = STUDY.paths
 MODELS = list(STUDY.bundles)
+EVALUATION = PATHS.root / "evaluation"
 GPUS = 1 if STUDY.config["device"] == "cuda" else 0
 GPU_STAGES = ["segment"] if GPUS else []
 
@@ -113,6 +114,26 @@ def batches_of_chunk(stage):
 def chunks_of(stage):
     """Input function: the manifests of all chunks of a model."""
     return lambda wc: [str(PATHS.chunk(stage, wc.model, c)) for c in STUDY.chunks]
+
+
+def pages_of_evaluation(wildcards):
+    """Pages of the models of `models`; naming another one to train evaluates nothing of it."""
+    names = [bundle.name for bundle in STUDY.bundles.values()]
+    if config.get("model", names[0]) not in names:
+        sys.exit(
+            f"error: models of MR are evaluated by --config 'models=[{config['model']}]', "
+            f"not by --config model; models is {', '.join(names)}"
+        )
+    cards = [str(EVALUATION / model / "card.md") for model in MODELS]
+    return [str(EVALUATION / "README.md"), *cards]
+
+
+def no_ablation(wildcards):
+    """Input function: there is nothing to change one by one in the model that is named."""
+    grids = sorted(path.stem for path in TRAINING.ablation.parent.glob("*.yaml"))
+    sys.exit(
+        f"error: {TRAINING.ablation} is missing; --config model=NAME of: {', '.join(grids)}"
+    )
 
 
 def at_attempt(amount):

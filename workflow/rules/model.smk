@@ -1,5 +1,4 @@
 # The models of MR: snakemake train, then snakemake package, then snakemake evaluate.
-EVALUATION = PATHS.root / "evaluation"
 
 
 localrules:
@@ -16,18 +15,6 @@ rule train:
 rule package:
     input:
         f"training/{TRAINING.name}/packaged.json",
-
-
-def pages_of_evaluation(wildcards):
-    """Pages of the models of `models`; naming another one to train evaluates nothing of it."""
-    names = [bundle.name for bundle in STUDY.bundles.values()]
-    if config.get("model", names[0]) not in names:
-        sys.exit(
-            f"error: models of MR are evaluated by --config 'models=[{config['model']}]', "
-            f"not by --config model; models is {', '.join(names)}"
-        )
-    cards = [str(EVALUATION / model / "card.md") for model in MODELS]
-    return [str(EVALUATION / "README.md"), *cards]
 
 
 rule evaluate:

@@ -47,8 +47,10 @@ class SliceUNet(torch.nn.Module):
 class SingleUNets(torch.nn.Module):
     """A network for each image alone: MRC gives the organs, HYDROPS-Mi2 the endolymph.
 
-    The single-task comparison of Yoo et al. 2024: neither network sees the other's image. Input
-    and output as `SliceUNet`; the logits are logarithms of the product of both.
+    The single-task comparison of Yoo et al. 2024, where each network sees its own image. Here that
+    of HYDROPS-Mi2 sees it as `hydrops.model.preprocess` brings it to a scale, with the MRC: no
+    organ, and no voxel's fullness, but which voxels it is scaled by. Input and output as
+    `SliceUNet`; the logits are logarithms of the product of both.
     """
 
     def __init__(self, options: NetworkOptions) -> None:

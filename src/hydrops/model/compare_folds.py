@@ -110,8 +110,9 @@ def write_fold_comparison(
     text = f"""# Models of CT compared
 
 Real CT of {count} specimens. Every model was tested on the same folds, each specimen by a network
-that was trained without it. The last plane of a cascade is its result; its first plane is a plain
-2D U-Net. `published` is the paper's own figure, measured on other data.
+that was trained without it. The last plane of a cascade is its result; its first plane is the
+single 2D U-Net, with residual units as all planes have them. `published` is the paper's own figure,
+measured on other data.
 
 {markdown_table(describe_trainings(trainings))}
 

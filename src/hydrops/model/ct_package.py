@@ -233,7 +233,7 @@ def write_ct_card(
     text = f"""# {bundle.name} {bundle.version}
 
 {bundle.metadata["description"]}.
-Research only; not a medical device.
+Research only; not a medical device. Licence: {bundle.metadata["copyright"]}.
 
 - **In**: one CT of a temporal bone, any orientation and voxel size, either side.
 - **Out**: the labyrinth (total fluid space); landmarks: {landmarks}. No endolymph: CT shows none.

@@ -140,7 +140,7 @@ def write_lesion_card(
     text = f"""# {bundle.name} {bundle.version}
 
 {bundle.metadata["description"]}.
-Research only; not a medical device.
+Research only; not a medical device. Licence: {bundle.metadata["copyright"]}.
 
 - **In**: one image ({bundle.metadata["roles"][0]}), any orientation and voxel size.
 - **Out**: the lesion, in one piece or several; no landmarks.

@@ -33,6 +33,10 @@ from hydrops.records import sha256_of_file
 LOG = logging.getLogger(__name__)
 
 PHANTOMS = "Digital phantoms of this project."
+MOTION = (
+    "Heads move as 242 patients did between two series "
+    "(VS_Seg: Shapey et al., Sci Data 2021;8:286)."
+)
 LABYRINTHS = (
     "Real labyrinths: Wimmer et al., Human bony labyrinth dataset, Data in Brief 2019;27:104782, "
     "CC BY 4.0 (labels and landmarks; the images themselves were not used)."
@@ -275,7 +279,7 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
     text = f"""# {bundle.name} {bundle.version}
 
 {bundle.metadata["description"]}.
-Research only; not a medical device.
+Research only; not a medical device. Licence: {bundle.metadata["copyright"]}.
 
 - **In**: MRC and, optionally, HYDROPS-Mi2 of one ear, {" x ".join(map(str, CROP_SHAPE))}
   voxels of {" x ".join(map(str, CROP_SPACING_MM))} mm along R, A and S; without HYDROPS-Mi2 no
@@ -290,13 +294,12 @@ Research only; not a medical device.
 {anatomy}, with endolymph grown inside; the
 contrast is drawn anew at every step (seed {training["seed"]}): {phases}
 (a spread of 1 is any contrast that is thinkable, 0 the one that the phantom has on average).
-{_how_calibrated(bundle)}Sources: {bundle.metadata["data_source"]}
+{_how_calibrated(bundle)}Sources: {bundle.metadata["data_source"]} {MOTION}
 
 ## How it did
 
 Measured **on simulation**, by `snakemake evaluate`, through registration, location, segmentation
-and measurement of whole simulated heads that training never saw. "specimen" ears have the anatomy
-of real labyrinths kept out of training.
+and measurement of whole simulated heads that training never saw. {_anatomy_tested(summary)}
 
 {AGREEMENT_EXPLAINED}
 
@@ -313,6 +316,12 @@ at the overlay of each ear.{_limits(bundle)}
     path = bundle.folder / CARD
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _anatomy_tested(summary: pd.DataFrame) -> str:
+    if "anatomy" in summary and "specimen" in set(summary["anatomy"]):
+        return '"specimen" ears have the anatomy\nof real labyrinths kept out of training.'
+    return "Phantoms alone: the folder of\nreal labyrinths (`training: specimens`) was not there."
 
 
 def _how_calibrated(bundle: Bundle) -> str:

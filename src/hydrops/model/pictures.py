@@ -41,7 +41,8 @@ CAPTIONS = {
     "vestibule's area), measured against truth. **Simulation.** Left: each ear; then, by anatomy, "
     "Bland-Altman with bias, 95 % limits of agreement and the 95 % CI of each, resampling heads.",
     "real-ear": "A real left ear on T2-weighted MRI, resampled to a clinical grid of "
-    "0.5 x 0.5 x 1.0 mm and segmented from MRC alone.",
+    "0.5 x 0.5 x 1.0 mm and segmented from MRC alone. The image is from IE-Vnet (Ahmadi et al., "
+    "Front Neurol 2022;13:663200; Apache-2.0).",
 }
 
 

@@ -81,7 +81,10 @@ def read_landmark_table(folder: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, sep="\t", dtype={"specimen": str, "side": str, "landmark": str})
     except OSError as error:
-        raise HydropsError(f"{path}: missing; training needs the specimens with it") from error
+        raise HydropsError(
+            f"{path}: missing; the specimens are those of Wimmer et al. 2019 "
+            "(doi:10.1016/j.dib.2019.104782), laid out as README.md says"
+        ) from error
     except ValueError as error:
         raise HydropsError(f"{path}: not a table of landmarks ({error})") from error
     lacking = [column for column in LANDMARK_COLUMNS if column not in table]
