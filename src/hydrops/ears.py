@@ -59,12 +59,7 @@ def find_ears(mrc: FloatGrid, affine: Affine, options: SearchOptions) -> Found:
 
     With one ear alone, its side is that of the template, left or right, that fits it better.
     """
-    if not (mrc > 0).any():
-        return Found()
-    coarse, coarse_affine = _to_search_grid(mrc, affine)
-    candidates = {
-        side: _peaks(_correlation(coarse, side), coarse_affine, options.min_score) for side in SIDES
-    }
+    candidates = _candidates(mrc, affine, options.min_score)
     pair = _best_pair(candidates["left"], candidates["right"], options)
     if pair is not None:
         return Found(
@@ -76,6 +71,25 @@ def find_ears(mrc: FloatGrid, affine: Affine, options: SearchOptions) -> Found:
         return Found()
     score, side, point = max(single, key=lambda item: item[0])
     return Found({side: point}, {side: score})
+
+
+def places_of_one(
+    mrc: FloatGrid, affine: Affine, least_score: float
+) -> list[tuple[str, npt.NDArray[np.float64]]]:
+    """Where one ear may lie in an MRC that does not show two, the likeliest first: side, RAS mm."""
+    candidates = _candidates(mrc, affine, least_score)
+    found = [(score, side, point) for side in SIDES for point, score in candidates[side]]
+    return [(side, point) for _, side, point in sorted(found, key=lambda place: -place[0])]
+
+
+def _candidates(
+    mrc: FloatGrid, affine: Affine, least_score: float
+) -> dict[str, list[tuple[npt.NDArray[np.float64], float]]]:
+    """Places (RAS mm) that match the template of each side, with their scores, best first."""
+    if not (mrc > 0).any():
+        return {side: [] for side in SIDES}
+    coarse, coarse_affine = _to_search_grid(mrc, affine)
+    return {side: _peaks(_correlation(coarse, side), coarse_affine, least_score) for side in SIDES}
 
 
 def _to_search_grid(data: FloatGrid, affine: Affine) -> tuple[FloatGrid, Affine]:

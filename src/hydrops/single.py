@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine
 
-from hydrops.ears import SearchOptions, find_ears
+from hydrops.ears import Found, SearchOptions, find_ears, places_of_one
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import (
     Affine,
@@ -24,6 +25,7 @@ from hydrops.images import (
     coarsest_voxel_mm,
     crop_affine,
     crop_image,
+    grid_centre,
     image_stem,
     in_two_places,
     majority_labels,
@@ -45,7 +47,13 @@ from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
 from hydrops.records import write_text_atomically
 from hydrops.register import RegisterOptions, check_sign, csf_ratio, match
 from hydrops.sampling import share_kept
-from hydrops.segment import load_segmenter, named_landmarks, segment_ear
+from hydrops.segment import (
+    EarSegmentation,
+    Segmenter,
+    load_segmenter,
+    named_landmarks,
+    segment_ear,
+)
 
 if TYPE_CHECKING:
     from hydrops.model.ct import CtFinding
@@ -55,6 +63,9 @@ LOG = logging.getLogger(__name__)
 Landmarks = dict[str, dict[str, Any]]
 #: Roles of a bundle that takes an examination of hydrops.
 MR_ROLES = ["MRC", "HYDROPSMi2"]
+#: An MRC that does not show two ears is looked at around so many places, where it matches an ear at
+#: least so well (`hydrops.ears`): less than in a cohort, for the model says whether it is one.
+PLACES, LEAST_SCORE = 6, 0.3
 #: Slicer's format for points (3D Slicer 5, Markups module).
 MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
@@ -223,6 +234,25 @@ def _names_of_ears(found: Sequence[CtFinding], affine: Affine) -> list[str]:
     return ["right", "left"] if apart[0] > 0 else ["left", "right"]
 
 
+@dataclass(frozen=True)
+class _Head:
+    """An MRC, the other images each with its affine and its transform, and what tells of them."""
+
+    mrc: FloatGrid
+    affine: Affine
+    pair: InversionPair
+    others: Sequence[tuple[FloatGrid, Affine, Affine]]
+
+
+@dataclass(frozen=True)
+class _SeenEar:
+    """What was found around a place, on its crop, and the labels of that on the MRC's grid."""
+
+    found: EarSegmentation
+    grid: Affine
+    labels: npt.NDArray[np.uint8]
+
+
 def _segment_mr(
     paths: Sequence[Path],
     read: Sequence[tuple[FloatGrid, Affine]],
@@ -233,51 +263,84 @@ def _segment_mr(
     segmenter = load_segmenter(bundle.folder, device)
     LOG.info("looking for both inner ears in %s", paths[0].name)
     located = find_ears(mrc, affine, SearchOptions())
-    if not located.centres:
+    places = list(located.centres.items())
+    if len(places) < len(SIDES):
+        places = places_of_one(mrc, affine, LEAST_SCORE)[:PLACES]
+    if not places:
         raise ExcludedError("no inner ear can be recognised in it")
-    pair, others = _other_images(mrc, affine, paths[1:], read[1:])
-    grids = [np.linalg.inv(transform) @ own for _, own, transform in others]
-    labels = np.zeros(mrc.shape, np.uint8)
-    ears: dict[str, Landmarks] = {}
-    refused: list[str] = []
-    for side in SIDES:
-        if side not in located.centres:
-            reason = missing_reason(side, located, mrc.shape, affine, LocateOptions())
-            refused.append(str(reason))
-            continue
+    head = _Head(mrc, affine, *_other_images(mrc, affine, paths[1:], read[1:]))
+    seen: dict[str, _SeenEar] = {}
+    refused: dict[str, str] = {}
+    for side, centre in places:
         LOG.info("segmenting the %s ear", side)
-        grid = crop_affine(located.centres[side].tolist(), affine)
-        crop = crop_image(mrc, affine, grid)
-        moved = [crop_image(image, own, grid, transform) for image, own, transform in others]
-        mi2, summed = next(iter(moved), None), None
-        if len(moved) == 2:
-            mi2, summed = (moved[0] - moved[1]) * crop, (moved[0] + moved[1]) * crop
-        voxel_mm = coarsest_voxel_mm(grid, affine, *(own for _, own, _ in others))
-        kept = share_kept(mrc, affine, grid, grids)
         try:
-            found = segment_ear(segmenter, crop, mi2, side, pair, summed, voxel_mm, kept)
+            ear = _segment_at(segmenter, head, side, centre)
         except ExcludedError as exclusion:
-            refused.append(f"{side} ear: {exclusion.reason}")
+            refused.setdefault(side, f"{side} ear: {exclusion.reason}")
             continue
-        painted = np.zeros_like(labels)
-        _paint(painted, affine, found.fractions, grid)
-        if border_share(painted > 0) > MeasureOptions().max_border_share:
-            refused.append(f"{side} ear: the labyrinth is cut by the edge of the image")
-            continue
-        if found.half_width is not None:
-            total, endolymph = organ_volumes(found.fractions, grid)[LABYRINTH]
-            ratio, reach = endolymph / total, found.half_width
-            LOG.info(
-                "%s ear: EH volume ratio %.2f (%.2f to %.2f), fluid %.0f mm3",
-                *(side, ratio, max(0.0, ratio - reach), min(1.0, ratio + reach), total),
-            )
-        labels[painted > 0] = painted[painted > 0]
-        ears[side] = named_landmarks(found, grid)
-    if not ears:
-        raise ExcludedError("; ".join(refused))
-    for reason in refused:
+        if len(located.centres) == len(SIDES):
+            seen[side] = ear
+        elif not seen or _strangeness(ear) < min(map(_strangeness, seen.values())):
+            seen = {side: ear}
+    if not seen:
+        raise ExcludedError("; ".join(refused.values()))
+    if len(located.centres) < len(SIDES):
+        (side, ear), (other,) = next(iter(seen.items())), set(SIDES) - set(seen)
+        known = Found({side: grid_centre(ear.found.fractions.shape[1:], ear.grid)}, {side: 1.0})
+        refused = {other: str(missing_reason(other, known, mrc.shape, affine, LocateOptions()))}
+    for reason in refused.values():
         LOG.warning("left out, %s", reason)
-    return labels, affine, ears
+    labels = np.zeros(mrc.shape, np.uint8)
+    for side, ear in seen.items():
+        labels[ear.labels > 0] = ear.labels[ear.labels > 0]
+        _say_ratio(side, ear)
+    marks = {side: named_landmarks(ear.found, ear.grid) for side, ear in seen.items()}
+    return labels, affine, marks
+
+
+def _segment_at(
+    segmenter: Segmenter, head: _Head, side: str, centre: npt.NDArray[np.float64]
+) -> _SeenEar:
+    """Segment the ear of a side around a place, RAS mm.
+
+    Raises
+    ------
+    ExcludedError
+        If there is none, or it is cut by the edge of the image.
+    """
+    grid = crop_affine(centre.tolist(), head.affine)
+    crop = crop_image(head.mrc, head.affine, grid)
+    moved = [crop_image(image, own, grid, transform) for image, own, transform in head.others]
+    mi2, summed = next(iter(moved), None), None
+    if len(moved) == 2:
+        mi2, summed = (moved[0] - moved[1]) * crop, (moved[0] + moved[1]) * crop
+    voxel_mm = coarsest_voxel_mm(grid, head.affine, *(own for _, own, _ in head.others))
+    grids = [np.linalg.inv(transform) @ own for _, own, transform in head.others]
+    kept = share_kept(head.mrc, head.affine, grid, grids)
+    found = segment_ear(segmenter, crop, mi2, side, head.pair, summed, voxel_mm, kept)
+    labels = np.zeros(head.mrc.shape, np.uint8)
+    _paint(labels, head.affine, found.fractions, grid)
+    if border_share(labels > 0) > MeasureOptions().max_border_share:
+        raise ExcludedError("the labyrinth is cut by the edge of the image")
+    return _SeenEar(found, grid, labels)
+
+
+def _strangeness(ear: _SeenEar) -> float:
+    """How unlike the model's training an ear is; of a model that cannot tell, the same for all."""
+    return 0.0 if ear.found.novelty is None else ear.found.novelty
+
+
+def _say_ratio(side: str, ear: _SeenEar) -> None:
+    """Say the EH volume ratio of an ear and its interval, where there is one."""
+    reach = ear.found.half_width
+    if reach is None:
+        return
+    total, endolymph = organ_volumes(ear.found.fractions, ear.grid)[LABYRINTH]
+    ratio = endolymph / total
+    low, high = max(0.0, ratio - reach), min(1.0, ratio + reach)
+    LOG.info(
+        "%s ear: EH volume ratio %.2f (%.2f to %.2f), fluid %.0f mm3", side, ratio, low, high, total
+    )
 
 
 def _other_images(
