@@ -383,6 +383,13 @@ def test_a_model_of_endolymph_needs_heads_to_calibrate_it(
     none = dataclasses.replace(tiny, calibration_heads=0)
     with pytest.raises(HydropsError, match="needs calibration_heads"):
         calibrate(bundle, none, tmp_path / "no specimens", 1)
+    few = dataclasses.replace(tiny, calibration_heads=18)
+    with pytest.raises(HydropsError, match=r"is 18, which makes 18 heads .* needs 19"):
+        calibrate(bundle, few, tmp_path / "no specimens", 1)
+    (tmp_path / "specimens").mkdir()
+    few = dataclasses.replace(tiny, calibration_heads=36)
+    with pytest.raises(HydropsError, match="is 36, which makes 18 heads"):
+        calibrate(bundle, few, tmp_path / "specimens", 1)
 
 
 def test_a_specimen_in_both_parts_is_refused(tmp_path: Path) -> None:

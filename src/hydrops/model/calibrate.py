@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,8 @@ VoxelMm = tuple[float, float, float]
 FITTED: Kind = "specimen"
 #: Coverage of the interval that is given with a ratio.
 COVERAGE = 0.95
+#: With fewer heads the one to come may be beyond all of them too often, see `half_width`.
+LEAST_HEADS = ceil(COVERAGE / (1.0 - COVERAGE) - 1e-9)
 #: Voxels of the images that a model is calibrated for: the published ones, and coarse ones.
 CALIBRATED_MM: tuple[VoxelMm, ...] = (VOXEL_MM, (1.0, 1.0, 1.0))
 #: Least and most noise of a calibration's heads, times that of `hydrops.phantom.head.NOISE`.
@@ -75,6 +78,12 @@ def calibrate(
     heads: dict[Kind, int] = {"phantom": options.calibration_heads}
     if specimens_folder.is_dir():
         heads = {FITTED: options.calibration_heads, "phantom": options.calibration_heads // 2}
+    if min(heads.values()) < LEAST_HEADS:
+        raise HydropsError(
+            f"{bundle.identifier}: calibration_heads is {options.calibration_heads}, which makes "
+            f"{min(heads.values())} heads of a kind; an interval of {COVERAGE:.0%} needs "
+            f"{LEAST_HEADS}, and some more, for a few are refused"
+        )
     ears = {
         voxel_mm: pd.concat(
             evaluate(
