@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -29,9 +30,15 @@ from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import affine_of, average_onto, corners_of, part_under, resample
 from hydrops.labels import LANDMARKS
 from hydrops.model import ct_package
-from hydrops.model.augment import Augmentation, draw_patch, prepare_case, standardise
+from hydrops.model.augment import (
+    Augmentation,
+    Prepared,
+    draw_patch,
+    prepare_case,
+    standardise,
+)
 from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
-from hydrops.model.cascade import Cascade, handed_on
+from hydrops.model.cascade import Cascade, PlaneTask, handed_on
 from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, specimens_in
 from hydrops.model.compare_folds import count_tested, join_folds, write_fold_comparison
 from hydrops.model.course import Phase
@@ -45,7 +52,7 @@ from hydrops.model.ct_package import (
     write_ct_bundle,
     write_ct_card,
 )
-from hydrops.model.ct_task import CtOptions
+from hydrops.model.ct_task import CtOptions, JointTask
 from hydrops.model.field import _outside_hull, field_around, is_long, shown_field
 from hydrops.model.folds import evaluate_parts
 from hydrops.model.metrics import overlap_metrics
@@ -181,8 +188,20 @@ def test_one_image_under_two_names_is_refused(tmp_path: Path) -> None:
 
 
 def test_specimens_set_aside_watch_every_network_of_a_training(
-    folder: Path, options: CtOptions, tmp_path: Path
+    folder: Path, options: CtOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    parts: list[tuple[set[str], set[str]]] = []
+
+    def noting(task: type) -> Callable[..., object]:
+        def made(made_of: CtOptions, cases: Sequence[Prepared], *rest: Any) -> object:
+            names = [{c.case.name for c in part} for part in (cases, rest[-1])]
+            parts.append((names[0], names[1]))
+            return task(made_of, cases, *rest)
+
+        return made
+
+    for task in (JointTask, PlaneTask):
+        monkeypatch.setattr(f"hydrops.model.ct.{task.__name__}", noting(task))
     phases = (Phase(2, 0.01, 1.0, 1.0),)
     options = dataclasses.replace(options, validation=1, validate_every=1, phases=phases)
     if options.pose:
@@ -190,7 +209,11 @@ def test_specimens_set_aside_watch_every_network_of_a_training(
         options = dataclasses.replace(options, pose=pose)
     train_ct(options, load_cases(folder, specimens_in(folder)), tmp_path)
     histories = sorted(tmp_path.rglob("history.tsv"))
-    assert len(histories) == (4 if options.pose else 1)
+    assert len(histories) == len(parts) == (4 if options.pose else 1)
+    for learned, watching in parts:
+        assert learned | watching == set(specimens_in(folder))
+        assert len(watching) == 1
+        assert not learned & watching
     for path in histories:
         assert pd.read_csv(path, sep="\t")["dice"].between(0.0, 1.0).all()
 
@@ -667,11 +690,18 @@ def bright_is_labyrinth(image: np.ndarray, affine: np.ndarray) -> Look:
     return Look(inside, piece, affine, np.zeros((3, 3)), np.full(3, sure))
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 @pytest.mark.parametrize("also", [(), (1.0,), (2.5,)])
-def test_an_ear_is_told_from_larger_cavities_by_its_landmarks(also: tuple[float, ...]) -> None:
-    """The clearest place comes first, and across from it whatever is most like an ear there."""
+def test_an_ear_is_told_from_larger_cavities_by_its_landmarks(
+    also: tuple[float, ...], order: tuple[int, ...]
+) -> None:
+    """The clearest place comes first, and away from it whatever is most like an ear there.
+
+    However the head lies: in the second order both ears are apart from front to back.
+    """
     affine = np.diag([0.5, 0.5, 0.5, 1.0])
     affine[:3, 3] = (-50.0, -15.0, -15.0)
+    affine[:3] = affine[list(order)]
     image = np.random.default_rng(0).normal(0.0, 0.1, (200, 60, 60)).astype(np.float32)
     image[90:106, 20:36, 20:36] = 1.0  # no ear, in the middle, but the largest
     image[170:182, 24:36, 24:36] = 3.0
@@ -679,8 +709,8 @@ def test_an_ear_is_told_from_larger_cavities_by_its_landmarks(also: tuple[float,
         image[20:32, 26:38, 26:38] = level
     fields = list(ear_fields(bright_is_labyrinth, image, affine))
     middles = [apply_affine(f.affine, (np.array(f.image.shape) - 1) / 2) for f in fields]
-    assert np.allclose(middles[0], (37.75, -0.25, -0.25), atol=0.6)
-    across = (-37.25, 0.75, 0.75)
+    assert np.allclose(middles[0], np.array((37.75, -0.25, -0.25))[list(order)], atol=0.6)
+    across = np.array((-37.25, 0.75, 0.75))[list(order)]
     assert len(fields) == (2 if also else 1)
     assert not also or np.allclose(middles[1], across, atol=0.6)
     for field in fields:

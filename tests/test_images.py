@@ -87,6 +87,7 @@ def test_what_another_file_is_is_said(tmp_path: Path) -> None:
         "plain.nii.gz": (nifti, "is not compressed, so its name must not end in .gz"),
         "empty.nii.gz": (b"", "cut off"),
         "cut.nii.gz": (gzip.compress(nifti)[:200], "cut off"),
+        "cut.mgz": (gzip.compress(nifti)[:200], "cut off"),
     }
     for name, (content, told) in files.items():
         (tmp_path / name).write_bytes(content)
@@ -122,6 +123,8 @@ def test_a_label_lies_where_its_image_does_in_both_ways(tmp_path: Path) -> None:
         assert np.allclose(told[0], form, atol=1e-5)
         assert told[1] == code
     assert np.allclose(label.affine, sform)
+    image.header["quatern_b"] = 9.0  # no rotation has such a quaternion
+    assert in_two_places(image.header)
     image.set_qform(sform, code=1)
     nib.save(image, tmp_path / "scan.nii.gz")
     header = read_placement(tmp_path / "scan.nii.gz")

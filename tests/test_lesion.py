@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -30,10 +31,14 @@ from hydrops.model.lesion import (
     lesion_network,
     train_lesion,
 )
-from hydrops.model.lesion_package import load_lesion_bundle, write_lesion_bundle
+from hydrops.model.lesion_package import (
+    evaluate_lesion_folds,
+    load_lesion_bundle,
+    write_lesion_bundle,
+)
 from hydrops.model.lesions import draw_cases
 from hydrops.model.tasks import find_trainings
-from hydrops.model.taught import taught_by
+from hydrops.model.taught import taught_by, write_taught
 from hydrops.single import segment_files
 from places import REPOSITORY
 
@@ -197,6 +202,9 @@ def test_all_cases_of_a_person_are_in_one_part(tmp_path: Path, cases: list[Case]
     assert {case.person for case in learned} ^ {case.person for case in watching} == {"A", "B"}
     with pytest.raises(HydropsError, match="cannot be dealt"):
         split_cases(read, 3, 3, "0")
+    pd.concat([table, table[:1]]).to_csv(tmp_path / "persons.tsv", sep="\t", index=False)
+    with pytest.raises(HydropsError, match=rf"more than once whose these are: {cases[0].name}"):
+        load_pairs(tmp_path)
     table[:3].to_csv(tmp_path / "persons.tsv", sep="\t", index=False)
     with pytest.raises(HydropsError, match=rf"persons\.tsv: .*whose these are: {cases[3].name}"):
         load_pairs(tmp_path)
@@ -206,11 +214,19 @@ def test_all_cases_of_a_person_are_in_one_part(tmp_path: Path, cases: list[Case]
 
 
 def test_persons_set_aside_watch_a_training_and_are_not_learned_from(
-    tmp_path: Path, cases: list[Case]
+    tmp_path: Path, cases: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = dataclasses.replace(
         small(), validation=1, validate_every=2, phases=(Phase(4, 0.01, 1.0, 1.0),)
     )
+    tasks: list[LesionTask] = []
+
+    class Noted(LesionTask):
+        def __init__(self, *told: Any) -> None:
+            super().__init__(*told)
+            tasks.append(self)
+
+    monkeypatch.setattr("hydrops.model.lesion.LesionTask", Noted)
     train_lesion(options, cases, tmp_path / "run", threads=1)
     history = pd.read_csv(tmp_path / "run" / "history.tsv", sep="\t")
     assert history["dice"].between(0.0, 1.0).all()
@@ -218,10 +234,40 @@ def test_persons_set_aside_watch_a_training_and_are_not_learned_from(
     learned, watching = set_aside(cases, 1, options.seed)
     assert sorted(c.name for c in (*learned, *watching)) == [c.name for c in cases]
     assert len(watching) == 1
+    (noted,) = tasks
+    assert [c.case.name for c in noted.cases] == [c.name for c in learned]
+    assert [c.case.name for c in noted.watching] == [c.name for c in watching]
     task = LesionTask(options, [prepare_case(c, 2.0) for c in learned])
     assert task.validate(task.network, options.phases[0]) == {}
-    with pytest.raises(HydropsError, match="2 of 2 set aside leaves none"):
+    with pytest.raises(HydropsError, match="2 of 2 cannot be set aside"):
         set_aside(of_two(cases), 2, 3)
+    with pytest.raises(HydropsError, match="-1 of 4 cannot be set aside"):
+        set_aside(cases, -1, 3)
+
+
+def test_what_watched_counts_neither_as_learned_from_nor_as_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = dataclasses.replace(small(), simulated=6, validation=1)
+    weights = [tmp_path / fold / "weights.pt" for fold in ("0", "1")]
+    parts = {fold: split_cases(options.cases(), 2, options.seed, fold) for fold in ("0", "1")}
+    for path in weights:
+        path.parent.mkdir()
+        torch.save(lesion_network(options.network).state_dict(), path)
+        write_taught(path, [case.name for case in parts[path.parent.name][0]])
+    monkeypatch.setattr(
+        "hydrops.model.lesion_package.evaluate_cases",
+        lambda _name, _model, cases, fold, part: pd.DataFrame(
+            {"fold": fold, "part": part, "specimen": [case.name for case in cases]}
+        ),
+    )
+    tried = evaluate_lesion_folds(options, weights)
+    for fold, (taught, tested) in parts.items():
+        of_fold = tried[tried["fold"] == int(fold)].groupby("part")["specimen"].agg(set)
+        learned, watching = set_aside(taught, 1, options.seed)
+        assert of_fold["test"] == {case.name for case in tested}
+        assert of_fold["train"] == {case.name for case in learned}
+        assert len(watching) == 1
 
 
 def test_what_watches_is_judged_by_its_own_label(cases: list[Case]) -> None:

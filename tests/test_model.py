@@ -445,6 +445,8 @@ def test_bundle_is_found_and_its_weights_are_checked(tiny: TrainOptions, tmp_pat
         (lambda known: known["network"].update(attention=True), "attention.*newer version"),
         (lambda known: known["spacing_mm"].clear(), "train it again"),
         (lambda known: known.pop("network"), "network.*newer version"),
+        (lambda known: known.update(network=None), "newer version"),
+        (lambda known: known["network"].update(channels="ab"), "newer version"),
         (lambda known: known.pop("roles"), "without roles"),
         (lambda known: known.update(kind="transformer"), "kind transformer are not known"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -243,3 +244,23 @@ def test_the_methods_say_what_the_model_is_and_gives(landmarks: list[str]) -> No
     assert "net-1.0.0 (2D U-Net on axial slices)" in words
     assert "A paired 3D U-Net" not in words
     assert ("and the landmarks" in words) == bool(landmarks)
+
+
+@pytest.mark.parametrize(
+    ("cited", "author"),
+    [
+        ("by dcm2niix", "Li X"), ("by ANTs", "Avants BB"),
+        ("positive endolymph image", "Naganawa S"), ("slices)", "Yoo TW"),
+        ("slices)", "Stebani J"), ("in MONAI", "Cardoso MJ"),
+        ("and PyTorch", "Paszke A"), ("The EH area ratio", "Cho YS"),
+        ("Nakashima et al.", "Nakashima T"), ("Holm's correction", "Holm S"),
+        ("ICC(2,1)", "Shrout PE"), ("Bland-Altman", "Bland JM"), ("by Snakemake", "Mölder F"),
+    ],
+)  # fmt: skip
+def test_what_is_cited_is_what_its_number_says(cited: str, author: str) -> None:
+    told = {"description": "2D U-Net on axial slices", "landmarks": ["helicotrema"]}
+    section = methods_section(replace(BUNDLE, metadata=told))
+    listed = re.findall(r"<li>(.*?)</li>", section)
+    (numbers,) = re.findall(rf"{re.escape(html.escape(cited))}[^\[\]]*\[([\d, ]+)\]", section)[:1]
+    assert any(listed[int(n) - 1].startswith(author) for n in numbers.split(", "))
+    assert "@" not in section

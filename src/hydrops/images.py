@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine
 from nibabel.filebasedimages import FileBasedImage, ImageFileError, SerializableImage
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from scipy import ndimage
 
@@ -73,6 +74,7 @@ def _load_volume(path: Path) -> tuple[FloatGrid, Affine]:
     except (
         ImageFileError,
         HeaderDataError,
+        MGHError,
         OSError,
         EOFError,
         ValueError,
@@ -124,7 +126,7 @@ def _why_unreadable(path: Path) -> str:
     for offset, mark, name in OTHER_FORMATS:
         if start[offset : offset + len(mark)] == mark:
             return f"is {name}, not NIfTI; convert it (dcm2niix does DICOM, 3D Slicer the others)"
-    packed, named = start.startswith(b"\x1f\x8b"), path.suffix.lower() == ".gz"
+    packed, named = start.startswith(b"\x1f\x8b"), path.suffix.lower() in (".gz", ".mgz")
     if packed and not named:
         return "is compressed, so its name must end in .gz"
     if start and named and not packed:
@@ -135,12 +137,13 @@ def _why_unreadable(path: Path) -> str:
 def _open_image(path: Path) -> FileBasedImage:
     """An image whose voxels are not read yet; a compressed one is unpacked to its end.
 
-    There stands whether it is as it was written.
+    There stands whether it is as it was written. One of a pair of files is unpacked for that alone.
     """
     image = nib.load(path)
-    if path.suffix.lower() == ".gz" and isinstance(image, SerializableImage):
-        return type(image).from_bytes(gzip.decompress(path.read_bytes()))
-    return image
+    if path.suffix.lower() not in (".gz", ".mgz"):
+        return image
+    content = gzip.decompress(path.read_bytes())
+    return type(image).from_bytes(content) if isinstance(image, SerializableImage) else image
 
 
 def _check_kind(image: nib.Nifti1Image, name: str) -> None:
@@ -182,15 +185,16 @@ def read_placement(path: Path) -> nib.Nifti1Header | None:
     An Analyze file never does, a NIfTI does not where both its codes are zero: what is left and
     what is right is made up then.
     """
-    header = nib.load(path).header
+    image = nib.load(path)
+    header = image.header
     if isinstance(header, nib.Nifti1Header):
         return header if header["qform_code"] > 0 or header["sform_code"] > 0 else None
     if isinstance(header, nib.AnalyzeHeader):
         return None
     placed = nib.Nifti1Header()
     placed.set_data_shape(header.get_data_shape())
-    placed.set_qform(header.get_best_affine(), code=1)
-    placed.set_sform(header.get_best_affine(), code=1)
+    placed.set_qform(image.affine, code=1)
+    placed.set_sform(image.affine, code=1)
     return placed
 
 
@@ -199,7 +203,10 @@ def in_two_places(header: nib.Nifti1Header) -> bool:
     if not (header["qform_code"] > 0 and header["sform_code"] > 0):
         return False
     shape = header.get_data_shape()[:3]
-    one, other = (corners_of(shape, form) for form in (header.get_qform(), header.get_sform()))
+    try:
+        one, other = (corners_of(shape, form) for form in (header.get_qform(), header.get_sform()))
+    except ValueError:  # the qform's quaternion is none
+        return True
     return bool(np.linalg.norm(one - other, axis=1).max() > SAME_PLACE_MM)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
@@ -27,35 +28,75 @@ PACKAGES = (
     "hydrops", "dcm2niix", "antspyx", "torch", "monai", "nibabel", "numpy", "pandas", "scipy",
     "statsmodels", "matplotlib", "seaborn", "snakemake",
 )  # fmt: skip
-REFERENCES = (
-    "Li X et al. The first step for neuroimaging data analysis: DICOM to NIfTI conversion. "
-    "J Neurosci Methods 2016;264:47.",
-    "Avants BB et al. A reproducible evaluation of ANTs similarity metric performance in brain "
-    "image registration. NeuroImage 2011;54:2033.",
-    "Naganawa S et al. Imaging of Meniere's disease after intravenous administration of "
-    "single-dose gadodiamide: utility of subtraction images with different inversion time. "
-    "Magn Reson Med Sci 2012;11:213.",
-    "Çiçek Ö et al. 3D U-Net: learning dense volumetric segmentation from sparse annotation. "
-    "MICCAI 2016, arXiv:1606.06650.",
-    "Yoo TW et al. Automated volumetric analysis of the inner ear fluid space from hydrops "
-    "magnetic resonance imaging using 3D neural networks. Sci Rep 2024;14.",
-    "Stebani J et al. Towards fully automated inner ear analysis with deep-learning-based joint "
-    "segmentation and landmark detection framework. Sci Rep 2023;13:19057.",
-    "Cardoso MJ et al. MONAI: an open-source framework for deep learning in healthcare. "
-    "arXiv:2211.02701.",
-    "Paszke A et al. PyTorch: an imperative style, high-performance deep learning library. "
-    "NeurIPS 2019, arXiv:1912.01703.",
-    "Cho YS et al. Automated measurement of hydrops ratio from MRI in patients with Meniere's "
-    "disease using CNN-based segmentation (INHEARIT). Sci Rep 2020;10:7003.",
-    "Nakashima T et al. Grading of endolymphatic hydrops using magnetic resonance imaging. "
-    "Acta Otolaryngol Suppl 2009;560:5.",
-    "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65.",
-    "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. "
-    "Psychol Bull 1979;86:420.",
-    "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of "
-    "clinical measurement. Lancet 1986;327:307.",
-    "Mölder F et al. Sustainable data analysis with Snakemake. F1000Research 2021;10:33.",
-)
+#: By what the text cites them for, in the order of their numbers.
+REFERENCES = {
+    "dcm2niix": (
+        "Li X et al. The first step for neuroimaging data analysis: DICOM to NIfTI "
+        "conversion. J Neurosci Methods 2016;264:47."
+    ),
+    "ANTs": (
+        "Avants BB et al. A reproducible evaluation of ANTs similarity metric performance in "
+        "brain image registration. NeuroImage 2011;54:2033."
+    ),
+    "HYDROPS": (
+        "Naganawa S et al. Imaging of Meniere's disease after intravenous administration of "
+        "single-dose gadodiamide: utility of subtraction images with different inversion "
+        "time. Magn Reson Med Sci 2012;11:213."
+    ),
+    "U-Net": (
+        "Çiçek Ö et al. 3D U-Net: learning dense volumetric segmentation from sparse "
+        "annotation. MICCAI 2016, arXiv:1606.06650."
+    ),
+    "paired": (
+        "Yoo TW et al. Automated volumetric analysis of the inner ear fluid space from "
+        "hydrops magnetic resonance imaging using 3D neural networks. Sci Rep 2024;14."
+    ),
+    "joint": (
+        "Stebani J et al. Towards fully automated inner ear analysis with deep-learning-based "
+        "joint segmentation and landmark detection framework. Sci Rep 2023;13:19057."
+    ),
+    "MONAI": (
+        "Cardoso MJ et al. MONAI: an open-source framework for deep learning in healthcare. "
+        "arXiv:2211.02701."
+    ),
+    "PyTorch": (
+        "Paszke A et al. PyTorch: an imperative style, high-performance deep learning "
+        "library. NeurIPS 2019, arXiv:1912.01703."
+    ),
+    "area ratio": (
+        "Cho YS et al. Automated measurement of hydrops ratio from MRI in patients with "
+        "Meniere's disease using CNN-based segmentation (INHEARIT). Sci Rep 2020;10:7003."
+    ),
+    "grades": (
+        "Nakashima T et al. Grading of endolymphatic hydrops using magnetic resonance "
+        "imaging. Acta Otolaryngol Suppl 2009;560:5."
+    ),
+    "Holm": (
+        "Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 1979;6:65."
+    ),
+    "ICC": (
+        "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. "
+        "Psychol Bull 1979;86:420."
+    ),
+    "Bland-Altman": (
+        "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods "
+        "of clinical measurement. Lancet 1986;327:307."
+    ),
+    "Snakemake": (
+        "Mölder F et al. Sustainable data analysis with Snakemake. F1000Research 2021;10:33."
+    ),
+}
+
+
+def numbered(text: str) -> str:
+    """A text that cites `REFERENCES` by their words, as ``[@ICC]`` or ``[@U-Net, @joint]``."""
+    names = list(REFERENCES)
+
+    def numbers(found: re.Match[str]) -> str:
+        told = sorted(names.index(name) + 1 for name in re.findall("@([^,]+)", found[1]))
+        return f"[{', '.join(map(str, told))}]"
+
+    return re.sub(r"\[(@[^\]]+)\]", numbers, text)
 
 
 def methods_section(bundle: Bundle) -> str:
@@ -92,59 +133,66 @@ def methods_section(bundle: Bundle) -> str:
     return page.section(
         "methods",
         "Methods",
-        page.paragraph(
+        _cited(
             "DICOM series were assigned to their roles by timing and geometry and converted by "
-            f"dcm2niix {_version('dcm2niix')} [1]. The inversion images were registered to the "
-            f"MRC rigidly by ANTs (antspyx {_version('antspyx')}) [2] with mutual information, by "
-            "the ears alone where an image nulls all fluid but the perilymph, and every crop was "
-            "resampled once. HYDROPS is the positive perilymph image minus the "
-            "positive endolymph image [3], or what the protocol puts in its place; HYDROPS-Mi2 is "
-            "its product with the MRC. Both ears were located in the MRC by correlation with a "
-            f"mean labyrinth and cut out at {spacing} mm."
+            f"dcm2niix {_version('dcm2niix')} [@dcm2niix]. The inversion images were registered to "
+            f"the MRC rigidly by ANTs (antspyx {_version('antspyx')}) [@ANTs] with mutual "
+            "information, by the ears alone where an image nulls all fluid but the perilymph, and "
+            "every crop was resampled once. HYDROPS is the positive perilymph image minus the "
+            "positive endolymph image [@HYDROPS], or what the protocol puts in its place; "
+            "HYDROPS-Mi2 is its product with the MRC. Both ears were located in the MRC by "
+            f"correlation with a mean labyrinth and cut out at {spacing} mm."
         ),
-        page.paragraph(
-            f"{_network_words(bundle)}{calibrated} The EH area ratio [8] is the share of pixels "
-            "with negative HYDROPS-Mi2 in the organ's region on its representative slice, which "
-            "was chosen automatically: for the cochlea the one on which it is longest, for the "
-            "vestibule the lowest that shows the ring of the lateral canal over more than "
-            f"{RING_DEGREES:.0f} degrees, or where no ring is seen the one on which it lies on "
-            "average, but none above the last on which the vestibule's section has "
+        _cited(
+            f"{_network_words(bundle)}{calibrated} The EH area ratio [@area ratio] is the share of "
+            "pixels with negative HYDROPS-Mi2 in the organ's region on its representative slice, "
+            "which was chosen automatically: for the cochlea the one on which it is longest, for "
+            "the vestibule the lowest that shows the ring of the lateral canal over more than "
+            f"{RING_DEGREES:.0f} degrees, or where no ring is seen the one below which three "
+            "quarters of it lie, but none above the last on which the vestibule's section has "
             f"{LEAST_SECTION:.0%} of its largest. The vestibule's grades follow Nakashima et al. "
-            "[9]; the cochlea's, by area, are this project's reading of theirs."
+            "[@grades]; the cochlea's, by area, are this project's reading of theirs."
         ),
-        page.paragraph(
+        _cited(
             "Two ears of a person are not independent: groups were compared by the larger ear of "
             "each participant with both measured (Mann-Whitney, Hodges-Lehmann shift), sides "
             "within participants (Wilcoxon), the correlation with hearing (Spearman) by resampling "
-            "participants, with Holm's correction [10]. Agreement is ICC(2,1), absolute agreement "
-            "[11], and Bland-Altman [12], their intervals by resampling participants where someone "
-            f"has several ears. The work was run by Snakemake {_version('snakemake')} [13]."
+            "participants, with Holm's correction [@Holm]. Agreement is ICC(2,1), absolute "
+            "agreement [@ICC], and Bland-Altman [@Bland-Altman], their intervals by resampling "
+            "participants where someone has several ears. The work was run by Snakemake "
+            f"{_version('snakemake')} [@Snakemake]."
         ),
         "<ol class=soft>"
-        + "".join(f"<li>{escape(reference)}</li>" for reference in REFERENCES)
+        + "".join(f"<li>{escape(reference)}</li>" for reference in REFERENCES.values())
         + "</ol>",
     )
+
+
+def _cited(text: str) -> str:
+    return page.paragraph(numbered(text))
 
 
 def _network_words(bundle: Bundle) -> str:
     """What the network is, what it saw and what it gave."""
     if bundle.endolymph:
         landmarks = " and the landmarks" if bundle.metadata["landmarks"] else ""
+        papers = "@U-Net, @paired, @joint" if landmarks else "@U-Net, @paired"
         return (
-            f"{bundle.identifier} ({bundle.metadata['description']}) [4, 5], in MONAI "
-            f"{_version('monai')} [6] and PyTorch {_version('torch')} [7], was given MRC and "
-            "HYDROPS-Mi2 and gave the volume fraction of endolymph and perilymph in each "
+            f"{bundle.identifier} ({bundle.metadata['description']}) [{papers}], in MONAI "
+            f"{_version('monai')} [@MONAI] and PyTorch {_version('torch')} [@PyTorch], was given "
+            "MRC and HYDROPS-Mi2 and gave the volume fraction of endolymph and perilymph in each "
             f"organ{landmarks}. The EH volume ratio is endolymph over total fluid, both as sums of "
             "fractions."
         )
     network = (
-        f"A 3D U-Net [4] in MONAI {_version('monai')} [6] with a second head for the landmarks"
+        f"A 3D U-Net [@U-Net] in MONAI {_version('monai')} [@MONAI] with a second head for the "
+        "landmarks [@joint]"
         if bundle.metadata["landmarks"]
-        else "Three VGG-19 fronts on consecutive slices [8]"
+        else "Three VGG-19 fronts on consecutive slices [@area ratio]"
     )
     organs = ", ".join(bundle.organs).replace("_", " ")
     return (
-        f"{network}, in PyTorch {_version('torch')} [7], was given the MRC alone and found: "
+        f"{network}, in PyTorch {_version('torch')} [@PyTorch], was given the MRC alone and found: "
         f"{organs}. It tells nothing of endolymph, so there is no EH volume ratio."
     )
 

@@ -164,7 +164,8 @@ def load_segmenter(folder: Path, device: str, threads: int | None = None) -> Seg
         options = NetworkOptions.from_dict(bundle.metadata["network"])
         known = bundle.metadata.get("novelty")
         novelty = None if known is None else Novelty(**known)
-    network = load_weights(build_network(options), weights)
+        untrained = build_network(options)
+    network = load_weights(untrained, weights)
     fast_layout(network.to(where))
     return Segmenter(
         bundle,

@@ -263,12 +263,35 @@ def _segment_mr(
     segmenter = load_segmenter(bundle.folder, device)
     LOG.info("looking for both inner ears in %s", paths[0].name)
     located = find_ears(mrc, affine, SearchOptions())
-    places = list(located.centres.items())
-    if len(places) < len(SIDES):
-        places = places_of_one(mrc, affine, LEAST_SCORE)[:PLACES]
-    if not places:
+    both = len(located.centres) == len(SIDES)
+    places = [] if both else places_of_one(mrc, affine, LEAST_SCORE)[:PLACES]
+    if not located.centres and not places:
         raise ExcludedError("no inner ear can be recognised in it")
     head = _Head(mrc, affine, *_other_images(mrc, affine, paths[1:], read[1:]))
+    seen, refused = _segment_places(segmenter, head, places or list(located.centres.items()))
+    if not seen:
+        raise ExcludedError("; ".join(refused.values()))
+    if not both:
+        likest = min(seen, key=lambda side: _strangeness(seen[side]))
+        seen = {likest: seen[likest]}
+        (other,) = set(SIDES) - {likest}
+        if other not in refused or other not in located.centres:
+            refused[other] = _why_missing(other, seen[likest], head)
+    for side in SIDES:
+        if side not in seen:
+            LOG.warning("left out, %s", refused[side])
+    labels = np.zeros(mrc.shape, np.uint8)
+    for side, ear in seen.items():
+        labels[ear.labels > 0] = ear.labels[ear.labels > 0]
+        _say_ratio(side, ear)
+    marks = {side: named_landmarks(ear.found, ear.grid) for side, ear in seen.items()}
+    return labels, affine, marks
+
+
+def _segment_places(
+    segmenter: Segmenter, head: _Head, places: Sequence[tuple[str, npt.NDArray[np.float64]]]
+) -> tuple[dict[str, _SeenEar], dict[str, str]]:
+    """The likest ear of each side, and why the first place of a side was refused, if any was."""
     seen: dict[str, _SeenEar] = {}
     refused: dict[str, str] = {}
     for side, centre in places:
@@ -278,24 +301,16 @@ def _segment_mr(
         except ExcludedError as exclusion:
             refused.setdefault(side, f"{side} ear: {exclusion.reason}")
             continue
-        if len(located.centres) == len(SIDES):
+        if side not in seen or _strangeness(ear) < _strangeness(seen[side]):
             seen[side] = ear
-        elif not seen or _strangeness(ear) < min(map(_strangeness, seen.values())):
-            seen = {side: ear}
-    if not seen:
-        raise ExcludedError("; ".join(refused.values()))
-    if len(located.centres) < len(SIDES):
-        (side, ear), (other,) = next(iter(seen.items())), set(SIDES) - set(seen)
-        known = Found({side: grid_centre(ear.found.fractions.shape[1:], ear.grid)}, {side: 1.0})
-        refused = {other: str(missing_reason(other, known, mrc.shape, affine, LocateOptions()))}
-    for reason in refused.values():
-        LOG.warning("left out, %s", reason)
-    labels = np.zeros(mrc.shape, np.uint8)
-    for side, ear in seen.items():
-        labels[ear.labels > 0] = ear.labels[ear.labels > 0]
-        _say_ratio(side, ear)
-    marks = {side: named_landmarks(ear.found, ear.grid) for side, ear in seen.items()}
-    return labels, affine, marks
+    return seen, refused
+
+
+def _why_missing(side: str, ear: _SeenEar, head: _Head) -> str:
+    """Why an ear is not in an image that shows the other one."""
+    (other,) = set(SIDES) - {side}
+    known = Found({other: grid_centre(ear.found.fractions.shape[1:], ear.grid)}, {other: 1.0})
+    return str(missing_reason(side, known, head.mrc.shape, head.affine, LocateOptions()))
 
 
 def _segment_at(

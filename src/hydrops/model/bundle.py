@@ -93,7 +93,7 @@ def understood(bundle: Bundle) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         raise HydropsError(
             f"{bundle.folder / METADATA}: not understood ({error}); was it made by a newer version "
             "of hydrops?"

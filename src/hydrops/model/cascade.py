@@ -153,16 +153,14 @@ class PlaneTask:
 
     def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
         """Dice on patches of cases that watch; a fold's test specimens are never among them."""
-        where = next(network.parameters()).device
 
         def found(image: torch.Tensor) -> torch.Tensor:
-            there = image.to(where)
-            with mixed_precision(where):
-                return _by_plane(network, there, self._context(there), self.plane) > 0.0
+            return _by_plane(network, image[0], self._context(image[0]), self.plane) > 0.0
 
         part = (0, PATCHES_WATCHED * len(self.watching))
         stage = WATCHING + self.stage
-        return dice_in(Patches(self.watching, self.options, part, phase.spread, stage), found)
+        patches = Patches(self.watching, self.options, part, phase.spread, stage)
+        return dice_in(patches, network, found)
 
     @torch.no_grad()
     def _context(self, image: torch.Tensor) -> torch.Tensor | None:

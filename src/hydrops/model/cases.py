@@ -112,7 +112,7 @@ def read_persons(folder: Path, names: Collection[str]) -> dict[str, str]:
     Raises
     ------
     HydropsError
-        If it is no such table, or does not tell whose one of the names is.
+        If it is no such table, or tells whose one of the names is not at all or more than once.
     """
     path = folder / "persons.tsv"
     if not path.is_file():
@@ -122,6 +122,9 @@ def read_persons(folder: Path, names: Collection[str]) -> dict[str, str]:
         persons = dict(zip(table["name"], table["person"], strict=True))
     except (ValueError, KeyError) as error:
         raise HydropsError(f"{path}: needs the columns name and person ({error})") from error
+    twice = sorted(set(table["name"][table["name"].duplicated()]))
+    if twice:
+        raise HydropsError(f"{path}: says more than once whose these are: {', '.join(twice)}")
     unknown = sorted(name for name in names if not persons.get(name))
     if unknown:
         raise HydropsError(f"{path}: does not say whose these are: {', '.join(unknown)}")
@@ -196,12 +199,12 @@ def set_aside(cases: Sequence[Case], persons: int, seed: int) -> tuple[list[Case
     Raises
     ------
     HydropsError
-        If there are not more persons than that.
+        If there are not more persons than that, or it is less than none.
     """
     owners = list(dict.fromkeys(case.owner for case in cases))
-    if persons >= len(owners):
+    if not 0 <= persons < len(owners):
         raise HydropsError(
-            f"validation: {persons} of {len(owners)} set aside leaves none to learn from"
+            f"validation: {persons} of {len(owners)} cannot be set aside; some are to learn from"
         )
     order = np.random.default_rng([seed, 23]).permutation(len(owners))
     aside = {owners[place] for place in order[:persons]}
@@ -231,7 +234,7 @@ def draw_folds(names: Sequence[str], count: int, seed: int) -> list[tuple[str, .
         If there are fewer of them than folds, or fewer than two folds.
     """
     if count < 2 or len(names) < count:
-        raise HydropsError(f"{len(names)} specimens cannot be dealt into {count} folds")
+        raise HydropsError(f"{len(names)} persons or specimens cannot be dealt into {count} folds")
     order = np.random.default_rng(seed).permutation(len(names))
     return [tuple(sorted(names[i] for i in order[fold::count])) for fold in range(count)]
 

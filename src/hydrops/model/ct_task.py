@@ -199,33 +199,33 @@ class JointTask:
 
     def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
         """Dice on patches of cases that watch; a fold's test specimens are never among them."""
-        where = next(network.parameters()).device
-
-        def found(image: torch.Tensor) -> torch.Tensor:
-            with mixed_precision(where):
-                logits, _ = network(image[None].to(where))
-            return torch.gt(logits[0, 1], logits[0, 0])
-
         part = (0, PATCHES_WATCHED * len(self.watching))
         patches = Patches(self.watching, self.options, part, phase.spread, WATCHING)
-        return dice_in(patches, found)
+        return dice_in(patches, network, lambda image: more_than_background(network(image)[0]))
+
+
+def more_than_background(logits: torch.Tensor) -> torch.Tensor:
+    """Mask (x, y, z) of logits (1, 2, x, y, z) of background and what is sought."""
+    return torch.gt(logits[0, 1], logits[0, 0])
 
 
 def dice_in(
-    patches: Dataset[Any], found: Callable[[torch.Tensor], torch.Tensor]
+    patches: Dataset[Any], network: torch.nn.Module, found: Callable[[torch.Tensor], torch.Tensor]
 ) -> dict[str, float]:
-    """Dice of what is found in patches, over all of them; nothing where there are none.
+    """Dice of what a network finds in patches, over all of them; nothing where there are none.
 
     Parameters
     ----------
     patches
         Each an image and a label (1, x, y, z), and what else there is.
     found
-        Mask (x, y, z) in an image.
+        Mask (x, y, z) that the network gives for an image (1, 1, x, y, z).
     """
+    where = next(network.parameters()).device
     drawn = [patches[index] for index in range(len(patches))]  # type: ignore[arg-type]
     if not drawn:
         return {}
-    masks = np.stack([found(image).cpu().numpy() for image, *_ in drawn])
-    truth = np.stack([label[0].numpy() > 0.5 for _, label, *_ in drawn])
-    return {"dice": round(overlap_metrics(masks, truth)["dice"], 4)}
+    with mixed_precision(where):
+        masks = [found(image[None].to(where)).cpu().numpy() for image, *_ in drawn]
+    truth = [label[0].numpy() > 0.5 for _, label, *_ in drawn]
+    return {"dice": round(overlap_metrics(np.stack(masks), np.stack(truth))["dice"], 4)}

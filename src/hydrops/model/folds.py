@@ -26,6 +26,7 @@ from hydrops.model.lesion_package import (
     write_lesion_bundle,
     write_lesion_card,
 )
+from hydrops.model.package import publish_bundle
 
 
 def evaluate_parts(
@@ -73,13 +74,17 @@ def package_folds(
     pictures: Sequence[Path],
     notes: str,
 ) -> Bundle:
-    """Make the bundle of the network that was trained on all cases, with its card."""
+    """Make the bundle of the network that was trained on all cases, with its card.
+
+    It is put among the models once it is whole, see `hydrops.model.package.publish_bundle`.
+    """
     options = load_options(configuration)
+    beside = weights.parent / "bundle"
     if isinstance(options, LesionOptions):
-        bundle = write_lesion_bundle(options, weights, models_dir)
+        bundle = write_lesion_bundle(options, weights, beside)
         write_lesion_card(bundle, tables["summary"], tables["comparison"], pictures, notes)
     else:
         taught = load_cases(specimens, specimens_in(specimens))
-        bundle = write_ct_bundle(options, taught, weights, models_dir)
+        bundle = write_ct_bundle(options, taught, weights, beside)
         write_ct_card(bundle, tables["summary"], tables["comparison"], pictures, notes)
-    return bundle
+    return publish_bundle(bundle, models_dir)

@@ -26,7 +26,7 @@ from hydrops.model.augment import (
 )
 from hydrops.model.cases import Affine, Case, FloatGrid, load_pairs, set_aside
 from hydrops.model.course import Phase, run_course
-from hydrops.model.ct_task import PATCHES_WATCHED, WATCHING, dice_in
+from hydrops.model.ct_task import PATCHES_WATCHED, WATCHING, dice_in, more_than_background
 from hydrops.model.lesions import draw_cases
 from hydrops.model.losses import soft_cross_entropy, soft_dice_loss
 from hydrops.model.network import NetworkOptions, load_weights, unet
@@ -111,7 +111,7 @@ class _Patches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         options = self.options
-        rng = np.random.default_rng([options.seed, 19 + self.stage, self.first + index])
+        rng = np.random.default_rng([options.seed, 19, self.stage, self.first + index])
         case = self.cases[int(rng.integers(len(self.cases)))]
         around = replace(case, middle=draw_middle(case.case, rng))
         patch = draw_patch(around, rng, options.patch, options.spacing_mm, options.augmentation)
@@ -165,15 +165,9 @@ class LesionTask:
 
     def validate(self, network: torch.nn.Module, _phase: Phase) -> dict[str, float]:
         """Dice on patches of cases that watch; a fold's test cases are never among them."""
-        where = next(network.parameters()).device
-
-        def found(image: torch.Tensor) -> torch.Tensor:
-            with mixed_precision(where):
-                logits = network(image[None].to(where))
-            return torch.gt(logits[0, 1], logits[0, 0])
-
         part = (0, PATCHES_WATCHED * len(self.watching))
-        return dice_in(_Patches(self.watching, self.options, part, WATCHING), found)
+        patches = _Patches(self.watching, self.options, part, WATCHING)
+        return dice_in(patches, network, lambda image: more_than_background(network(image)))
 
 
 def lesion_network(options: NetworkOptions) -> torch.nn.Module:

@@ -84,6 +84,7 @@ def write_lesion_bundle(options: LesionOptions, weights: Path, models_dir: Path)
             "phases": [asdict(phase) for phase in options.phases],
             "cases": len(names),
             "folds": options.folds,
+            "validation": options.validation,
             "simulated": options.data is None,
             "augmentation": asdict(options.augmentation),
         },
@@ -148,7 +149,8 @@ Research only; not a medical device. Licence: {bundle.metadata["copyright"]}.
 
 ## Trained on
 
-{training["cases"]} cases, {steps} steps, seed {training["seed"]}.
+{training["cases"]} cases, {steps} steps, seed {training["seed"]}. Of these, the cases of
+{training["validation"]} person(s) were not learned from: on them a training was watched.
 Source: {bundle.metadata["data_source"]}
 {simulated if training["simulated"] else ""}
 ## How it did

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from hydrops.errors import HydropsError
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model.architectures import find_architecture
 from hydrops.model.bundle import CARD, INFERENCE, METADATA, WEIGHTS, Bundle, read_bundle
@@ -86,7 +87,7 @@ def publish_bundle(bundle: Bundle, models_dir: Path) -> Bundle:
     One with other weights is replaced with a warning: what was measured by it bears that version.
     """
     folder = models_dir / bundle.name / bundle.version
-    if (folder / METADATA).is_file() and read_bundle(folder).sha256 != bundle.sha256:
+    if folder.exists() and not _has_weights(folder, bundle.sha256):
         LOG.warning(
             "%s: replaced by one of other weights under the same version; give them a new "
             "`version` in their configuration, so that results of both can be told apart",
@@ -95,6 +96,14 @@ def publish_bundle(bundle: Bundle, models_dir: Path) -> Bundle:
     with _replacing(folder) as scratch:
         shutil.copytree(bundle.folder, scratch, dirs_exist_ok=True)
     return read_bundle(folder)
+
+
+def _has_weights(folder: Path, sha256: str) -> bool:
+    """Whether a folder holds a bundle of such weights; one that cannot be read does not."""
+    try:
+        return read_bundle(folder).sha256 == sha256
+    except HydropsError:
+        return False
 
 
 @contextmanager

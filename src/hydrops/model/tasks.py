@@ -82,7 +82,8 @@ def find_trainings(config: Mapping[str, Any]) -> list[Training]:
 def _refuse_tested(path: Path, test_specimens: Collection[str]) -> None:
     """Refuse a training on specimens that `snakemake evaluate` keeps out, before it starts."""
     values = read_yaml(path)
-    learned = [*values.get("train_specimens", []), *values.get("validation_specimens", [])]
+    keys = ("train_specimens", "validation_specimens")
+    learned = [name for key in keys for name in values.get(key) or []]
     both = sorted(set(learned) & set(test_specimens))
     if both:
         raise HydropsError(
