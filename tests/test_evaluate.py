@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from nibabel.affines import apply_affine
 
 from ears import MODEL
+from hydrops.errors import ExcludedError
 from hydrops.images import (
     Affine,
     affine_of,
@@ -25,15 +28,18 @@ from hydrops.labels import LANDMARKS, SIDES
 from hydrops.locate import LocateOptions, locate_session
 from hydrops.measure import load_fractions
 from hydrops.model.bundle import Bundle
-from hydrops.model.evaluate import UNIT, _compare, draw_heads
+from hydrops.model.contrast import USUAL_PAIR
+from hydrops.model.evaluate import UNIT, _compare, _signals, draw_heads
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.train import TrainOptions
-from hydrops.paths import Paths
+from hydrops.model.unmix import FluidSignal
+from hydrops.paths import SUM_MI2, Paths
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.cohort import Examination, examine
 from hydrops.phantom.head import truth_fractions
 from hydrops.records import Record, write_record
 from hydrops.register import MRC_WEIGHT, mrc_weight
+from hydrops.segment import Segmenter
 from places import REPOSITORY
 
 BUNDLE = Bundle("net", "1.0.0", Path("models"), "", {})
@@ -173,6 +179,31 @@ def test_crops_hang_on_the_transforms(examination: Examination, tmp_path: Path) 
     wrong = replace(examination, motions=motions)
     found = hydrops_of_crops(wrong, "PPI-PEI", tmp_path)
     assert all(min(found[side]) < 0.85 for side in SIDES), found
+
+
+def test_an_ear_that_one_way_refuses_is_told_by_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HYDROPS alone may be too noisy or uneven where PPI and PEI together can be read."""
+    paths = Paths(tmp_path)
+    for role in ("MRC", "HYDROPSMi2", SUM_MI2):
+        save_image(paths.crop(UNIT, "left", role), np.zeros((4, 4, 4), np.float32), np.eye(4))
+
+    def segmented(*given: object) -> SimpleNamespace:
+        if given[5] is None:
+            raise ExcludedError("gadolinium has reached the vestibule far less")
+        return SimpleNamespace(signal=FluidSignal(0.25, 0.1, 0.3), way="unfolded")
+
+    for name, told in (("inversion_pair", USUAL_PAIR), ("scanned_voxel_mm", None), ("kept_of", 1)):
+        monkeypatch.setattr(f"hydrops.segment.{name}", lambda *_, told=told: told)
+    monkeypatch.setattr("hydrops.segment.segment_ear", segmented)
+    segmenter = Segmenter(
+        BUNDLE, torch.nn.Identity(), torch.device("cpu"), {}, None, False, (1, 1, 1), False
+    )
+    assert _signals(segmenter, UNIT, "left", paths) == {
+        "unfolded_level": 0.25, "unfolded_noise": 0.1, "unfolded_network": 0.3,
+        "unfolded_moved": 0.0,
+    }  # fmt: skip
 
 
 def test_no_head_of_an_evaluation_is_of_a_specimen_that_a_training_sees() -> None:

@@ -596,6 +596,13 @@ def test_levels_are_those_of_real_anatomy_where_there_is_any(
         assert calibration.half_width == pytest.approx(apart, abs=within)
         assert calibration.most_noise == pytest.approx(1.25 * noise.max(), abs=1e-4)
     assert fitted.metadata["calibrated_on"]["ears"] == 24 * (1 + there) * len(CALIBRATED_MM)
+    both = evaluated(kinds=["specimen"], scan=None)
+    half_read = pd.concat([both, both.assign(HYDROPS_level=np.nan)], ignore_index=True)
+    plain, other = (
+        Calibration.all_of(fit_levels(fitted, options, {(0.5, 0.5, 1.0): ears}).metadata)
+        for ears in (both, half_read)
+    )
+    assert other["HYDROPS"] == plain["HYDROPS"]
     few = evaluated(kinds=["specimen"], scan=None).head(15)
     with pytest.raises(HydropsError, match="15 heads are too few"):
         fit_levels(fitted, options, {(0.5, 0.5, 1.0): few})

@@ -121,7 +121,7 @@ def fit_levels(
     ----------
     evaluated
         Of `hydrops.model.evaluate.evaluate`, by the voxels of the images; ears without a ratio are
-        passed over.
+        passed over, and for a way to read the signal those that could not be read that way.
 
     Raises
     ------
@@ -142,7 +142,8 @@ def fit_levels(
         count += len(ears)
         try:
             for way in WAYS:
-                calibrations[way].append(asdict(_fit_way(way, voxel_mm, ears)))
+                read = ears.dropna(subset=[f"{way}_level"])
+                calibrations[way].append(asdict(_fit_way(way, voxel_mm, read)))
         except ValueError as error:
             raise HydropsError(
                 f"{bundle.identifier}: {error}; have more calibration_heads in its configuration, "

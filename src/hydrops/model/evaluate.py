@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hydrops.errors import HydropsError
+from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import Affine, FloatGrid, affine_of, average_onto, save_image, spacing_mm
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, organ_codes
 from hydrops.measure import (
@@ -373,7 +373,10 @@ def _measured(
 
 
 def _signals(segmenter: Segmenter, unit: Unit, side: str, paths: Paths) -> dict[str, float]:
-    """What images and network say of an ear, both ways that a signal can be read in; or nothing."""
+    """What images and network say of an ear, by each way that its signal can be read in.
+
+    An ear that was measured one way may be refused by the other, which then says nothing.
+    """
     from hydrops.segment import inversion_pair, kept_of, scanned_voxel_mm, segment_ear
 
     pair = inversion_pair(unit, paths)
@@ -387,7 +390,11 @@ def _signals(segmenter: Segmenter, unit: Unit, side: str, paths: Paths) -> dict[
     bare = replace(segmenter, calibrations={}, novelty=None)
     told: dict[str, float] = {}
     for total in (summed, None):
-        found = segment_ear(bare, mrc, mi2, side, pair, total, voxel_mm, kept)
+        try:
+            found = segment_ear(bare, mrc, mi2, side, pair, total, voxel_mm, kept)
+        except ExcludedError as exclusion:
+            LOG.info("%s ear, one way: %s", side, exclusion.reason)
+            continue
         if found.signal is not None:
             read = asdict(found.signal)
             told |= {f"{found.way}_{name}": number for name, number in read.items()}
