@@ -7,7 +7,7 @@ the MRC; of the places that match, the pair is taken that lies as two ears do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -25,6 +25,10 @@ STEP_MM = 1.25
 REACH_MM = 11.0
 #: Tilts of the template about the x, y and z axis, degrees.
 TILTS = ((0, 0, 0), (15, 0, 0), (-15, 0, 0), (0, 15, 0), (0, -15, 0), (0, 0, 15), (0, 0, -15))
+
+
+#: Places that match the template of a side, best first: RAS mm and the score of each, by side.
+Candidates = Mapping[str, Sequence[tuple[npt.NDArray[np.float64], float]]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,15 @@ def find_ears(mrc: FloatGrid, affine: Affine, options: SearchOptions) -> Found:
 
     With one ear alone, its side is that of the template, left or right, that fits it better.
     """
-    candidates = _candidates(mrc, affine, options.min_score)
+    return choose_ears(ear_candidates(mrc, affine, options.min_score), options)
+
+
+def choose_ears(candidates: Candidates, options: SearchOptions) -> Found:
+    """As `find_ears`, among candidates; those with too low a score are passed over."""
+    candidates = {
+        side: [place for place in places if place[1] > options.min_score]
+        for side, places in candidates.items()
+    }
     pair = _best_pair(candidates["left"], candidates["right"], options)
     if pair is not None:
         return Found(
@@ -73,18 +85,13 @@ def find_ears(mrc: FloatGrid, affine: Affine, options: SearchOptions) -> Found:
     return Found({side: point}, {side: score})
 
 
-def places_of_one(
-    mrc: FloatGrid, affine: Affine, least_score: float
-) -> list[tuple[str, npt.NDArray[np.float64]]]:
+def places_of_one(candidates: Candidates) -> list[tuple[str, npt.NDArray[np.float64]]]:
     """Where one ear may lie in an MRC that does not show two, the likeliest first: side, RAS mm."""
-    candidates = _candidates(mrc, affine, least_score)
     found = [(score, side, point) for side in SIDES for point, score in candidates[side]]
     return [(side, point) for _, side, point in sorted(found, key=lambda place: -place[0])]
 
 
-def _candidates(
-    mrc: FloatGrid, affine: Affine, least_score: float
-) -> dict[str, list[tuple[npt.NDArray[np.float64], float]]]:
+def ear_candidates(mrc: FloatGrid, affine: Affine, least_score: float) -> Candidates:
     """Places (RAS mm) that match the template of each side, with their scores, best first."""
     if not (mrc > 0).any():
         return {side: [] for side in SIDES}

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine
 
-from hydrops.ears import Found, SearchOptions, find_ears, places_of_one
+from hydrops.ears import Found, SearchOptions, choose_ears, ear_candidates, places_of_one
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import (
     Affine,
@@ -262,13 +262,14 @@ def _segment_mr(
     mrc, affine = read[0]
     segmenter = load_segmenter(bundle.folder, device)
     LOG.info("looking for both inner ears in %s", paths[0].name)
-    located = find_ears(mrc, affine, SearchOptions())
+    candidates = ear_candidates(mrc, affine, LEAST_SCORE)
+    located = choose_ears(candidates, SearchOptions())
     both = len(located.centres) == len(SIDES)
-    places = [] if both else places_of_one(mrc, affine, LEAST_SCORE)[:PLACES]
-    if not located.centres and not places:
+    places = list(located.centres.items()) if both else places_of_one(candidates)[:PLACES]
+    if not places:
         raise ExcludedError("no inner ear can be recognised in it")
     head = _Head(mrc, affine, *_other_images(mrc, affine, paths[1:], read[1:]))
-    seen, refused = _segment_places(segmenter, head, places or list(located.centres.items()))
+    seen, refused = _segment_places(segmenter, head, places)
     if not seen:
         raise ExcludedError("; ".join(refused.values()))
     if not both:

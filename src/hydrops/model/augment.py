@@ -154,17 +154,22 @@ def in_ear_frame(prepared: Prepared) -> Prepared:
     return replace(prepared, middle=frame.origin, axes=frame.axes)
 
 
-def prepare_cases(cases: Sequence[Case], spacing_mm: float) -> list[Prepared]:
-    """Prepare the cases of a training.
+def prepare_parts(
+    learned: Sequence[Case], watching: Sequence[Case], spacing_mm: float
+) -> tuple[list[Prepared], list[Prepared]]:
+    """Prepare the cases that a training learns from, and those that watch it.
 
     Raises
     ------
     HydropsError
-        If there are fewer than two: one says nothing about another.
+        If there are fewer than two to learn from: one says nothing about another.
     """
-    if len(cases) < 2:
-        raise HydropsError(f"{len(cases)} labelled case(s) to train on; at least two are needed")
-    return [prepare_case(case, spacing_mm) for case in cases]
+    if len(learned) < 2:
+        raise HydropsError(f"{len(learned)} labelled case(s) to train on; at least two are needed")
+    return (
+        [prepare_case(case, spacing_mm) for case in learned],
+        [prepare_case(case, spacing_mm) for case in watching],
+    )
 
 
 def draw_patch(

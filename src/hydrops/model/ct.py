@@ -21,7 +21,7 @@ from hydrops.errors import ExcludedError
 from hydrops.images import grid_around, part_under, resample
 from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import build_network
-from hydrops.model.augment import Prepared, in_ear_frame, prepare_case, prepare_cases
+from hydrops.model.augment import Prepared, in_ear_frame, prepare_parts
 from hydrops.model.cascade import PLANES, Cascade, PlaneTask
 from hydrops.model.cases import Case, set_aside
 from hydrops.model.course import run_course, save_state
@@ -99,10 +99,7 @@ def _prepared_parts(
 ) -> tuple[list[Prepared], list[Prepared]]:
     """Cases to learn from, and those that watch the training."""
     learned, watching = set_aside(cases, options.validation, options.seed)
-    return (
-        prepare_cases(learned, options.spacing_mm),
-        [prepare_case(case, options.spacing_mm) for case in watching],
-    )
+    return prepare_parts(learned, watching, options.spacing_mm)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from hydrops.model.augment import (
     Augmentation,
     Prepared,
     draw_patch,
-    prepare_case,
-    prepare_cases,
+    prepare_parts,
 )
 from hydrops.model.cases import Affine, Case, FloatGrid, load_pairs, set_aside
 from hydrops.model.course import Phase, run_course
@@ -190,11 +189,7 @@ def train_lesion(
         If there are fewer than two cases to learn from: one says nothing about another.
     """
     learned, watching = set_aside(cases, options.validation, options.seed)
-    task = LesionTask(
-        options,
-        prepare_cases(learned, options.spacing_mm),
-        [prepare_case(case, options.spacing_mm) for case in watching],
-    )
+    task = LesionTask(options, *prepare_parts(learned, watching, options.spacing_mm))
     return run_course(task, folder, {c.name: c.digest for c in cases}, device, threads)
 
 
