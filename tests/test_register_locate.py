@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
-from hydrops.ears import SearchOptions, find_ears
+from hydrops.ears import SearchOptions, choose_ears, find_ears
 from hydrops.errors import ExcludedError
 from hydrops.images import (
     coarsest_voxel_mm,
     crop_affine,
     crop_image,
     cube_affine,
+    grid_centre,
     in_cubes,
     load_image,
     read_itk_transform,
@@ -270,7 +271,7 @@ def small_mrc(tilt: tuple[float, float, float], offset: tuple[float, float, floa
 
 @pytest.mark.parametrize(
     ("tilt", "offset"),
-    [((0, 0, 0), (0, 0, 0)), ((20, 0, 0), (4, 6, -3)), ((0, 20, 0), (0, 0, 0)),
+    [((0, 0, 0), (0, 0, 0)), ((30, 0, 0), (4, 6, -3)), ((0, 20, 0), (0, 0, 0)),
      ((0, 0, 20), (-9, 12, 5)), ((-12, -10, -12), (8, -10, 4))],
 )  # fmt: skip
 def test_both_ears_are_found_in_tilted_and_shifted_heads(
@@ -281,6 +282,34 @@ def test_both_ears_are_found_in_tilted_and_shifted_heads(
     for side in ("left", "right"):
         true = head.to_scanner(head.places[side])
         assert np.linalg.norm(found.centres[side] - true) < 2.0
+
+
+def test_a_real_ear_is_the_best_match_however_its_head_is_turned(shared_data: Path) -> None:
+    image, affine = load_image(shared_data / "inner-ear-t2" / "left.nii.gz")
+    middle = grid_centre(image.shape, affine)
+    places = []
+    for axis, degrees in (("x", 0), ("x", 30), ("x", -30), ("y", -20), ("y", 20), ("z", -20)):
+        turn = Rotation.from_euler(axis, degrees, degrees=True)
+        there = np.eye(4)
+        there[:3, :3] = turn.as_matrix()
+        there[:3, 3] = middle - turn.apply(middle)
+        found = find_ears(image, there @ affine, SearchOptions()).centres
+        assert list(found) == ["left"]
+        places.append(turn.inv().apply(found["left"] - middle))
+        assert np.linalg.norm(places[-1] - places[0]) < 1.5
+
+
+def test_an_ear_may_match_less_beside_one_that_matches_well() -> None:
+    options = SearchOptions()
+    here, there, far = (np.array([x, 0.0, 0.0]) for x in (-37.0, 37.0, 120.0))
+    weak, good = options.min_score_beside + 0.01, options.min_score + 0.01
+    pair = {"left": [(here, good)], "right": [(there, weak)]}
+    assert set(choose_ears(pair, options).centres) == {"left", "right"}
+    assert set(choose_ears({"left": [(here, good)], "right": [(far, weak)]}, options).centres) == {
+        "left"
+    }
+    assert not choose_ears({"left": [(here, weak)], "right": [(there, weak)]}, options).centres
+    assert not choose_ears({"left": [], "right": [(there, weak)]}, options).centres
 
 
 def test_mirrored_head_swaps_its_ears_and_gain_does_not_matter() -> None:

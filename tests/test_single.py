@@ -199,7 +199,6 @@ def test_markups_number_the_points_of_all_ears() -> None:
 
 
 def test_a_real_ear_is_found_however_its_head_is_turned(shared_data: Path, tmp_path: Path) -> None:
-    """In two of these turns another place matches the mean labyrinth better than the ear does."""
     image = nib.load(shared_data / "inner-ear-t2" / "left.nii.gz")
     bundle = find_bundle(REPOSITORY / "models", "joint_unet3d")
     found = []

@@ -65,7 +65,7 @@ Landmarks = dict[str, dict[str, Any]]
 MR_ROLES = ["MRC", "HYDROPSMi2"]
 #: An MRC that does not show two ears is looked at around so many places, where it matches an ear at
 #: least so well (`hydrops.ears`): less than in a cohort, for the model says whether it is one.
-PLACES, LEAST_SCORE = 6, 0.3
+PLACES, LEAST_SCORE = 3, 0.42
 #: Slicer's format for points (3D Slicer 5, Markups module).
 MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
