@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
 from scipy import stats
 
 from hydrops.cohort import markdown_table
@@ -16,6 +17,7 @@ from hydrops.model.compare import (
     TESTED,
     compare_models,
     endolymph_by_amount,
+    equally_trained,
     measure_models,
     whose_anatomy,
     write_comparison,
@@ -43,7 +45,10 @@ def evaluation(heads: int = 8, seed: int = 0) -> pd.DataFrame:
                     "ratio_true": true, "ratio": np.nan if areal else true + error,
                     "ratio_error": np.nan if areal else abs(error),
                     "half_width": np.nan if areal else 0.01,
-                    "tfs_dice": best - loss, "els_dice": np.nan if areal else best - 0.05 - loss,
+                    "tfs_mm3": 200.0, "tfs_dice": np.nan if areal else best - loss,
+                    "els_dice": np.nan if areal else best - 0.05 - loss,
+                    "cochlea_dice": best - loss, "vestibule_dice": best - 2 * loss,
+                    "semicircular_canals_dice": np.nan if areal else best - loss,
                     "landmark_mm": np.nan if model != "paired_unet3d-1.0" else 0.2,
                     "landmark_max_mm": np.nan if model != "paired_unet3d-1.0" else 0.3,
                 }  # fmt: skip
@@ -64,6 +69,8 @@ def evaluation(heads: int = 8, seed: int = 0) -> pd.DataFrame:
 def test_a_table_of_measures_leaves_out_what_a_model_does_not_measure() -> None:
     table = measure_models(evaluation()).set_index(["model", "measure"])
     assert ("inhearit-1.0", "els_dice") not in table.index
+    assert ("inhearit-1.0", "tfs_dice") not in table.index
+    assert ("inhearit-1.0", "cochlea_dice") in table.index
     assert ("unet2d-1.0", "landmark_mm") not in table.index
     ears = evaluation().query("model == 'unet2d-1.0'")
     ours = ears["tfs_dice"]
@@ -93,9 +100,44 @@ def test_models_are_tested_on_heads_not_on_ears() -> None:
 def test_an_ear_that_one_model_refused_is_in_no_test_of_it() -> None:
     ears = evaluation()
     refused = (ears["model"] == "unet2d-1.0") & (ears["seed"] == 3)
-    ears.loc[refused, ["tfs_dice", "els_dice", "ratio", "ratio_error"]] = np.nan
+    ears.loc[refused, [*TESTED, "ratio"]] = np.nan
     table = compare_models(ears, "paired_unet3d-1.0")
     assert table.query("model == 'unet2d-1.0'")["heads"].unique().tolist() == [7]
+
+
+def test_a_model_does_not_look_better_for_refusing_the_hard_ear_of_each_head() -> None:
+    ears = evaluation()
+    hard = ears["side"] == "right"
+    ears.loc[hard, "tfs_dice"] -= 0.3
+    ears.loc[hard & (ears["model"] == "unet2d-1.0"), "tfs_dice"] = np.nan
+    table = compare_models(ears, "paired_unet3d-1.0")
+    row = table.query("model == 'unet2d-1.0' and measure == 'tfs_dice'").iloc[0]
+    assert (row["heads"], row["ears"]) == (8, 8)
+    assert row["median_difference"] == pytest.approx(-0.03)
+
+
+def test_models_after_as_many_steps_are_tested_among_each_other(tmp_path: Path) -> None:
+    bundles = [a_bundle(tmp_path, *model.rsplit("-", 1)) for model in MODELS]
+    for bundle, steps in zip(bundles, (170, 40, 40)):
+        bundle.metadata["training"]["phases"] = [{"steps": steps}]
+    assert equally_trained(bundles) == [["unet2d-1.0", "inhearit-1.0"]]
+    bundles[1].metadata["training"]["phases"] = [{"steps": 41}]
+    assert equally_trained(bundles) == []
+
+
+def test_the_interval_of_a_mean_is_around_it_however_many_ears_a_head_has() -> None:
+    rng = np.random.default_rng(2)
+    heads = np.repeat(np.arange(12), [1, 5] * 6)
+    cases = pd.DataFrame({"model": "m", "head": heads, "dice": 0.1 * heads + rng.normal(size=36)})
+    (row,) = summarise_measures(cases, ["model"], ["dice"], "head").to_dict("records")
+    assert row["mean"] == pytest.approx((row["ci_low"] + row["ci_high"]) / 2)
+    # An independent implementation of the standard error of clustered values.
+    fit = smf.ols("dice ~ 1", cases).fit(
+        cov_type="cluster",
+        cov_kwds={"groups": cases["head"], "use_correction": False},
+    )
+    half = stats.t.ppf(0.975, 11) * fit.bse.iloc[0] * np.sqrt(12 / 11)
+    assert row["ci_high"] - row["mean"] == pytest.approx(half)
 
 
 def test_a_reference_alone_has_nothing_to_be_tested_against() -> None:
@@ -190,7 +232,8 @@ def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) ->
         assert f"{name}.png" in page
         assert (folder / f"{name}.png").stat().st_size > 5000
     assert set(pd.read_csv(folder / "measures.tsv", sep="\t")["model"]) == set(MODELS)
-    assert len(pd.read_csv(folder / "comparison.tsv", sep="\t")) == 4
+    assert len(pd.read_csv(folder / "comparison.tsv", sep="\t")) == 7
+    assert "## Tests after the same training, against paired_unet3d-1.0" in page
 
 
 @pytest.mark.filterwarnings("ignore:No artists with labels")

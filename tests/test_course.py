@@ -42,7 +42,7 @@ class Slope:
         return -network(batch[0]).sum(), {}
 
     def validate(self, network: torch.nn.Module, _phase: Phase) -> dict[str, float]:
-        self.judged.append(float(next(network.parameters())))
+        self.judged.append(float(next(network.parameters()).sum()))
         return {"tfs_dice": self.dice.pop(0)} if self.dice else {}
 
 
@@ -88,6 +88,67 @@ def test_without_a_validation_a_training_runs_to_its_end(tmp_path: Path) -> None
     kept = left(task, tmp_path)
     assert steps(tmp_path) == [2, 4, 6, 8, 10, 12, 14, 16]
     assert kept == pytest.approx(task.judged[-1])
+
+
+def test_a_loss_that_is_no_number_ends_a_training(tmp_path: Path) -> None:
+    class Lost(Slope):
+        def loss(
+            self, network: torch.nn.Module, batch: Sequence[torch.Tensor], phase: Phase
+        ) -> tuple[torch.Tensor, dict[str, float]]:
+            loss, parts = super().loss(network, batch, phase)
+            return loss * float("nan"), parts
+
+    with pytest.raises(HydropsError, match="step 1: the loss is nan"):
+        run_course(Lost([], phases(4)), tmp_path, {}, threads=1)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize("length", [0, 100, -10])
+def test_a_checkpoint_that_was_cut_off_is_told(tmp_path: Path, length: int) -> None:
+    left(Slope([], phases(4)), tmp_path)
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:length])
+    with pytest.raises(HydropsError, match=r"checkpoint.pt: cannot be read .*; remove it"):
+        left(Slope([], phases(4)), tmp_path)
+
+
+def test_a_full_disk_is_told_and_leaves_no_part_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("unexpected pos 203200 vs 203092")  # as torch says it
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(HydropsError, match="is there room in"):
+        run_course(Slope([], phases(4)), tmp_path, {}, threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_two_trainings_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    class Second(Slope):
+        def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
+            with pytest.raises(HydropsError, match="another training is writing there"):
+                run_course(Slope([], phases(2)), tmp_path, {}, threads=1)
+            return super().validate(network, phase)
+
+    left(Second([], phases(2)), tmp_path)
+
+
+def test_weights_that_a_network_has_under_two_names_are_kept_once(tmp_path: Path) -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Linear(1000, 1, bias=False)
+            self.second = self.first
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return self.second(values.expand(-1, 1000)).sum()
+
+    task = Slope([0.1, 0.2], phases(4))
+    task.network = Twice()
+    weights = run_course(task, tmp_path, {}, threads=1)
+    assert weights.stat().st_size < 1.8 * 4000
 
 
 def test_a_training_that_was_killed_remembers_what_was_best(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import affine_of, average_onto, corners_of, part_under, resample
 from hydrops.labels import LANDMARKS
 from hydrops.model import ct_package
+from hydrops.model.ablation import merged
 from hydrops.model.augment import (
     Augmentation,
     Prepared,
@@ -60,6 +61,7 @@ from hydrops.model.network import DualHeadUNet
 from hydrops.model.surface import surface_by_signal, surface_share
 from hydrops.model.tasks import CT_KINDS, find_trainings
 from hydrops.model.taught import write_taught
+from hydrops.model.train import TrainOptions
 from hydrops.model.whole import largest_component, mirror_mean, onto_grid, own_axes, to_network
 from hydrops.single import segment_files
 from places import REPOSITORY
@@ -487,13 +489,20 @@ def test_bundles_network_is_built_by_monai(
 def test_tests_of_variants_are_paired_and_corrected() -> None:
     rng = np.random.default_rng(0)
     rows = [
-        {"model": "m", "variant": v, "specimen": f"S{n}", "dice": 0.9 + gain + rng.normal(0, 1e-3)}
+        {"model": "m", "variant": v, "specimen": f"S{n}", "person": f"P{n}",
+         "dice": 0.9 + gain + rng.normal(0, 1e-3)}
         for v, gain in (("a", 0.0), ("b", 0.02), ("c", 0.02)) for n in range(14)
     ]  # fmt: skip
-    table = compare_variants(pd.DataFrame(rows)).set_index(["first", "second"])
+    cases = pd.DataFrame(rows)
+    table = compare_variants(cases).set_index(["first", "second"])
     assert (table["p_corrected"] >= table["p"]).all()
     assert table.loc[("m a", "m b"), "p_corrected"] < 0.01 < table.loc[("m b", "m c"), "p"]
     assert table.loc[("m a", "m b"), "median_difference"] == pytest.approx(-0.02, abs=2e-3)
+    # Both ears of a person count once.
+    assert set(compare_variants(cases.assign(person=cases["person"].str[:2]))["n"]) == {10}
+    # Variants that no specimen shares have no test, and none that others are corrected for.
+    apart = cases[(cases["variant"] == "a") == (cases["specimen"] == "S0")]
+    assert len(compare_variants(apart)) == 1
 
 
 def test_a_model_is_found_by_its_name() -> None:
@@ -526,7 +535,8 @@ def cross_validated(model: str, variants: Sequence[str], seed: int) -> pd.DataFr
         for place, variant in enumerate(variants):
             row = {
                 "model": model, "variant": variant, "part": "test", "specimen": f"S{number}",
-                "fold": number % 7, "dice": base + place * rng.uniform(4e-3, 5e-3),
+                "person": f"S{number}", "fold": number % 7,
+                "dice": base + place * rng.uniform(4e-3, 5e-3),
                 "hausdorff95_mm": 0.2, "surface_distance_mm": 0.03 + rng.normal(0, 1e-3),
             }  # fmt: skip
             rows.append(row | ({"landmark_mm": 0.3} if model.startswith("joint") else {}))
@@ -1015,13 +1025,66 @@ def test_a_fold_that_a_model_does_not_have_is_told(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [("kind: [", "not YAML"), ("- joint", "holds no keys"), ("folds: seven", "no whole number")],
+    [("kind: [", "not YAML"), ("- joint", "holds no keys"), ("folds: 7", "'phases' is a required")],
 )
 def test_a_configuration_that_cannot_be_read_is_told(tmp_path: Path, words: str, told: str) -> None:
     (tmp_path / "mine.yaml").write_text(words)
     config = {"model": "mine", "training": {"configurations": str(tmp_path)}}
-    with pytest.raises(HydropsError, match=f"mine.yaml: .*{told}"):
+    with pytest.raises(HydropsError, match=f"(?s)mine.yaml: .*{told}"):
         find_trainings(config)
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "told"),
+    [
+        ("joint_unet3d_ct", {"phases": {"learning_rate": "1e-3"}}, "it is text: write 0.001"),
+        ("joint_unet3d_ct", {"phases": {"steps": 0}}, "steps: 0 is less than"),
+        ("joint_unet3d_ct", {"version": 2.0}, "version: 2.0 is not of type 'string'"),
+        ("joint_unet3d_ct", {"kind": "joints"}, "kind: 'joints' is not one of"),
+        ("joint_unet3d_ct", {"folds": True}, "folds: True is not of type 'integer'"),
+        ("joint_unet3d_ct", {"folds": 1}, "folds: 1 is less than"),
+        ("joint_unet3d_ct", {"augmentation": {"mirror": "no"}}, "mirror: 'no' is not of type"),
+        ("joint_unet3d_ct", {"network": {"inputs": 2}}, "inputs: 1 was expected"),
+        ("joint_unet3d_ct", {"name": "another"}, "name: another, but the file is joint_unet3d_ct"),
+        ("autocasnet", {"spacing_mm": -0.4}, "spacing_mm: -0.4 is less than"),
+        ("lesion_unet3d", {"data": 5}, "data: 5 is not of type"),
+        ("paired_unet3d", {"calibration_heads": "80"}, "calibration_heads: '80' is not of type"),
+        ("paired_unet3d", {"missing_second_image": 2}, "missing_second_image: 2 is greater"),
+        ("paired_unet3d", {"patch": [48, 48]}, "patch: \\[48, 48\\] is too short"),
+        ("paired_unet3d", {"network": {"channels": []}}, "channels: \\[\\] "),
+    ],
+)
+def test_a_wrong_value_is_told_before_anything_runs(
+    model: str, change: dict[str, object], told: str, tmp_path: Path
+) -> None:
+    values = yaml.safe_load((CONFIGURATIONS / f"{model}.yaml").read_text())
+    (tmp_path / f"{model}.yaml").write_text(yaml.safe_dump(merged(values, change)))
+    config = {"model": model, "training": {"configurations": str(tmp_path)}}
+    with pytest.raises(HydropsError, match=f"(?s){model}.yaml: .*{told}"):
+        find_trainings(config)
+
+
+def test_every_configuration_that_is_kept_is_as_it_must_be() -> None:
+    for path in CONFIGURATIONS.glob("*.yaml"):
+        config = {"model": path.stem, "training": {"configurations": str(CONFIGURATIONS)}}
+        (training,) = find_trainings(config)
+        commented = path.read_text() + "# a comment changes nothing that is trained"
+        assert json.loads(training.options) == yaml.safe_load(commented)
+
+
+def test_a_patch_is_a_multiple_of_what_the_levels_make_one(tmp_path: Path) -> None:
+    for model, patch, load in (
+        ("joint_unet3d_ct", 15, CtOptions.load),
+        ("paired_unet3d", [47, 48, 24], TrainOptions.load),
+    ):
+        values = yaml.safe_load((CONFIGURATIONS / f"{model}.yaml").read_text())
+        path = tmp_path / f"{model}.yaml"
+        path.write_text(yaml.safe_dump(values | {"patch": patch}))
+        with pytest.raises(HydropsError, match="is no multiple of 8"):
+            load(path)
+    path.write_text(yaml.safe_dump(values | {"patch": [480, 48, 24]}))
+    with pytest.raises(HydropsError, match="more than a crop has voxels"):
+        TrainOptions.load(path)
 
 
 def test_a_network_has_no_more_levels_than_a_grid_can_be_halved_for(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_an_error_of_volume_is_a_share_of_the_truth() -> None:
     assert volume_error_percent(twice, truth) == pytest.approx(100.0)
     assert volume_error_percent(half, truth) == pytest.approx(-50.0)
     assert volume_error_percent(truth, truth) == 0.0
+    assert np.isnan(volume_error_percent(truth, np.zeros_like(truth)))
 
 
 def test_an_empty_mask_has_no_distance() -> None:

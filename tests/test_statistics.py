@@ -53,6 +53,15 @@ def test_icc_and_interval_agree_with_pingouin(seed: int, n: int) -> None:
     assert (low, high) == pytest.approx(tuple(interval), abs=0.006)
 
 
+def test_a_constant_offset_leaves_the_icc_as_unsure_as_one_with_hardly_any_noise() -> None:
+    first = np.linspace(0.1, 0.9, 12)
+    exact = icc_2_1(first, first + 0.3)
+    noisy = icc_2_1(first, first + 0.3 + 1e-7 * np.random.default_rng(0).normal(size=12))
+    assert exact == pytest.approx(noisy, abs=1e-4)
+    assert exact[1] < exact[0] - 0.2
+    assert icc_2_1(first, first) == (1.0, 1.0, 1.0)
+
+
 @settings(max_examples=25)
 @given(
     st.lists(st.floats(-1, 1), min_size=1, max_size=12),

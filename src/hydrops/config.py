@@ -96,8 +96,9 @@ def resolve(config: Mapping[str, Any]) -> Study:
     HydropsError
         For every mistake that can be found before the first job.
     """
-    check(dict(config), "config", "configuration")
-    values = {**DEFAULTS, **config}
+    given = {key: None if _is_nothing(key, value) else value for key, value in config.items()}
+    check(given, "config", "configuration")
+    values = {**DEFAULTS, **given}
     participants = read_participants(Path(values["participants"]))
     units = units_of(participants)
     protocol = load_protocol(Path(values["protocol"]))
@@ -119,6 +120,11 @@ def resolve(config: Mapping[str, Any]) -> Study:
         dict(zip(units, map(Path, participants["source"]))),
         _phantoms(values, units) if values["phantom"] else {},
     )
+
+
+def _is_nothing(key: str, value: Any) -> bool:
+    """Whether what may be null is said to be: on the command line, Snakemake takes it for text."""
+    return DEFAULTS.get(key, "") is None and value in ("null", "None", "~")
 
 
 def _check_images(bundle: Bundle, protocol: Protocol) -> None:
@@ -159,8 +165,13 @@ def _nearest(folder: Path) -> Path:
     return next(p for p in (folder, *folder.absolute().parents) if p.exists())
 
 
-def check_writable(folder: Path) -> None:
-    """Find out before the first job that results cannot be written.
+def check_writable(folder: Path, setting: str = "`results` in the configuration") -> None:
+    """Find out before the work that its results cannot be written.
+
+    Parameters
+    ----------
+    setting
+        What else a person may change.
 
     Raises
     ------
@@ -169,11 +180,9 @@ def check_writable(folder: Path) -> None:
     """
     there = _nearest(folder)
     if not there.is_dir():
-        raise HydropsError(f"{there}: is a file; results needs a folder of its own")
+        raise HydropsError(f"{there}: is a file; results need a folder of their own")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise HydropsError(
-            f"{there}: cannot be written; change its permissions, or `results` in the configuration"
-        )
+        raise HydropsError(f"{there}: cannot be written; change its permissions, or {setting}")
 
 
 def drop_stale_records(study: Study) -> list[Path]:

@@ -311,15 +311,16 @@ def _write_words(figure: Figure, title: str, picture: EarPicture, rows: int) -> 
     else:
         words = "no EH ratio was measured"
     figure.text(0.01, 1 - 0.36 / height, words, fontsize=10, va="top", color="#333333")
-    handles = [
-        *(Line2D([], [], color=c, lw=2.5, label=o.replace("_", " "))
-          for o, c in ORGAN_COLOURS.items()),
-        *(Line2D([], [], marker=m, ls="", label=n.replace("_", " "), **MARKER)
-          for n, m in LANDMARK_MARKERS.items()),
-    ]  # fmt: skip
+    lines = {o: c for o, c in ORGAN_COLOURS.items() if picture.fractions[organ_codes(o)].any()}
     if rows == 2:
-        handles.insert(3, Line2D([], [], color=ENDOLYMPH_COLOUR, lw=2.5, label="endolymph"))
+        lines["endolymph"] = ENDOLYMPH_COLOUR
+    known_marks = [n for n, p in zip(LANDMARKS, picture.landmarks) if np.isfinite(p).all()]
+    handles = [
+        *(Line2D([], [], color=c, lw=2.5, label=o.replace("_", " ")) for o, c in lines.items()),
+        *(Line2D([], [], marker=LANDMARK_MARKERS[n], ls="", label=n.replace("_", " "), **MARKER)
+          for n in known_marks),
+    ]  # fmt: skip
     figure.legend(
-        handles=handles, loc="lower center", ncols=len(handles), fontsize=9, frameon=False,
+        handles=handles, loc="lower center", ncols=max(1, len(handles)), fontsize=9, frameon=False,
         bbox_to_anchor=(0.5, 0.0), handlelength=1.4, columnspacing=1.6, borderaxespad=0.3,
     )  # fmt: skip

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine
 
+from hydrops.config import check_writable
 from hydrops.ears import Found, SearchOptions, choose_ears, ear_candidates, places_of_one
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import (
@@ -94,8 +95,9 @@ def segment_files(
     Raises
     ------
     HydropsError
-        If there are more or fewer images than roles, an image cannot be used, an MR image does not
-        tell which side is left, or the model finds no ear; nothing is written then. An ear of two
+        If there are more or fewer images than roles, the folder cannot be written, an image cannot
+        be used, an MR image does not tell which side is left, or the model finds no ear; nothing is
+        written then. An ear of two
         on MR that is refused, not recognised, or cut by the edge of the image, is left out, and one
         on CT that is cut is not, both with a warning.
     """
@@ -109,6 +111,7 @@ def segment_files(
             f"{bundle.identifier} takes {', or '.join(map(' '.join, ways))}, "
             f"but {len(images)} images were given"
         )
+    check_writable(output, "--output")
     read = [read_image(path) for path in images]
     for path in images:
         _check_placement(path, bundle)

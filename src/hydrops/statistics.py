@@ -128,8 +128,8 @@ def icc_2_1_table(ratings: Values) -> tuple[float, float, float]:
     if n < 3 or np.ptp(ratings) == 0:
         return (float("nan"),) * 3
     icc, subjects, raters, error = _icc_and_mean_squares(ratings)
-    if error < 1e-15:
-        return float(icc), float(icc), float(icc)
+    if 1.0 - icc < 1e-12:
+        return (1.0,) * 3
     a = k * icc / (n * (1 - icc))
     b = 1 + k * icc * (n - 1) / (n * (1 - icc))
     freedom = (a * raters + b * error) ** 2 / (

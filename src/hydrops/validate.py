@@ -65,5 +65,15 @@ def check(values: Any, schema: str, where: str) -> None:
     validator = jsonschema.Draft202012Validator(load_schema(schema))
     faults = sorted(validator.iter_errors(values), key=lambda fault: list(map(str, fault.path)))
     if faults:
-        lines = [f"  {'.'.join(map(str, f.path)) or 'top level'}: {f.message}" for f in faults]
+        lines = [f"  {'.'.join(map(str, f.path)) or 'top level'}: {_told(f)}" for f in faults]
         raise HydropsError("\n".join([f"{where}: does not fit its schema:", *lines]))
+
+
+def _told(fault: jsonschema.ValidationError) -> str:
+    """A fault in words, and how a number is written that YAML has taken for text."""
+    if fault.validator == "type" and isinstance(fault.instance, str):
+        try:
+            return f"{fault.message}; it is text: write {float(fault.instance)!r}"
+        except ValueError:
+            pass
+    return str(fault.message)

@@ -31,11 +31,12 @@ rule train_change:
         gpu=GPUS,
     params:
         task=str(TRAINING.path),
-        options=TRAINING.path.read_text(),
+        options=TRAINING.options,
         grid=str(TRAINING.ablation),
         change=lambda wc: json.dumps(ABLATION.changes[wc.change], sort_keys=True),
         steps=ABLATION.steps,
         specimens=STUDY.config["training"]["specimens"],
+        images=images_state(TRAINING),
         device=STUDY.config["device"],
         code=stage_digest("model.ablate"),
     script:
@@ -63,10 +64,11 @@ rule tabulate_changes:
         runtime=at_attempt(60),
     params:
         task=str(TRAINING.path),
-        options=TRAINING.path.read_text(),
+        options=TRAINING.options,
         grid=str(TRAINING.ablation),
         changes=TRAINING.ablation.read_text(),
         specimens=STUDY.config["training"]["specimens"],
+        images=images_state(TRAINING),
         code=stage_digest("model.ablation_table"),
     script:
         "../scripts/tabulate_changes.py"

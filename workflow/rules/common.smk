@@ -10,6 +10,7 @@ from hydrops.code import stage_digest
 from hydrops.config import check_writable, drop_stale_records, resolve
 from hydrops.cost import write_cost
 from hydrops.errors import HydropsError
+from hydrops.ingest import source_state
 from hydrops.jobs import prefer_commands_of
 from hydrops.model.ablation import Grid
 from hydrops.model.tasks import find_trainings
@@ -95,6 +96,12 @@ def sources_of(wildcards):
     """Sessions of a job, each with its folder and when that last changed, as plain strings."""
     units = units_of_job(wildcards)
     return [[u.participant, u.session, *STUDY.source(u)] for u in units]
+
+
+def images_state(training):
+    """How the images that a model learns from lie on disk; nothing where there are none."""
+    folder = training.images(Path(STUDY.config["training"]["specimens"]))
+    return source_state(folder) if folder and folder.is_dir() else ""
 
 
 def phantoms_of(wildcards):

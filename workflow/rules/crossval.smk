@@ -15,7 +15,12 @@ def path_of(wildcards):
 
 def text_of(wildcards):
     """What a model's configuration says, so that a change of it is noticed."""
-    return TASKS[wildcards.task].path.read_text()
+    return TASKS[wildcards.task].options
+
+
+def images_of(wildcards):
+    """How what a model learns from lies on disk, so that a change of it is noticed."""
+    return images_state(TASKS[wildcards.task])
 
 
 localrules:
@@ -64,6 +69,7 @@ rule train_part:
         task=path_of,
         options=text_of,
         specimens=STUDY.config["training"]["specimens"],
+        images=images_of,
         device=STUDY.config["device"],
         code=stage_digest("model.fold_training"),
     script:
@@ -94,6 +100,7 @@ rule test_folds:
         task=path_of,
         options=text_of,
         specimens=STUDY.config["training"]["specimens"],
+        images=images_of,
         code=stage_digest("model.folds"),
     script:
         "../scripts/test_folds.py"
@@ -122,6 +129,7 @@ rule package_folds:
         options=text_of,
         models=STUDY.config["models_dir"],
         specimens=STUDY.config["training"]["specimens"],
+        images=images_of,
         code=stage_digest("model.folds"),
     script:
         "../scripts/package_folds.py"
@@ -150,7 +158,7 @@ rule compare_folds:
         runtime=at_attempt(10),
     params:
         tasks=[str(training.path) for training in TRAININGS],
-        options=[training.path.read_text() for training in TRAININGS],
+        options=[training.options for training in TRAININGS],
         code=stage_digest("model.compare_folds"),
     script:
         "../scripts/compare_folds.py"

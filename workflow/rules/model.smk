@@ -38,8 +38,9 @@ rule train_model:
         gpu=GPUS,
     params:
         task=str(TRAINING.path),
-        options=TRAINING.path.read_text(),
+        options=TRAINING.options,
         specimens=STUDY.config["training"]["specimens"],
+        images=images_state(TRAINING),
         device=STUDY.config["device"],
         code=stage_digest("model.train"),
     script:
@@ -63,9 +64,10 @@ rule package_model:
         runtime=at_attempt(120),
     params:
         task=str(TRAINING.path),
-        options=TRAINING.path.read_text(),
+        options=TRAINING.options,
         models=STUDY.config["models_dir"],
         specimens=STUDY.config["training"]["specimens"],
+        images=images_state(TRAINING),
         code=stage_digest("model.release"),
     script:
         "../scripts/package.py"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from hydrops.cohort import markdown_table, write_table
 from hydrops.figures import PALETTE, draw_bland_altman, draw_box
+from hydrops.labels import ORGANS
 from hydrops.model.bundle import WEIGHTS, Bundle
 from hydrops.model.crossval import (
     corrected_by_holm,
@@ -30,7 +31,10 @@ from hydrops.model.evaluate import (
 from hydrops.records import write_text_atomically
 
 #: Those that models are tested on.
-TESTED = ("tfs_dice", "els_dice", "ratio_error", "landmark_mm")
+TESTED = (
+    "tfs_dice", "els_dice", "cochlea_dice", "vestibule_dice", "ratio_error", "landmark_mm",
+)  # fmt: skip
+INHEARIT_IOU = "0.497 to 0.761 (patients' MRI, on slices, mean of four classes)"
 #: What the papers report on their own data, by model and measure (Yoo et al. 2024, abstract;
 #: Stebani et al. 2023, abstract, CT in two data sets; Cho et al. 2020, lowest and highest of their
 #: networks and data).
@@ -39,11 +43,14 @@ PUBLISHED = {
     ("paired_unet3d", "els_dice"): "0.919 (patients' MRI)",
     ("joint_unet3d", "tfs_dice"): "0.97 and 0.94 (CT)",
     ("joint_unet3d", "landmark_mm"): "3.3 and 5.2 voxels (CT)",
-    ("inhearit", "tfs_jaccard"): "0.497 to 0.761 (patients' MRI)",
+    ("inhearit", "cochlea_jaccard"): INHEARIT_IOU,
+    ("inhearit", "vestibule_jaccard"): INHEARIT_IOU,
 }
 NAMES = {
     "tfs_dice": "Dice, total fluid",
     "els_dice": "Dice, endolymph",
+    "cochlea_dice": "Dice, cochlea",
+    "vestibule_dice": "Dice, vestibule",
     "ratio_error": "error of the EH volume ratio",
     "landmark_mm": "landmark error, mm",
 }
@@ -70,11 +77,10 @@ def measure_models(ears: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_models(ears: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Paired Wilcoxon signed-rank tests of each model against a reference on the same heads.
+    """Paired Wilcoxon signed-rank tests of each model against a reference on the same ears.
 
-    Both ears of a head count once, by their mean, for they are not independent; a head is passed
-    over where either model measured none of its ears. p is corrected by Holm's method over all
-    tests of the table.
+    Ears that both have measured; those of a head count once, by their mean, for they are not
+    independent. p is corrected by Holm's method over all tests of the table.
 
     Parameters
     ----------
@@ -85,22 +91,36 @@ def compare_models(ears: pd.DataFrame, reference: str) -> pd.DataFrame:
     for anatomy, part in ears.groupby("anatomy", sort=False):
         for measure in TESTED:
             shared = part.dropna(subset=[measure])
-            heads = shared.pivot_table(index="seed", columns="model", values=measure)
-            for model in [m for m in heads.columns if m != reference and reference in heads]:
-                pair = heads[[model, reference]].dropna()
-                difference = (pair[model] - pair[reference]).to_numpy(float)
+            known = shared.pivot_table(index=["seed", "side"], columns="model", values=measure)
+            for model in [m for m in known.columns if m != reference and reference in known]:
+                pair = known[[model, reference]].dropna()
+                difference = (pair[model] - pair[reference]).groupby("seed").mean().to_numpy(float)
                 if not len(difference):
                     continue
                 rows.append(
                     {
                         "anatomy": anatomy, "measure": measure, "model": model,
-                        "reference": reference, "heads": len(pair),
+                        "reference": reference, "heads": len(difference), "ears": len(pair),
                         "median_difference": float(np.median(difference)),
                         "p": signed_rank_p(difference),
                     }
                 )  # fmt: skip
-    columns = ["anatomy", "measure", "model", "reference", "heads", "median_difference", "p"]
+    columns = [
+        "anatomy", "measure", "model", "reference", "heads", "ears", "median_difference", "p",
+    ]  # fmt: skip
     return corrected_by_holm(pd.DataFrame(rows, columns=columns))
+
+
+def equally_trained(bundles: Sequence[Bundle]) -> list[list[str]]:
+    """Models that were trained for the same steps, two or more, in the order of the bundles."""
+    alike: dict[int, list[str]] = {}
+    for bundle in bundles:
+        alike.setdefault(_steps(bundle), []).append(bundle.identifier)
+    return [models for models in alike.values() if len(models) > 1]
+
+
+def _steps(bundle: Bundle) -> int:
+    return sum(phase["steps"] for phase in bundle.metadata["training"]["phases"])
 
 
 def endolymph_by_amount(ears: pd.DataFrame) -> pd.DataFrame:
@@ -119,11 +139,11 @@ def endolymph_by_amount(ears: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_boxes(ears: pd.DataFrame) -> Figure:
-    """Each ear of each model: Dice of both fluids, error of the ratio, landmark error."""
+    """Each ear of each model: Dice of fluids and organs, error of the ratio, landmark error."""
     models = list(ears["model"].unique())
     kinds = list(ears["anatomy"].unique())
-    figure = Figure(figsize=(10, 1.4 + 0.8 * len(models) * len(kinds)), layout="constrained")
-    for panel, measure in zip(figure.subplots(2, 2).ravel(), TESTED):
+    figure = Figure(figsize=(10, 1.4 + 1.2 * len(models) * len(kinds)), layout="constrained")
+    for panel, measure in zip(figure.subplots(3, 2).ravel(), TESTED):
         for row, model in enumerate(models):
             for place, (kind, colour) in enumerate(zip(kinds, PALETTE)):
                 chosen = ears[(ears["model"] == model) & (ears["anatomy"] == kind)]
@@ -167,7 +187,7 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
 
 
 def draw_overlays(ears: pd.DataFrame, slices: Path) -> Figure:
-    """Best, median and worst ear of each model by the Dice of the total fluid.
+    """Best, median and worst ear of each model by the Dice of the total fluid, or of its organs.
 
     Parameters
     ----------
@@ -175,10 +195,12 @@ def draw_overlays(ears: pd.DataFrame, slices: Path) -> Figure:
         Folder of the slices that `hydrops.model.evaluate.evaluate` left.
     """
     models = list(ears["model"].unique())
-    figure = Figure(figsize=(9, 3.1 * len(models)), layout="constrained")
+    figure = Figure(figsize=(13.5, 4.2 * len(models)), layout="constrained")
     for row, model in zip(figure.subplots(len(models), 3, squeeze=False), models):
-        measured = ears[ears["model"] == model].dropna(subset=["tfs_dice"])
-        ranked = measured.sort_values("tfs_dice", ascending=False).to_dict("records")
+        measured = ears[ears["model"] == model].dropna(subset=["tfs_mm3"])
+        of_organs = measured[[f"{organ}_dice" for organ in ORGANS]].mean(axis=1)
+        measured = measured.assign(shown_dice=measured["tfs_dice"].fillna(of_organs))
+        ranked = measured.sort_values("shown_dice", ascending=False).to_dict("records")
         for panel in row:
             panel.axis("off")
         if not ranked:
@@ -192,18 +214,19 @@ def draw_overlays(ears: pd.DataFrame, slices: Path) -> Figure:
                     there = np.flatnonzero(cut["tfs_true"].any(axis))
                     limit(there[0] - MARGIN, there[-1] + MARGIN)
                 for name, colour in (("tfs", "#f0e442"), ("els", "#d55e00")):
-                    for key, style in ((f"{name}_true", "dashed"), (name, "solid")):
-                        if key in cut and cut[key].any():
-                            panel.contour(cut[key].T, [0.5], colors=colour, linewidths=1.1,
-                                          linestyles=style)  # fmt: skip
+                    if cut[f"{name}_true"].any():
+                        panel.contourf(cut[f"{name}_true"].T, [0.5, 1.5], colors=colour, alpha=0.35)
+                    if name in cut and cut[name].any():
+                        panel.contour(cut[name].T, [0.5], colors=colour, linewidths=1.6)
+            of = "its organs" if np.isnan(ear["tfs_dice"]) else "fluid"
             panel.set_title(
-                f"{model}: {word}, {ear['anatomy']}\nDice {ear['tfs_dice']:.3f} (fluid)"
+                f"{model}: {word}, {ear['anatomy']}\nDice {ear['shown_dice']:.3f} ({of})"
                 + ("" if np.isnan(ear["els_dice"]) else f", {ear['els_dice']:.3f} (endolymph)"),
-                fontsize=8.5,
+                fontsize=11,
             )
     figure.suptitle(
-        "Simulation, MRC. Total fluid yellow, endolymph orange; dashed the truth, solid the model.",
-        fontsize=9,
+        "Simulation, MRC. Total fluid yellow, endolymph orange; filled: truth, line: model.",
+        fontsize=12,
     )
     return figure
 
@@ -221,7 +244,7 @@ def describe_models(bundles: Sequence[Bundle]) -> pd.DataFrame:
         {
             "model": bundle.identifier,
             "what it is": bundle.metadata["description"],
-            "training steps": sum(p["steps"] for p in bundle.metadata["training"]["phases"]),
+            "training steps": _steps(bundle),
             "weights, MB": (bundle.folder / WEIGHTS).stat().st_size / 1e6,
         }
         for bundle in bundles
@@ -238,6 +261,20 @@ def whose_anatomy(ears: pd.DataFrame) -> str:
 and again with other endolymph, gadolinium, noise, motion and places in the head: intervals and
 tests do not tell of other anatomy.
 """
+
+
+def _tests_of_equals(bundles: Sequence[Bundle], ears: pd.DataFrame) -> str:
+    """The section of a page that compares models after the same training; empty without any."""
+    sections = []
+    for first, *others in equally_trained(bundles):
+        tests = compare_models(ears[ears["model"].isin([first, *others])], first)
+        sections.append(f"""## Tests after the same training, against {first}
+
+The same tests among the models that were trained for as many steps as that one.
+
+{markdown_table(tests)}
+""")
+    return chr(10).join(sections)
 
 
 def write_comparison(
@@ -297,6 +334,7 @@ Paired Wilcoxon signed-rank tests over heads, p corrected by Holm's method over 
 
 {markdown_table(tests)}
 
+{_tests_of_equals(bundles, ears)}
 {chr(10).join(f"![{name}]({name}.png)" for name in PICTURES)}
 """
     write_text_atomically(folder / "README.md", text)

@@ -11,7 +11,7 @@ import pandas as pd
 from hydrops.cohort import markdown_table, write_table
 from hydrops.errors import HydropsError
 from hydrops.model.crossval import compare_variants, side_by_side, summarise_folds
-from hydrops.model.ct_package import draw_boxes
+from hydrops.model.ct_package import course_told, draw_boxes, steps_told
 from hydrops.model.ct_task import CtOptions
 from hydrops.records import write_text_atomically
 
@@ -45,7 +45,7 @@ def describe_trainings(trainings: Sequence[CtOptions]) -> pd.DataFrame:
             "model": training.name,
             "what it is": training.description.strip(),
             "folds": training.folds,
-            "training steps": _steps(training),
+            "training steps": steps_told(course_told(training)),
         }
         for training in trainings
     )
@@ -67,14 +67,6 @@ def count_tested(cases: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _steps(training: CtOptions) -> str:
-    steps = str(sum(phase.steps for phase in training.phases))
-    if training.pose is None:
-        return steps
-    pose = sum(phase.steps for phase in training.pose.phases)
-    return f"{pose} (pose), {steps} a plane"
 
 
 def write_fold_comparison(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import fcntl
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
@@ -120,13 +124,35 @@ def run_course(
     Raises
     ------
     HydropsError
-        If the checkpoint is of other options, other cases, or cases that have changed, or the
-        device cannot be used.
+        If the checkpoint cannot be read, or is of other options, other cases, or cases that have
+        changed; the device cannot be used; another training writes into the folder; or the loss is
+        no number any more.
     """
     where = choose_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
-    course = _Course(task, taught, where, folder, averaged)
+    with _alone_in(folder):
+        return _run(_Course(task, taught, where, folder, averaged), threads)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Be the only training that writes into a folder: one whose run was killed may still go on."""
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HydropsError(
+                f"{folder}: another training is writing there, perhaps one whose snakemake was "
+                "killed; end it, or wait for it"
+            ) from error
+        except OSError:
+            LOG.warning("%s: its file system has no locks; start no second training there", folder)
+        yield
+
+
+def _run(course: _Course, threads: int) -> Path:
+    task, folder = course.task, course.folder
     course.resume()
     phases = task.options.phases
     ends = np.cumsum([phase.steps for phase in phases]).tolist()
@@ -154,7 +180,7 @@ def run_course(
             if course.step >= end:
                 break
     weights = folder / "weights.pt"
-    write_taught(weights, taught)
+    write_taught(weights, course.taught)
     save_state(course.best or course.judged.state_dict(), weights)
     return weights
 
@@ -211,7 +237,7 @@ class _Course:
         checkpoint = self.folder / "checkpoint.pt"
         if not checkpoint.is_file():
             return
-        state = torch.load(checkpoint, map_location=self.where, weights_only=True)
+        state = self._read(checkpoint)
         self._refuse_another(state, checkpoint)
         self.network.load_state_dict(state["network"])
         self.mean.load_state_dict(state["mean"])
@@ -220,8 +246,19 @@ class _Course:
         self.best, self.best_dice, self.stale = (state[k] for k in ("best", "best_dice", "stale"))
         LOG.info("going on from step %d", self.step)
 
+    def _read(self, checkpoint: Path) -> dict[str, Any]:
+        try:
+            state = torch.load(checkpoint, map_location=self.where, weights_only=True)
+            if isinstance(state, dict) and "lesson" in state:
+                return state
+            reason = "something else is in it"
+        # What a file that was cut off, or is something else, makes of torch.load.
+        except (OSError, EOFError, RuntimeError, UnpicklingError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else "it is empty"
+        raise HydropsError(f"{checkpoint}: cannot be read ({reason}); remove it to train anew")
+
     def _refuse_another(self, state: dict[str, Any], checkpoint: Path) -> None:
-        before = json.loads(state.get("lesson", "{}"))
+        before = json.loads(state["lesson"])
         now = json.loads(lesson(self.task.options, self.taught, state["step"]))
         apart = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if apart:
@@ -257,6 +294,11 @@ class _Course:
             self.fresh = False
         batch = [part.to(self.where) for part in drawn]
         loss, parts = self.task.loss(self.network, batch, phase)
+        if not torch.isfinite(loss):
+            raise HydropsError(
+                f"step {self.step + 1}: the loss is {float(loss.detach())}, no number, so nothing "
+                "is learned any more; look at images and landmarks, or lower learning_rate"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -309,7 +351,8 @@ class _Course:
         if not dice:
             return
         if np.mean(dice) > self.best_dice:
-            self.best = {key: part.clone() for key, part in self.judged.state_dict().items()}
+            # Tensors that a network has under two names stay one.
+            self.best = copy.deepcopy(dict(self.judged.state_dict()))
             self.best_dice, self.stale = float(np.mean(dice)), 0
         else:
             self.stale += 1
@@ -355,7 +398,19 @@ def write_history(history: Sequence[dict[str, float]], folder: Path) -> None:
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write tensors by name, whole or not at all."""
+    """Write tensors by name, whole or not at all.
+
+    Raises
+    ------
+    HydropsError
+        If there is no room, or they cannot be written there.
+    """
     temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    try:
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise HydropsError(
+            f"{path}: cannot be written; is there room in {path.parent}? ({error})"
+        ) from error

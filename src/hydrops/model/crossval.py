@@ -29,15 +29,17 @@ MEASURES = (
     "hausdorff95_mm", "surface_distance_mm", "volume_error_percent", "landmark_mm",
     *(f"{name}_mm" for name in LANDMARKS), "seconds",
 )  # fmt: skip
-#: What the papers report on their own data, by model, variant and part (Stebani et al. 2023,
-#: abstract, CT in two data sets; Hussain et al. 2021, abstract, micro-CT; Ryu et al. 2022,
+#: What the papers report on their own data, by model, variant, part and measure (Stebani et al.
+#: 2023, abstract, CT in two data sets; Hussain et al. 2021, abstract, micro-CT; Ryu et al. 2022,
 #: abstract, venous malformations).
 PUBLISHED = {
-    ("joint_unet3d_ct", "joint", "test"): "Dice 0.97 and 0.94, landmarks 3.3 and 5.2 voxels",
-    ("autocasnet", "axial", "test"): "Dice 0.900, Hausdorff 0.738 mm",
-    ("autocasnet", "coronal", "test"): "Dice 0.884 (plain U-Net)",
-    ("lesion_unet3d", "unet3d", "train"): "Dice 0.9975",
-    ("lesion_unet3d", "unet3d", "test"): "Dice 0.6062",
+    ("joint_unet3d_ct", "joint", "test", "dice"): "0.97 and 0.94",
+    ("joint_unet3d_ct", "joint", "test", "landmark_mm"): "3.3 and 5.2 voxels",
+    ("autocasnet", "axial", "test", "dice"): "0.900",
+    ("autocasnet", "axial", "test", "hausdorff_mm"): "0.738",
+    ("autocasnet", "coronal", "test", "dice"): "0.884 (plain U-Net)",
+    ("lesion_unet3d", "unet3d", "train", "dice"): "0.9975",
+    ("lesion_unet3d", "unet3d", "test", "dice"): "0.6062",
 }
 #: A model overfits where its mean Dice falls by more than this from training to test.
 OVERFITTING_GAP = 0.1
@@ -83,7 +85,8 @@ def evaluate_cases(
     for case in cases:
         start = time.perf_counter()
         identity = {
-            "model": name, "fold": fold, "part": part, "specimen": case.name, "side": case.side,
+            "model": name, "fold": fold, "part": part, "specimen": case.name,
+            "person": case.owner, "side": case.side,
         }  # fmt: skip
         try:
             found = model.find(case.image, case.affine)
@@ -123,29 +126,26 @@ def _measures(found: Finding, variant: str, case: Case) -> dict[str, float]:
 def summarise_folds(cases: pd.DataFrame) -> pd.DataFrame:
     """Mean, SD, 95 % confidence interval and worst of each measure, by model, variant and part.
 
-    Intervals are Student's, over specimens. `published` is the paper's own figure, measured on
-    other data.
+    Intervals are over persons, of whom most have one case. `published` is the paper's own figure,
+    measured on other data.
     """
-    table = summarise_measures(cases, ["model", "variant", "part"], MEASURES, "specimen")
-    published = [
-        PUBLISHED.get((str(row.model), str(row.variant), str(row.part)), "")
-        if row.measure == "dice"
-        else ""
-        for row in table.itertuples()
-    ]
-    return table.assign(published=published)
+    by = ["model", "variant", "part"]
+    table = summarise_measures(cases, by, MEASURES, "person")
+    known = table[[*by, "measure"]].astype(str).itertuples(index=False, name=None)
+    return table.assign(published=[PUBLISHED.get(key, "") for key in known])
 
 
 def summarise_measures(
     cases: pd.DataFrame, by: Sequence[str], measures: Sequence[str], owner: str
 ) -> pd.DataFrame:
-    """Mean, SD, 95 % confidence interval (Student's) and worst of each measure, by some columns.
+    """Mean, SD, 95 % confidence interval and worst of each measure, by some columns.
+
+    The interval is Student's, of the mean of all cases, its standard error over owners.
 
     Parameters
     ----------
     owner
-        Column that says whose a case is. Cases of one owner are alike, so its mean counts once in
-        the interval.
+        Column that says whose a case is, for cases of one owner are alike.
     """
     rows = []
     for group, part in cases.groupby(list(by), sort=False):
@@ -154,7 +154,7 @@ def summarise_measures(
             if known.empty:
                 continue
             values = known[measure].to_numpy(float)
-            low, high = _interval(known.groupby(owner)[measure].mean().to_numpy(float))
+            low, high = _interval(known[measure], known[owner])
             small_is_good = measure.endswith(("_mm", "seconds", "percent", "error"))
             rows.append(
                 dict(zip(by, group))
@@ -165,7 +165,7 @@ def summarise_measures(
                     "sd": values.std(ddof=1) if len(values) > 1 else np.nan,
                     "ci_low": low,
                     "ci_high": high,
-                    "worst": np.abs(values).max() if small_is_good else values.min(),
+                    "worst": max(values, key=abs) if small_is_good else values.min(),
                 }
             )
     columns = [*by, "measure", "n", "mean", "sd", "ci_low", "ci_high", "worst"]
@@ -204,18 +204,22 @@ def _mean_and_spread(row: pd.Series) -> str:
 def compare_variants(cases: pd.DataFrame, measures: Sequence[str] = ("dice",)) -> pd.DataFrame:
     """Paired Wilcoxon signed-rank tests of every two variants on the same specimens.
 
-    p is corrected by Holm's method over the tests of the table.
+    Those of one person count once, by their mean. p is corrected by Holm's method over the tests of
+    the table.
     """
     named = cases.assign(name=cases["model"] + " " + cases["variant"])
     rows = []
     for measure in measures:
-        table = named.pivot_table(index="specimen", columns="name", values=measure, sort=False)
+        index = ["person", "specimen"]
+        table = named.pivot_table(index=index, columns="name", values=measure, sort=False)
         for first, second in combinations(table.columns, 2):
-            pair = table[[first, second]].dropna().to_numpy(float)
-            difference = pair[:, 0] - pair[:, 1]
+            pair = table[[first, second]].dropna()
+            difference = (pair[first] - pair[second]).groupby("person").mean().to_numpy(float)
+            if not len(difference):
+                continue
             rows.append(
                 {
-                    "measure": measure, "first": first, "second": second, "n": len(pair),
+                    "measure": measure, "first": first, "second": second, "n": len(difference),
                     "median_difference": float(np.median(difference)),
                     "p": signed_rank_p(difference),
                 }
@@ -259,9 +263,17 @@ def compare_parts(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """95 % confidence interval of a mean, Student's; NaN of a single value."""
-    if len(values) < 2:
+def _interval(values: pd.Series, owners: pd.Series) -> tuple[float, float]:
+    """95 % confidence interval of a mean; NaN of a single owner.
+
+    Student's, with the standard error of clustered values (Liang and Zeger, Biometrika 1986;73:13),
+    which is the usual one where each owner has one value.
+    """
+    mean = values.mean()
+    apart = (values - mean).groupby(owners).sum()
+    count = len(apart)
+    if count < 2:
         return float("nan"), float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return float(values.mean() - half), float(values.mean() + half)
+    error = np.sqrt(count / (count - 1) * (apart**2).sum()) / len(values)
+    half = stats.t.ppf(0.975, count - 1) * error
+    return float(mean - half), float(mean + half)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import cycle
 from pathlib import Path
@@ -56,12 +56,11 @@ def write_ct_bundle(
         "task": "Labyrinth on temporal-bone CT" + (", and its landmarks" if joint else ""),
         "kind": options.kind,
         "network": asdict(options.network),
-        "training": {
+        "training": course_told(options)
+        | {
             "seed": options.seed,
-            "phases": [asdict(phase) for phase in options.phases],
             "specimens": [case.name for case in taught],
             "folds": options.folds,
-            "augmentation": asdict(options.augmentation),
         },
         "roles": ["CT"],
         "optional_roles": [],
@@ -81,6 +80,15 @@ def write_ct_bundle(
         target = "hydrops.model.cascade.segmentation_cascade"
         network = network_definition(target, options=options.network, pose=options.pose.network)
     return place_bundle(models_dir, weights, known, network)
+
+
+def course_told(options: CtOptions) -> dict[str, Any]:
+    """The course of a training, and of a cascade's pose, as a bundle's metadata tell it."""
+    told: dict[str, Any] = {} if options.pose is None else {"pose": course_told(options.pose)}
+    return told | {
+        "phases": [asdict(phase) for phase in options.phases],
+        "augmentation": asdict(options.augmentation),
+    }
 
 
 def load_ct_bundle(bundle: Bundle, device: torch.device) -> CtModel:
@@ -187,6 +195,15 @@ def draw_overlays(models: Sequence[tuple[Model, Case, float]]) -> Figure:
     return figure
 
 
+def steps_told(training: Mapping[str, Any]) -> str:
+    """For how many steps a bundle's networks were trained, by the `training` of its metadata."""
+    steps = str(sum(phase["steps"] for phase in training["phases"]))
+    if "pose" not in training:
+        return steps
+    pose = sum(phase["steps"] for phase in training["pose"]["phases"])
+    return f"{pose} (pose), {steps} a plane"
+
+
 def draw_boxes(cases: pd.DataFrame) -> Figure:
     """Dice, distances and landmark errors of each case, by model and variant, or by part of two.
 
@@ -228,7 +245,6 @@ def write_ct_card(
     training: dict[str, Any] = bundle.metadata["training"]
     table = summary.drop(columns=["model", "part"])
     tests = "" if comparison.empty else f"\n{markdown_table(comparison, 5)}\n"
-    steps = " + ".join(str(phase["steps"]) for phase in training["phases"])
     landmarks = ", ".join(bundle.metadata["landmarks"]) or "none"
     text = f"""# {bundle.name} {bundle.version}
 
@@ -241,8 +257,9 @@ Research only; not a medical device. Licence: {bundle.metadata["copyright"]}.
 
 ## Trained on
 
-Real CT of {len(training["specimens"])} specimens ({", ".join(training["specimens"])}), {steps}
-steps, seed {training["seed"]}. Sources: {bundle.metadata["data_source"]}
+Real CT of {len(training["specimens"])} specimens ({", ".join(training["specimens"])}).
+Training steps: {steps_told(training)}; seed {training["seed"]}.
+Sources: {bundle.metadata["data_source"]}
 
 ## How it did
 

@@ -18,7 +18,8 @@ def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tens
 def soft_dice_loss(probabilities: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """One minus the Dice of volume fractions, mean over samples and foreground classes.
 
-    With fractions in place of labels, as in Milletari et al., 3DV 2016, eq. 3.
+    After Milletari et al., 3DV 2016, eq. 3, for volume fractions: what both have of a voxel is the
+    smaller of the two, and the sums are not of squares, so that it is zero for a perfect fraction.
     """
     p, t = probabilities[:, 1:].flatten(2), target[:, 1:].flatten(2)
     overlap = 2.0 * torch.minimum(p, t).sum(2)

@@ -32,8 +32,9 @@ def overlap_metrics(found: Mask, truth: Mask) -> dict[str, float]:
 def surface_metrics(found: Mask, truth: Mask, spacing_mm: npt.ArrayLike) -> dict[str, float]:
     """Hausdorff distance, its 95th percentile and average surface distance, mm.
 
-    Symmetric: distances of either surface's voxels to the other surface, taken together for the
-    percentile and the mean (Taha and Hanbury 2015, section 3). NaN where a mask is empty.
+    Symmetric: distances of either surface's voxels to the other surface, all taken together, for
+    the percentile as for the mean. (Where the larger of the percentiles of either direction is
+    taken instead, it is as large or larger.) NaN where a mask is empty.
 
     Parameters
     ----------
@@ -56,8 +57,8 @@ def surface_metrics(found: Mask, truth: Mask, spacing_mm: npt.ArrayLike) -> dict
 
 
 def volume_error_percent(found: Mask, truth: Mask) -> float:
-    """How much larger a mask is than its reference, %; an empty reference counts as one voxel."""
-    return 100.0 * (float(found.sum()) / max(float(truth.sum()), 1.0) - 1.0)
+    """How much larger a mask is than its reference, %; NaN where that is empty."""
+    return 100.0 * (_share(float(found.sum()), float(truth.sum())) - 1.0)
 
 
 def area_under_curve(probability: npt.NDArray[np.float32], truth: Mask) -> float:

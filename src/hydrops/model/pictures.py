@@ -74,6 +74,9 @@ def draw_agreement(ears: pd.DataFrame) -> Figure:
         draw_bland_altman(difference, ours, truth, limits, colour)
         difference.set(title=kind, xlabel="mean of measured and true", xlim=(0, top))
     differences[0].set_ylabel("measured minus true")
+    for panel in differences[1:]:
+        panel.sharey(differences[0])
+        panel.autoscale(axis="y")
     scatter.plot([0, top], [0, top], "--", color="#888888", lw=1, zorder=0)
     scatter.set(xlabel=f"true {name}", ylabel=f"measured {name}",
                 xlim=(0, top), ylim=(0, top), aspect="equal")  # fmt: skip

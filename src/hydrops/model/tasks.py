@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydrops.errors import HydropsError
-from hydrops.validate import read_yaml
+from hydrops.validate import load_yaml, read_yaml
 
+#: Schema of a training's file.
+SCHEMA = "training"
 #: Kinds of models that are trained on labelled CT, fold by fold.
 CT_KINDS = ("joint", "cascade")
 #: Kinds that are cross-validated on labelled images.
@@ -21,13 +24,23 @@ KINDS = (MR_KIND, *FOLD_KINDS)
 
 @dataclass(frozen=True)
 class Training:
-    """A model's configuration file, its name and its kind; nothing here imports torch."""
+    """A model's configuration file, its name and its kind; nothing here imports torch.
+
+    Parameters
+    ----------
+    options
+        What the file says, as JSON: a string that Snakemake can compare.
+    data
+        Folder that it names for its images, or None.
+    """
 
     name: str
     version: str
     path: Path
     kind: str
     folds: int
+    options: str
+    data: Path | None
 
     @property
     def notes(self) -> Path:
@@ -44,6 +57,10 @@ class Training:
         """File that says what its ablation changes, if there is one."""
         return self.path.parent.parent / "ablation" / f"{self.name}.yaml"
 
+    def images(self, specimens: Path) -> Path | None:
+        """Folder of what it learns from, if any; `specimens` is that of real labyrinths."""
+        return self.data if self.kind == "lesion" else specimens
+
     @property
     def in_folds(self) -> bool:
         """Whether it is cross-validated on labelled images."""
@@ -58,8 +75,9 @@ def find_trainings(config: Mapping[str, Any]) -> list[Training]:
     Raises
     ------
     HydropsError
-        If one has no configuration (the message lists those that there are), is named twice, is
-        none of CT among several, or would learn from a specimen that it is to be evaluated on.
+        If one has no configuration (the message lists those that there are) or one that is not as
+        it must be (``training.schema.yaml``, its name its file's), is named twice, is none of CT
+        among several, or would learn from a specimen that it is to be evaluated on.
     """
     named = config.get("model") or config["training"]["model"]
     names = [named] if isinstance(named, str) else list(named)
@@ -97,11 +115,22 @@ def _find_training(folder: Path, name: str) -> Training:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
         raise HydropsError(f"{path}: no model of that name is configured; there are: {there}")
-    values = read_yaml(path)
-    folds = values.get("folds", 0)
-    if not isinstance(folds, int):
-        raise HydropsError(f"{path}: folds: {folds!r} is no whole number")
-    return Training(name, str(values.get("version", "")), path, _kind_in(values), folds)
+    values = load_yaml(path, SCHEMA)
+    if values["name"] != name:
+        raise HydropsError(
+            f"{path}: name: {values['name']}, but the file is {path.name}: it would make another "
+            f"model's bundle; name it {name}, or the file {values['name']}.yaml"
+        )
+    data = values.get("data")
+    return Training(
+        name,
+        values["version"],
+        path,
+        _kind_in(values),
+        values.get("folds", 0),
+        json.dumps(values, sort_keys=True),
+        None if data is None else Path(data),
+    )
 
 
 def read_kind(path: Path) -> str:

@@ -26,6 +26,7 @@ from hydrops.model.losses import (
     soft_dice_loss,
 )
 from hydrops.model.network import NetworkOptions, landmark_positions
+from hydrops.model.options import voxels_made_one
 from hydrops.model.precision import mixed_precision
 from hydrops.model.simulate import (
     Pool,
@@ -36,8 +37,9 @@ from hydrops.model.simulate import (
     read_pool,
     write_pool_part,
 )
+from hydrops.model.tasks import SCHEMA
 from hydrops.records import write_text_atomically
-from hydrops.validate import read_yaml
+from hydrops.validate import load_yaml
 
 LOG = logging.getLogger(__name__)
 
@@ -93,9 +95,10 @@ class TrainOptions:
         Raises
         ------
         HydropsError
-            If the file cannot be read, a key is missing or unknown, or a specimen is in both parts.
+            If the file cannot be read, breaks the schema of a training, a key is missing or
+            unknown, a specimen is in both parts, or a patch is larger than a crop.
         """
-        values = read_yaml(path)
+        values = load_yaml(path, SCHEMA)
         try:
             values["network"] = NetworkOptions.from_dict(values["network"])
             values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
@@ -104,6 +107,15 @@ class TrainOptions:
             options = TrainOptions(**values)
         except (TypeError, KeyError) as error:
             raise HydropsError(f"{path}: not a training configuration ({error})") from error
+        if options.network.strides is not None:
+            voxels_made_one(options.network, options.patch, path)
+        if not find_architecture(options.network).sided and any(
+            edge > whole for edge, whole in zip(options.patch, CROP_SHAPE)
+        ):
+            raise HydropsError(
+                f"{path}: patch: {list(options.patch)} is more than a crop has voxels, "
+                f"{list(CROP_SHAPE)}"
+            )
         both = set(options.train_specimens) & set(options.validation_specimens)
         if both:
             raise HydropsError(f"{path}: in training and in validation: {', '.join(sorted(both))}")
