@@ -38,7 +38,7 @@ from hydrops.model.augment import (
     prepare_case,
     standardise,
 )
-from hydrops.model.bundle import WEIGHTS, Bundle, list_bundles, read_bundle
+from hydrops.model.bundle import WEIGHTS, Bundle, find_bundle, list_bundles, read_bundle
 from hydrops.model.cascade import Cascade, PlaneTask, handed_on
 from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, specimens_in
 from hydrops.model.compare_folds import count_tested, join_folds, write_fold_comparison
@@ -54,7 +54,15 @@ from hydrops.model.ct_package import (
     write_ct_card,
 )
 from hydrops.model.ct_task import CtOptions, JointTask
-from hydrops.model.field import _outside_hull, field_around, is_long, shown_field
+from hydrops.model.field import (
+    Field,
+    _outside_hull,
+    field_around,
+    field_of,
+    is_long,
+    shown_field,
+    without_metal,
+)
 from hydrops.model.folds import evaluate_parts
 from hydrops.model.metrics import overlap_metrics
 from hydrops.model.network import DualHeadUNet
@@ -578,6 +586,75 @@ def test_models_tested_on_other_folds_are_not_compared() -> None:
         join_folds([ours, theirs[theirs["specimen"] != "S3"]])
     with pytest.raises(HydropsError, match="same `folds` and `seed`"):
         join_folds([ours, theirs.assign(fold=0)])
+
+
+def test_padding_around_padding_is_none_of_an_image() -> None:
+    """A round field of view that another tool has put into a larger box of another value."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(0.0, 300.0, (60, 60, 20)).astype(np.float32)
+    x, y = np.indices((60, 60)) - 29.5
+    image[np.hypot(x, y) > 30.0] = -3024.0
+    once = shown_field(image, np.eye(4))
+    twice = shown_field(np.pad(image, 8, constant_values=-1024.0), np.eye(4))
+    assert np.array_equal(once.image, twice.image)
+    assert (once.image > -3000.0).all()
+    assert np.allclose(twice.affine[:3, 3], 8.0)
+
+
+def test_padding_may_have_a_value_or_two_beside_it() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(0.0, 300.0, (30, 30, 20)).astype(np.float32)
+    padded = np.pad(image, 6, constant_values=-3000.0)
+    padded[padded == -3000.0] += rng.integers(-1, 2, (padded == -3000.0).sum())
+    shown = shown_field(padded.astype(np.float32), np.eye(4))
+    assert np.array_equal(shown.image, image)
+
+
+def test_metal_becomes_as_bright_as_bone_and_an_image_without_any_stays() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.uniform(-1000.0, 2000.0, (40, 40, 40)).astype(np.float32)
+    plain = Field(image, np.eye(4))
+    assert without_metal(plain) is plain
+    metal = image.copy()
+    metal[:8, :8, :8] = 30000.0
+    seen = without_metal(Field(metal, np.eye(4))).image
+    assert 2000.0 < seen.max() < 4000.0
+    assert np.array_equal(seen[8:], image[8:])
+    # What is bright in a twentieth of the image, or more, is no ball of metal.
+    metal[:8] = 30000.0
+    much = Field(metal, np.eye(4))
+    assert without_metal(much) is much
+
+
+def test_a_close_field_holds_its_points_and_three_millimetres_around() -> None:
+    affine = np.diag([0.5, 0.25, 1.0, 1.0])
+    affine[:3, 3] = (3.0, -8.0, 1.0)
+    whole = Field(np.arange(40 * 60 * 20, dtype=np.float32).reshape(40, 60, 20), affine)
+    points = apply_affine(affine, [[15.0, 20.0, 2.0], [20.0, 30.0, 9.0]])
+    close = field_of(points, whole)
+    assert close.image.shape == (18, 35, 13)  # below, the image ends two slices off
+    first = np.linalg.inv(affine) @ close.affine[:, 3]
+    assert np.allclose(first[:3], (9, 8, 0))
+    assert np.array_equal(close.image, whole.image[9:27, 8:43, :13])
+
+
+@pytest.mark.parametrize("bundle", ["joint_unet3d_ct", "autocasnet"])
+def test_a_specimen_that_lies_in_air_is_seen_from_closer_up(bundle: str, shared_data: Path) -> None:
+    """On a specimen that the weights were trained on, so this says nothing about how well."""
+    case = load_cases(shared_data / "bony-labyrinth", ["T01"])[0]
+    voxel = np.linalg.norm(case.affine[:3, :3], axis=0)
+    widths = [(round(3.0 / mm),) * 2 for mm in voxel]
+    inside = np.pad(np.ones(case.image.shape, bool), widths)
+    air = np.random.default_rng(0).normal(-1000.0, 40.0, inside.shape).astype(np.float32)
+    image = np.where(inside, np.pad(case.image, widths), air)
+    affine = case.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ [before for before, _ in widths]
+    model = load_ct_bundle(find_bundle(REPOSITORY / "models", bundle), torch.device("cpu"))
+    found = model.find(image, affine)
+    assert overlap_metrics(found.label, np.pad(case.label, widths))["dice"] > 0.94
+    for name, truth in zip(LANDMARKS, case.landmarks):
+        if name in found.landmarks:
+            assert np.linalg.norm(np.array(found.landmarks[name]) - truth) < 1.2
 
 
 ON_CT = [b for b in list_bundles(REPOSITORY / "models") if b.metadata.get("kind") in CT_KINDS]

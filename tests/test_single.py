@@ -256,13 +256,15 @@ def test_the_ratio_of_each_ear_is_said(
 class Ears:
     """A model of CT that finds what it is told to."""
 
-    def __init__(self, *masks: npt.NDArray[np.bool_]) -> None:
-        self.masks = masks
+    def __init__(self, *masks: npt.NDArray[np.bool_], confidence: float = 0.5) -> None:
+        self.masks, self.confidence = masks, confidence
 
     def find_all(self, _image: FloatGrid, _affine: Affine) -> list[CtFinding]:
         marks = {"helicotrema": [1.0, 2.0, 3.0]}
         return [
-            CtFinding({"joint": mask.astype(np.float32)}, marks, {"helicotrema": 0.5}, 100.0)
+            CtFinding(
+                {"joint": mask.astype(np.float32)}, marks, {"helicotrema": self.confidence}, 100.0
+            )
             for mask in self.masks
         ]
 
@@ -289,6 +291,22 @@ def test_an_ear_of_a_ct_that_is_cut_is_said(
     on_ct(tmp_path, Ears(ball(shape, 1, 20, 20)), monkeypatch)
     assert "ear: the labyrinth is cut by the edge of the image" in caplog.text
     assert "ct_dseg.nii.gz: was there before, and is replaced" in caplog.text
+
+
+def test_what_of_an_ear_of_a_ct_may_be_wrong_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual = ball((40, 40, 40), 20, 20, 20)
+    on_ct(tmp_path, Ears(usual), monkeypatch)
+    assert "wrong place" not in caplog.text
+    assert "labyrinth holds" not in caplog.text
+    on_ct(tmp_path, Ears(usual, confidence=0.1), monkeypatch)
+    assert "ear: helicotrema may be a wrong place (confidence below 0.35)" in caplog.text
+    on_ct(tmp_path, Ears(ball_around(np.full(3, 20.0), 3.0, (40, 40, 40), np.eye(4))), monkeypatch)
+    assert "ear: 123 mm3" not in caplog.text
+    on_ct(tmp_path, Ears(ball_around(np.full(3, 20.0), 2.0, (40, 40, 40), np.eye(4))), monkeypatch)
+    assert "ear: 33 mm3 is not what a labyrinth holds (120 to 350 mm3)" in caplog.text
+    assert "are the voxels of 1 x 1 x 1 mm those of the scanner" in caplog.text
 
 
 def test_two_ears_of_a_ct_are_left_and_right_where_they_lie_so(

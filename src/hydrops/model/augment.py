@@ -99,7 +99,9 @@ def standardise(image: torch.Tensor) -> torch.Tensor:
     values = image.flatten()[:: _stride(image.shape[-1], image.numel())]
     low, high = torch.quantile(values, 0.01), torch.quantile(values, 0.99)
     middle = values[(values >= low) & (values <= high)]
-    return ((image - middle.mean()) / middle.std().clamp_min(1e-6)).clamp(-4.0, 4.0)
+    # An image of one value has no spread, but for what single precision adds.
+    least = max(1e-6 * float(image.abs().max()), torch.finfo(torch.float32).tiny)
+    return ((image - middle.mean()) / middle.std().clamp_min(least)).clamp(-4.0, 4.0)
 
 
 def _stride(slices: int, voxels: int) -> int:

@@ -20,7 +20,14 @@ from scipy import ndimage
 from hydrops.errors import ExcludedError
 from hydrops.images import affine_of
 from hydrops.model.ct_look import NO_EAR, Look
-from hydrops.model.field import Field, field_around, is_long, shown_field
+from hydrops.model.field import (
+    Field,
+    field_around,
+    field_of,
+    is_long,
+    shown_field,
+    without_metal,
+)
 
 LOG = logging.getLogger(__name__)
 Affine = npt.NDArray[np.float64]
@@ -53,7 +60,7 @@ def ear_fields(looking: Looking, image: FloatGrid, affine: Affine) -> Iterator[F
     """
     whole = shown_field(image, affine)
     if not is_long(whole.image.shape, whole.affine):
-        yield whole
+        yield without_metal(whole)
         return
     LOG.info("looking for inner ears in %s voxels", " x ".join(map(str, whole.image.shape)))
     middles, sizes = _pieces(looking(whole.image, whole.affine))
@@ -124,7 +131,19 @@ def _narrowed(whole: Field, centre: Affine) -> Field:
     """The part of a field in which an ear is seen that has its middle at a point, RAS mm."""
     at = apply_affine(np.linalg.inv(whole.affine), centre)
     near = field_around(at, whole.image.shape, whole.affine)
-    return Field(whole.image[near], affine_of(near, whole.affine))
+    return without_metal(Field(whole.image[near], affine_of(near, whole.affine)))
+
+
+def close_field(looking: Looking, field: Field) -> Field:
+    """The part of an ear's field that holds the labyrinth and little else, told in `CLOSER_LOOKS`.
+
+    Where air takes up most of the field, a network sees grey levels as it never learned them.
+    """
+    close = field
+    with suppress(ExcludedError):
+        for _ in range(CLOSER_LOOKS):
+            close = field_of(looking(close.image, close.affine).inside(), field)
+    return close
 
 
 def _pieces(look: Look) -> tuple[Affine, Affine]:

@@ -25,6 +25,8 @@ LEAST_CONTRAST = 3.0
 #: Standard deviation of a network's probability, where it is in doubt, from the share that the
 #: brightness gives: 0.19 on four specimens that the networks had not seen.
 NETWORK_SD = 0.2
+#: Standard deviation of a normal variable as a multiple of its median absolute deviation.
+NORMAL_MAD = 1.4826
 #: Share of lumen where the surface lies if no labels tell otherwise: the middle of the step.
 MIDDLE = 0.5
 #: Shares of lumen that are tried for the surface of labels.
@@ -138,5 +140,8 @@ def _step(image: FloatGrid, inner: Mask, around: npt.NDArray[np.float64]) -> _St
     # Beside bone, the shell holds the middle ear and the nerve canal.
     capsule = shell[shell > (dark + np.percentile(shell, 95)) / 2]
     bright = float(np.median(capsule)) if len(capsule) else dark
-    step = _Step(dark, bright, float(lumen.std()))
-    return step if bright > dark and bright - dark >= LEAST_CONTRAST * step.noise else None
+    # Where bone is cut off at some level, bone that is taken for lumen widens its spread.
+    for noise in (float(lumen.std()), NORMAL_MAD * float(np.median(np.abs(lumen - dark)))):
+        if bright > dark and bright - dark >= LEAST_CONTRAST * noise:
+            return _Step(dark, bright, noise)
+    return None
