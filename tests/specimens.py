@@ -33,5 +33,5 @@ def write_specimen(folder: Path, name: str, seed: int, side: str = "left") -> No
         for key, v in voxels.items()
     ]  # fmt: skip
     path = folder / "landmarks.tsv"
-    before = [pd.read_csv(path, sep="\t")] if path.is_file() else []
+    before = [pd.read_csv(path, sep="\t", dtype=str, na_filter=False)] if path.is_file() else []
     pd.concat([*before, pd.DataFrame(rows)]).to_csv(path, sep="\t", index=False)

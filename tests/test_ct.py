@@ -144,8 +144,13 @@ def damaged(folder: Path, damage: str) -> None:
         nib.save(nib.Nifti1Image(data, moved), label)
     elif damage == "image as label":
         label.write_bytes(image.read_bytes())
-    elif damage == "empty":
-        nib.save(nib.Nifti1Image(np.zeros_like(data), read.affine), label)
+    elif damage in ("empty", "full"):
+        nib.save(nib.Nifti1Image(np.full_like(data, damage == "full"), read.affine), label)
+    elif damage == "a piece":
+        piece = data & (np.arange(data.shape[0])[:, None, None] > 26)
+        nib.save(nib.Nifti1Image(piece, read.affine), label)
+    elif damage == "bone":
+        nib.save(nib.Nifti1Image(1 - data, read.affine), label)
     elif damage == "label as image":
         image.write_bytes(label.read_bytes())
     elif damage == "no image":
@@ -164,7 +169,10 @@ def damaged(folder: Path, damage: str) -> None:
         ("grid", "differ in grid"),
         ("moved", "differ in grid"),
         ("image as label", "is this the image"),
-        ("empty", "must hold 0 and 1"),
+        ("empty", "must hold 0 and 1, and this is 0 everywhere"),
+        ("full", "must hold 0 and 1, and this is 1 everywhere"),
+        ("a piece", r"S0_label\.nii\.gz: labels \d.* mm3, and a labyrinth has 50 to 1000"),
+        ("bone", r"S0_label\.nii\.gz: labels \d.* mm3, and a labyrinth has 50 to 1000"),
         ("label as image", "is this the label"),
         ("no image", "is missing"),
         ("cut off", "not a readable"),
@@ -178,6 +186,60 @@ def test_data_that_cannot_be_trained_on_are_refused(
     damaged(tmp_path, damage)
     with pytest.raises(HydropsError, match=message):
         load_cases(tmp_path, ["S0"])
+
+
+def change_table(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    path = folder / "landmarks.tsv"
+    table = pd.read_csv(path, sep="\t", dtype=str, na_filter=False)
+    change(table).to_csv(path, sep="\t", index=False)
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "message"),
+    [
+        ("x_ras_mm", "", "x_ras_mm of landmark OW of S0 is '', not a finite number"),
+        ("y_ras_mm", "nan", "y_ras_mm of landmark OW of S0 is 'nan'"),
+        ("z_ras_mm", "-inf", "z_ras_mm of landmark OW of S0 is '-inf'"),
+        ("x_ras_mm", "-11,13", "is '-11,13', not a finite number; .* decimal point"),
+        ("x_ras_mm", "abc", "is 'abc'"),
+        ("side", "Left", "the side of S0 is 'Left'; write left or right"),
+        ("side", "", "the side of S0 is ''"),
+        ("side", "right", "S0 is of both sides"),
+        ("landmark", "X", "S0 has a landmark 'X'; .* known are A, OW, RW, C, V"),
+        ("landmark", "A", "landmark A of S0 is there twice"),
+        ("specimen", "", r"a row \(landmark 'OW'\) names no specimen"),
+    ],
+)
+def test_a_cell_that_cannot_be_used_is_named(
+    tmp_path: Path, column: str, text: str, message: str
+) -> None:
+    def changed(table: pd.DataFrame) -> pd.DataFrame:
+        table.loc[table["landmark"] == "OW", column] = text
+        return table
+
+    write_specimen(tmp_path, "S0", 0)
+    change_table(tmp_path, changed)
+    with pytest.raises(HydropsError, match=rf"landmarks\.tsv: .*{message}"):
+        load_cases(tmp_path, ["S0"])
+
+
+def test_a_specimen_may_lack_the_landmarks_that_are_not_looked_for(tmp_path: Path) -> None:
+    write_specimen(tmp_path, "S0", 0)
+    change_table(tmp_path, lambda table: table[~table["landmark"].isin(["C", "V"])])
+    assert load_cases(tmp_path, ["S0"])[0].landmarks.shape == (3, 3)
+    change_table(tmp_path, lambda table: table[table["landmark"] != "RW"])
+    with pytest.raises(HydropsError, match=r"landmarks\.tsv: S0 lacks RW; add"):
+        load_cases(tmp_path, ["S0"])
+
+
+def test_a_labelled_specimen_without_landmarks_is_not_passed_over(tmp_path: Path) -> None:
+    for number in range(3):
+        write_specimen(tmp_path, f"S{number}", number)
+    change_table(tmp_path, lambda table: table[table["specimen"] != "S1"])
+    with pytest.raises(HydropsError, match=r"landmarks\.tsv: has no rows for S1; .* move"):
+        cases_of_part(tmp_path, 2, 5, "all")
+    (tmp_path / "S1" / "S1_label.nii.gz").unlink()
+    assert specimens_in(tmp_path) == ["S0", "S2"]
 
 
 def test_what_cannot_be_tested_is_not_trained_for(tmp_path: Path) -> None:
@@ -195,6 +257,53 @@ def test_one_image_under_two_names_is_refused(tmp_path: Path) -> None:
         write_specimen(tmp_path, name, 0)
     with pytest.raises(HydropsError, match="S0 and S1 are one image"):
         load_cases(tmp_path, ["S0", "S1"])
+
+
+def store_again(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Both images of a specimen, changed and in floating point."""
+    for kind in ("ct", "label"):
+        path = folder / name / f"{name}_{kind}.nii.gz"
+        read = nib.load(path)
+        data = change(np.asarray(read.dataobj).astype(np.float32))
+        nib.save(nib.Nifti1Image(data, read.affine), path)
+
+
+def test_a_copy_is_known_by_its_landmarks_unless_it_is_of_the_same_person(tmp_path: Path) -> None:
+    for name in ("S0", "S1"):
+        write_specimen(tmp_path, name, 0)
+    store_again(tmp_path, "S1", lambda data: data[:, :, :-1])
+    with pytest.raises(HydropsError, match=r"S0 and S1 have the same landmarks.*persons\.tsv"):
+        load_cases(tmp_path, ["S0", "S1"])
+    (tmp_path / "persons.tsv").write_text("name\tperson\nS0\tA\nS1\tA\n")
+    assert len(load_cases(tmp_path, ["S0", "S1"])) == 2
+
+
+def test_an_image_in_other_units_is_the_same_image(tmp_path: Path) -> None:
+    for name in ("S0", "S1"):
+        write_specimen(tmp_path, name, 0)
+    image = tmp_path / "S1" / "S1_ct.nii.gz"
+    read = nib.load(image)
+    data = 0.5 * np.asarray(read.dataobj).astype(np.float32) + 1.0
+    nib.save(nib.Nifti1Image(data, read.affine), image)
+    table = pd.read_csv(tmp_path / "landmarks.tsv", sep="\t")
+    table.loc[table["specimen"] == "S1", "x_ras_mm"] += 0.1
+    table.to_csv(tmp_path / "landmarks.tsv", sep="\t", index=False)
+    with pytest.raises(HydropsError, match="S0 and S1 are one image"):
+        load_cases(tmp_path, ["S0", "S1"])
+
+
+def test_an_ear_that_lies_no_way_is_told_before_anything_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*_: object) -> None:
+        raise AssertionError("a network was trained")
+
+    monkeypatch.setattr("hydrops.model.ct.run_course", trained)
+    options = small(CtOptions.load(CONFIGURATIONS / "autocasnet.yaml"))
+    *cases, last = load_cases(folder, specimens_in(folder))
+    same = dataclasses.replace(last, landmarks=last.landmarks[[0, 1, 1]])
+    with pytest.raises(HydropsError, match=rf"landmarks\.tsv, {last.name}: .*how the ear lies"):
+        train_ct(options, [*cases, same], tmp_path)
 
 
 def test_specimens_set_aside_watch_every_network_of_a_training(
@@ -1085,14 +1194,11 @@ def test_a_network_is_not_tested_on_specimens_that_it_was_taught(
         ct_package.tested_fold(options, cases, weights, 0)
 
 
-def test_specimens_may_be_called_by_numbers(tmp_path: Path) -> None:
-    for number in ("001", "002"):
-        write_specimen(tmp_path, number, int(number))
-    table = pd.read_csv(tmp_path / "landmarks.tsv", sep="\t", dtype=str)
-    table["specimen"] = ["001"] * 5 + ["002"] * 5
-    table.to_csv(tmp_path / "landmarks.tsv", sep="\t", index=False)
-    assert specimens_in(tmp_path) == ["001", "002"]
-    assert [case.name for case in load_cases(tmp_path, ["002"])] == ["002"]
+def test_specimens_may_be_called_by_numbers_or_like_no_value(tmp_path: Path) -> None:
+    for seed, name in enumerate(("001", "002", "NA")):
+        write_specimen(tmp_path, name, seed)
+    assert specimens_in(tmp_path) == ["001", "002", "NA"]
+    assert [case.name for case in load_cases(tmp_path, ["002", "NA"])] == ["002", "NA"]
 
 
 def test_a_fold_that_a_model_does_not_have_is_told(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,63 @@ def test_pairs_come_back_as_they_were_written(tmp_path: Path, cases: list[Case])
         assert np.allclose(there.affine, here.affine, atol=1e-4)
 
 
+def test_a_pair_may_be_uncompressed_but_not_there_in_both_ways(
+    tmp_path: Path, cases: list[Case]
+) -> None:
+    write_pairs(tmp_path, cases[:3])
+    packed = tmp_path / f"{cases[1].name}_image.nii.gz"
+    plain = packed.with_suffix("")
+    nib.save(nib.load(packed), plain)
+    with pytest.raises(HydropsError, match=rf"{packed.name}: is there as {plain.name} too"):
+        load_pairs(tmp_path)
+    packed.unlink()
+    read = load_pairs(tmp_path)
+    assert [case.name for case in read] == [case.name for case in cases[:3]]
+    assert np.array_equal(read[1].image, cases[1].image)
+
+
+def noisy(case: Case) -> Case:
+    noise = np.random.default_rng(1).normal(0.0, 50.0, case.image.shape)
+    return dataclasses.replace(case, image=np.abs(case.image + noise).astype(np.float32))
+
+
+def in_other_units(case: Case) -> Case:
+    moved = np.roll(case.label, 1, axis=0)
+    return dataclasses.replace(case, image=0.5 * case.image + 1.0, label=moved)
+
+
+def cut(case: Case) -> Case:
+    """Without the slices at both ends."""
+    affine = case.affine.copy()
+    affine[:3, 3] += affine[:3, 2]
+    return dataclasses.replace(
+        case, image=case.image[..., 1:-1], label=case.label[..., 1:-1], affine=affine
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (noisy, "have the same label"),
+        (in_other_units, "are one image"),
+        (cut, "have the same label"),
+    ],
+)
+def test_a_copy_that_has_changed_is_known(
+    tmp_path: Path, cases: list[Case], change: Callable[[Case], Case], message: str
+) -> None:
+    copy = dataclasses.replace(change(cases[0]), name="other")
+    write_pairs(tmp_path, [*cases[:2], copy])
+    with pytest.raises(HydropsError, match=f"other and {cases[0].name} {message}"):
+        load_pairs(tmp_path)
+
+
+def test_two_images_of_a_person_may_share_a_label(tmp_path: Path, cases: list[Case]) -> None:
+    write_pairs(tmp_path, [cases[0], dataclasses.replace(noisy(cases[0]), name="other")])
+    (tmp_path / "persons.tsv").write_text(f"name\tperson\n{cases[0].name}\tA\nother\tA\n")
+    assert len(load_pairs(tmp_path)) == 2
+
+
 def damage(folder: Path, how: str) -> None:
     image, label = (folder / f"simulated000_{kind}.nii.gz" for kind in ("image", "label"))
     read = nib.load(label)
@@ -123,8 +181,8 @@ def damage(folder: Path, how: str) -> None:
         label.write_bytes(image.read_bytes())
     elif how == "label as image":
         image.write_bytes(label.read_bytes())
-    elif how == "empty":
-        save_image(label, np.zeros_like(data), read.affine)
+    elif how in ("empty", "full"):
+        save_image(label, np.full_like(data, how == "full"), read.affine)
     elif how == "no image":
         image.unlink()
     elif how == "no label":
@@ -145,7 +203,8 @@ def damage(folder: Path, how: str) -> None:
         ("moved", "differ in grid"),
         ("image as label", "is this the image"),
         ("label as image", "is this the label"),
-        ("empty", "must hold 0 and 1"),
+        ("empty", "must hold 0 and 1, and this is 0 everywhere"),
+        ("full", "must hold 0 and 1, and this is 1 everywhere"),
         ("no image", "the image is missing"),
         ("no label", "the label is missing"),
         ("twice", "trained on and tested"),

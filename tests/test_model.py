@@ -373,6 +373,36 @@ def test_a_pool_of_a_label_that_has_changed_is_refused(tiny: TrainOptions, tmp_p
         make_pools(options, specimens, pool, 1)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda table: table[table["landmark"] != "V"], "S0 lacks V; add"),
+        (
+            lambda table: table.assign(
+                z_ras_mm=table["z_ras_mm"] + 1000.0 * (table["landmark"] == "C")
+            ),
+            "landmark C of S0 lies outside its image",
+        ),
+        (
+            lambda table: table.assign(x_ras_mm=table["x_ras_mm"].where(table["landmark"] != "A")),
+            "x_ras_mm of landmark A of S0 is ''",
+        ),
+    ],
+)
+def test_landmarks_that_no_ear_can_be_drawn_by_are_refused(
+    tiny: TrainOptions,
+    tmp_path: Path,
+    changed: Callable[[pd.DataFrame], pd.DataFrame],
+    message: str,
+) -> None:
+    write_specimen(tmp_path / "specimens", "S0", 0)
+    path = tmp_path / "specimens" / "landmarks.tsv"
+    changed(pd.read_csv(path, sep="\t")).to_csv(path, sep="\t", index=False)
+    options = dataclasses.replace(tiny, train_specimens=("S0",))
+    with pytest.raises(HydropsError, match=rf"landmarks\.tsv: {message}"):
+        make_pools(options, tmp_path / "specimens", tmp_path / "run", 1)
+
+
 def test_a_model_of_endolymph_needs_heads_to_calibrate_it(
     tiny: TrainOptions, tmp_path: Path
 ) -> None:

@@ -151,7 +151,8 @@ def in_ear_frame(prepared: Prepared) -> Prepared:
     frame = ear_frame(case.landmarks, labelled_points(case))
     if frame is None:
         raise HydropsError(
-            f"{case.name}: its landmarks do not tell how the ear lies; are two the same?"
+            f"landmarks.tsv, {case.name}: its landmarks do not tell how the ear lies; are two the "
+            "same, or all three in one line?"
         )
     return replace(prepared, middle=frame.origin, axes=frame.axes)
 

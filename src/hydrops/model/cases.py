@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from nibabel.affines import apply_affine
 
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
 from hydrops.model.labelled import read_image_of, read_label
-from hydrops.model.simulate import SPECIMEN_LANDMARKS, load_specimens, read_landmark_table
+from hydrops.model.landmark_table import LANDMARK_TABLE, read_landmark_table
+from hydrops.model.simulate import load_specimens
 from hydrops.model.taught import digest_of
+from hydrops.model.twins import refuse_twins
 
 Affine = npt.NDArray[np.float64]
 FloatGrid = npt.NDArray[np.float32]
@@ -69,38 +71,26 @@ def load_cases(folder: Path, names: Sequence[str]) -> list[Case]:
     Raises
     ------
     HydropsError
-        If a file is missing, a label is not one (not 0 and 1, empty, or its own image), image and
-        label differ in grid, a landmark is missing or lies outside the image, or two names hold one
-        image. See also `read_persons`.
+        If a file is missing, a label is not one (not 0 and 1, empty, its own image, or no size of a
+        labyrinth), image and label differ in grid, a landmark is missing or lies outside the image,
+        or two names hold one specimen (see `hydrops.model.twins`). See also `read_persons`.
     """
     persons = read_persons(folder, names)
     cases: list[Case] = []
-    for specimen in load_specimens(folder, names):
+    for specimen in load_specimens(folder, names, LANDMARKS):
         path = folder / specimen.name / f"{specimen.name}_ct.nii.gz"
         data = read_image_of(path, specimen.lumen, specimen.affine)
-        wanted = [key for key, name in SPECIMEN_LANDMARKS.items() if name in LANDMARKS]
-        missing = [k for k in wanted if SPECIMEN_LANDMARKS[k] not in specimen.landmarks]
-        if missing:
-            raise HydropsError(
-                f"{folder / 'landmarks.tsv'}: {specimen.name} lacks {', '.join(missing)}"
-            )
-        points = np.array([specimen.landmarks[name] for name in LANDMARKS])
-        voxels = apply_affine(np.linalg.inv(specimen.affine), points)
-        if (voxels < -0.5).any() or (voxels > np.array(data.shape) - 0.5).any():
-            raise HydropsError(
-                f"{folder / 'landmarks.tsv'}: a landmark of {specimen.name} lies outside its image"
-            )
         case = Case(
             specimen.name,
             specimen.side,
             data,
             specimen.lumen,
             specimen.affine,
-            points,
+            np.array([specimen.landmarks[name] for name in LANDMARKS]),
             persons.get(specimen.name, ""),
         )
-        _refuse_twin(folder, case, cases)
         cases.append(case)
+    refuse_twins(folder, cases)
     return cases
 
 
@@ -131,40 +121,48 @@ def read_persons(folder: Path, names: Collection[str]) -> dict[str, str]:
     return persons
 
 
-def _refuse_twin(folder: Path, case: Case, others: Sequence[Case]) -> None:
-    """Refuse an image that is there under another name: it could be in both parts of a fold."""
-    for other in others:
-        if np.array_equal(other.image, case.image):
-            raise HydropsError(
-                f"{folder}: {other.name} and {case.name} are one image, so it would be trained on "
-                "and tested; keep one"
-            )
+#: How a file of a pair is called: what of, image or label, and compressed or not.
+_PAIRED = re.compile(r"(.+)_(image|label)\.nii(?:\.gz)?")
 
 
 def load_pairs(folder: Path) -> list[Case]:
     """Read every ``NAME_image.nii.gz`` of a folder with its ``NAME_label.nii.gz``.
 
+    Either may be uncompressed, ``.nii``.
+
     Raises
     ------
     HydropsError
-        If there is none, a partner is missing, image or label cannot be used (see
-        `hydrops.model.labelled`), or two names hold one image. See also `read_persons`.
+        If there is none, a partner is missing or there twice, image or label cannot be used (see
+        `hydrops.model.labelled`), or two names hold one case (see `hydrops.model.twins`). See also
+        `read_persons`.
     """
-    ends = {kind: f"_{kind}.nii.gz" for kind in ("image", "label")}
-    names = {
-        path.name.removesuffix(end) for end in ends.values() for path in folder.glob(f"*{end}")
-    }
-    if not names:
+    pairs = _find_pairs(folder)
+    if not pairs:
         raise HydropsError(f"{folder}: holds no pairs NAME_image.nii.gz and NAME_label.nii.gz")
-    persons = read_persons(folder, names)
+    persons = read_persons(folder, pairs)
     cases: list[Case] = []
-    for name in sorted(names):
-        label, affine = read_label(folder / f"{name}{ends['label']}")
-        image = read_image_of(folder / f"{name}{ends['image']}", label, affine)
-        case = Case(name, "", image, label, affine, np.zeros((0, 3)), persons.get(name, ""))
-        _refuse_twin(folder, case, cases)
-        cases.append(case)
+    for name, pair in sorted(pairs.items()):
+        label, affine = read_label(pair.get("label", folder / f"{name}_label.nii.gz"))
+        image = read_image_of(pair.get("image", folder / f"{name}_image.nii.gz"), label, affine)
+        cases.append(Case(name, "", image, label, affine, np.zeros((0, 3)), persons.get(name, "")))
+    refuse_twins(folder, cases)
     return cases
+
+
+def _find_pairs(folder: Path) -> dict[str, dict[str, Path]]:
+    """Files of each name of a folder, by what they are: image or label."""
+    pairs: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.glob("*")):
+        called = _PAIRED.fullmatch(path.name)
+        if not called:
+            continue
+        name, kind = called.groups()
+        pair = pairs.setdefault(name, {})
+        if kind in pair:
+            raise HydropsError(f"{path}: is there as {pair[kind].name} too; keep one of them")
+        pair[kind] = path
+    return pairs
 
 
 def split_cases(
@@ -220,9 +218,25 @@ def specimens_in(folder: Path) -> list[str]:
     Raises
     ------
     HydropsError
-        If the folder or its table is missing.
+        If the folder or its table is missing, or the table lacks a specimen that lies in the
+        folder, image and label.
     """
-    return sorted(read_landmark_table(folder)["specimen"].unique().tolist())
+    names = set(read_landmark_table(folder)["specimen"])
+    untold = sorted(p.name for p in folder.iterdir() if p.name not in names and _is_specimen(p))
+    if untold:
+        raise HydropsError(
+            f"{folder / LANDMARK_TABLE}: has no rows for {', '.join(untold)}; add their landmarks, "
+            "or move their folders away"
+        )
+    return sorted(names)
+
+
+def _is_specimen(folder: Path) -> bool:
+    """Whether it holds the image and the label of a specimen called like it."""
+    if not folder.is_dir():
+        return False
+    held = {path.name.split(".nii")[0] for path in folder.iterdir()}
+    return held >= {f"{folder.name}_ct", f"{folder.name}_label"}
 
 
 def draw_folds(names: Sequence[str], count: int, seed: int) -> list[tuple[str, ...]]:

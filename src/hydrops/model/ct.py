@@ -65,19 +65,21 @@ def train_ct(
     Raises
     ------
     HydropsError
-        If there are fewer than two cases to learn from: one says nothing about another.
+        If there are fewer than two cases to learn from: one says nothing about another. For a
+        cascade, if the landmarks of one do not tell how its ear lies.
     """
     if options.pose is None:
         return _train_joint(options, cases, folder, device, threads)
+    # Before the network of the pose is trained: what cannot be used is told at once.
+    learned, watching = (
+        [in_ear_frame(case) for case in part] for part in _prepared_parts(options, cases)
+    )
     LOG.info("how the ear lies")
     weights = _train_joint(options.pose, cases, folder / "pose", device, threads)
     torch.manual_seed(options.seed)
     cascade = Cascade(options.network, options.pose.network)
     cascade.pose.load_state_dict(torch.load(weights, weights_only=True))
     taught = {case.name: case.digest for case in cases}
-    learned, watching = (
-        [in_ear_frame(case) for case in part] for part in _prepared_parts(options, cases)
-    )
     for plane in PLANES:
         LOG.info("%s plane", plane)
         task = PlaneTask(options, learned, cascade, plane, watching)

@@ -9,20 +9,26 @@ ears are right ears here; a left ear is mirrored before it meets the network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE, FINE_SPACING_MM
-from hydrops.model.labelled import read_label
+from hydrops.model.labelled import read_label, refuse_no_labyrinth
+from hydrops.model.landmark_table import (
+    COORDINATES,
+    LANDMARK_TABLE,
+    SPECIMEN_LANDMARKS,
+    read_landmark_table,
+)
 from hydrops.model.preprocess import prepare
 from hydrops.model.taught import digest_of
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, ear_from_label, mirrored
@@ -40,16 +46,6 @@ CLINICAL = 0.6
 MOTION_MM = 0.25
 #: Least SD of the point spread, voxels of the fine grid, which cannot show a sharper one.
 LEAST_BLUR = 0.35
-#: Columns of the specimens' landmark file.
-LANDMARK_COLUMNS = ("specimen", "side", "landmark", "x_ras_mm", "y_ras_mm", "z_ras_mm")
-#: Names in it, and the guides that `ear_from_label` wants.
-SPECIMEN_LANDMARKS = {
-    "A": "helicotrema",
-    "OW": "oval_window",
-    "RW": "round_window",
-    "C": "modiolus",
-    "V": "vestibule",
-}
 
 
 @dataclass(frozen=True)
@@ -69,37 +65,22 @@ class Specimen:
         return digest_of(self.lumen, self.affine, *points)
 
 
-def read_landmark_table(folder: Path) -> pd.DataFrame:
-    """The table of a folder of specimens: specimen, side, landmark and its RAS mm.
-
-    Raises
-    ------
-    HydropsError
-        If it is missing or no table of that kind.
-    """
-    path = folder / "landmarks.tsv"
-    try:
-        table = pd.read_csv(path, sep="\t", dtype={"specimen": str, "side": str, "landmark": str})
-    except OSError as error:
-        raise HydropsError(
-            f"{path}: missing; the specimens are those of Wimmer et al. 2019 "
-            "(doi:10.1016/j.dib.2019.104782), laid out as README.md says"
-        ) from error
-    except ValueError as error:
-        raise HydropsError(f"{path}: not a table of landmarks ({error})") from error
-    lacking = [column for column in LANDMARK_COLUMNS if column not in table]
-    if lacking:
-        raise HydropsError(f"{path}: column {lacking[0]} is missing")
-    return table
-
-
-def load_specimens(folder: Path, names: Sequence[str]) -> list[Specimen]:
+def load_specimens(
+    folder: Path, names: Sequence[str], needed: Collection[str] = tuple(SPECIMEN_LANDMARKS.values())
+) -> list[Specimen]:
     """Read labelled temporal bones (Wimmer et al., Data in Brief 2019;27:104782).
 
+    Parameters
+    ----------
+    needed
+        Landmarks that every specimen must have; those of an ear that is drawn, unless said
+        otherwise.
+
     Raises
     ------
     HydropsError
-        If a specimen's label or landmarks are missing, or its label is not binary.
+        If a specimen's label or landmarks are missing, its label is not binary or not as large as
+        a labyrinth, or a landmark lies outside it; see also `read_landmark_table`.
     """
     table = read_landmark_table(folder)
     specimens = []
@@ -109,12 +90,36 @@ def load_specimens(folder: Path, names: Sequence[str]) -> list[Specimen]:
         if not path.is_file() or rows.empty:
             raise HydropsError(f"{path}: no label or no landmarks for specimen {name}")
         label, affine = read_label(path)
+        refuse_no_labyrinth(path, label, affine)
         points = {
             SPECIMEN_LANDMARKS[str(key)]: row.to_numpy(dtype=float)
-            for key, row in rows[list(LANDMARK_COLUMNS[3:])].iterrows()
+            for key, row in rows[list(COORDINATES)].iterrows()
         }
-        specimens.append(Specimen(name, str(rows.side.iloc[0]), label, affine, points))
+        specimen = Specimen(name, str(rows.side.iloc[0]), label, affine, points)
+        _refuse_landmarks(folder / LANDMARK_TABLE, specimen, needed)
+        specimens.append(specimen)
     return specimens
+
+
+def _refuse_landmarks(table: Path, specimen: Specimen, needed: Collection[str]) -> None:
+    """Refuse a specimen that lacks a landmark, or has one where its image does not reach."""
+    lacking = [
+        key
+        for key, name in SPECIMEN_LANDMARKS.items()
+        if name in needed and name not in specimen.landmarks
+    ]
+    if lacking:
+        raise HydropsError(f"{table}: {specimen.name} lacks {', '.join(lacking)}; add the rows")
+    to_voxel = np.linalg.inv(specimen.affine)
+    for key, name in SPECIMEN_LANDMARKS.items():
+        if name not in specimen.landmarks:
+            continue
+        voxel = apply_affine(to_voxel, specimen.landmarks[name])
+        if (voxel < -0.5).any() or (voxel > np.array(specimen.lumen.shape) - 0.5).any():
+            raise HydropsError(
+                f"{table}: landmark {key} of {specimen.name} lies outside its image; give it in "
+                "RAS mm of that image"
+            )
 
 
 def specimen_ear(specimen: Specimen, rng: np.random.Generator, side: str = "right") -> Ear:
