@@ -139,7 +139,7 @@ def test_a_step_of_training_and_a_bundle(name: str, tmp_path: Path) -> None:
     assert all(p.grad is not None for p in task.network.parameters() if p.requires_grad)
     weights = tmp_path / "weights.pt"
     torch.save(task.network.state_dict(), weights)
-    write_taught(weights, [])
+    write_taught(weights, {})
     bundle = write_bundle(options, weights, tmp_path / "models")
     assert bundle.metadata["landmarks"] == ([] if name not in WITH_LANDMARKS else [
         "helicotrema", "oval_window", "round_window"])  # fmt: skip

@@ -1176,7 +1176,7 @@ def test_networks_that_find_nothing_at_all_are_not_a_result(folder: Path, tmp_pa
     network.segmentation.weight.data.zero_()
     network.segmentation.bias.data = torch.tensor([9.0, -9.0])
     torch.save(network.state_dict(), weights)
-    write_taught(weights, [])
+    write_taught(weights, {})
     with pytest.raises(HydropsError, match=r"nothing was found in any case \(the model finds no"):
         evaluate_parts(configuration, folder, [weights] * 2, tmp_path / "pictures")
 
@@ -1189,7 +1189,7 @@ def test_a_network_is_not_tested_on_specimens_that_it_was_taught(
     weights = tmp_path / "weights.pt"
     torch.save({}, weights)
     tested = draw_folds([case.name for case in cases], 2, options.seed)[0]
-    write_taught(weights, [tested[0]])
+    write_taught(weights, {tested[0]: "1a"})
     with pytest.raises(HydropsError, match=f"learned from {tested[0]}, which it would be tested"):
         ct_package.tested_fold(options, cases, weights, 0)
 

@@ -358,7 +358,7 @@ def test_an_evaluation_of_areas_says_nothing_of_volumes(tmp_path: Path) -> None:
     options = small()
     weights = tmp_path / "weights.pt"
     torch.save(build_network(options.network).state_dict(), weights)
-    write_taught(weights, options.seen_specimens)
+    write_taught(weights, dict.fromkeys(options.seen_specimens, "1a"))
     card = write_card(
         write_bundle(options, weights, tmp_path / "models"), summary.drop(columns="model"), [], ""
     )

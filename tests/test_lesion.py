@@ -39,7 +39,7 @@ from hydrops.model.lesion_package import (
 )
 from hydrops.model.lesions import draw_cases
 from hydrops.model.tasks import find_trainings
-from hydrops.model.taught import taught_by, write_taught
+from hydrops.model.taught import refuse_taught, taught_by, write_taught
 from hydrops.single import segment_files
 from places import REPOSITORY
 
@@ -313,7 +313,7 @@ def test_what_watched_counts_neither_as_learned_from_nor_as_tested(
     for path in weights:
         path.parent.mkdir()
         torch.save(lesion_network(options.network).state_dict(), path)
-        write_taught(path, [case.name for case in parts[path.parent.name][0]])
+        write_taught(path, {c.name: c.digest for c in parts[path.parent.name][0]})
     monkeypatch.setattr(
         "hydrops.model.lesion_package.evaluate_cases",
         lambda _name, _model, cases, fold, part: pd.DataFrame(
@@ -327,6 +327,30 @@ def test_what_watched_counts_neither_as_learned_from_nor_as_tested(
         assert of_fold["test"] == {case.name for case in tested}
         assert of_fold["train"] == {case.name for case in learned}
         assert len(watching) == 1
+
+
+def test_a_case_that_was_learned_from_under_another_name_is_not_tested(
+    tmp_path: Path, cases: list[Case]
+) -> None:
+    options = dataclasses.replace(small(), data=str(write_pairs(tmp_path, cases)))
+    weights = tmp_path / "0" / "weights.pt"
+    weights.parent.mkdir()
+    torch.save(lesion_network(options.network).state_dict(), weights)
+    tested = split_cases(options.cases(), 2, options.seed, "0")[1][0]
+    write_taught(weights, {"before": tested.digest})
+    assert taught_by(weights) == {"before"}
+    with pytest.raises(HydropsError, match=rf"from {tested.name} \(then before\), which"):
+        evaluate_lesion_folds(options, [weights])
+
+
+def test_names_that_an_earlier_training_left_are_understood(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    (tmp_path / "taught.json").write_text('["F01", "F02"]')
+    assert taught_by(weights) == {"F01", "F02"}
+    refuse_taught(weights, {"F03": "1a"})
+    for tested in (["F02", "F03"], {"F02": "1a", "F03": "1a"}):
+        with pytest.raises(HydropsError, match="learned from F02, which"):
+            refuse_taught(weights, tested)
 
 
 def test_what_watches_is_judged_by_its_own_label(cases: list[Case]) -> None:

@@ -291,7 +291,7 @@ def test_a_model_of_phantoms_alone_claims_no_labyrinths(tiny: TrainOptions, tmp_
     assert "1 digital phantoms, with endolymph" in card
     assert "labyrinths F01" not in card
     assert "Wimmer" not in card
-    write_taught(weights, ["F01", "F06"])
+    write_taught(weights, {"F01": "1a", "F06": "6a"})
     bundle = write_bundle(told, weights, tmp_path / "models")
     assert bundle.metadata["training"]["train_specimens"] == ["F01"]
     card = write_card(bundle, pd.DataFrame({"ears": [1]}), [], "").read_text()
@@ -313,7 +313,7 @@ def test_a_packaging_that_failed_leaves_no_bundle(
 ) -> None:
     weights = tmp_path / "weights.pt"
     torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
-    write_taught(weights, [])
+    write_taught(weights, {})
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -337,7 +337,7 @@ def test_a_release_that_fails_leaves_the_model_that_is_there(
     weights = tmp_path / "run" / "weights.pt"
     weights.parent.mkdir()
     torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
-    write_taught(weights, [])
+    write_taught(weights, {})
     before = write_bundle(tiny, weights, models)
     torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
     none = dataclasses.replace(tiny, calibration_heads=0)
@@ -408,7 +408,7 @@ def test_a_model_of_endolymph_needs_heads_to_calibrate_it(
 ) -> None:
     weights = tmp_path / "weights.pt"
     torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
-    write_taught(weights, [])
+    write_taught(weights, {})
     bundle = write_bundle(tiny, weights, tmp_path / "models")
     none = dataclasses.replace(tiny, calibration_heads=0)
     with pytest.raises(HydropsError, match="needs calibration_heads"):
@@ -453,7 +453,7 @@ def test_an_image_saved_as_a_label_is_refused(shared_data: Path, tmp_path: Path)
 def test_bundle_is_found_and_its_weights_are_checked(tiny: TrainOptions, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pt"
     torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
-    write_taught(weights, [])
+    write_taught(weights, {})
     for number in ("1.9.0", "1.10.0"):
         write_bundle(dataclasses.replace(tiny, version=number), weights, tmp_path / "models")
     bundle = find_bundle(tmp_path / "models", "paired_unet3d")
@@ -486,7 +486,7 @@ def test_metadata_that_are_not_understood_are_told(
 ) -> None:
     weights = tmp_path / "weights.pt"
     torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
-    write_taught(weights, [])
+    write_taught(weights, {})
     older, newer = (
         write_bundle(dataclasses.replace(tiny, version=v), weights, tmp_path / "models").folder
         for v in ("1.9.0", "1.10.0")
@@ -508,7 +508,7 @@ def test_metadata_is_what_monai_expects(tiny: TrainOptions, tmp_path: Path) -> N
     weights = tmp_path / "weights.pt"
     own = DualHeadUNet(tiny.network).eval()
     torch.save(own.state_dict(), weights)
-    write_taught(weights, [])
+    write_taught(weights, {})
     bundle = write_bundle(tiny, weights, tmp_path / "models")
     image = torch.randn(1, 3, 16, 16, 16)
     with torch.no_grad():

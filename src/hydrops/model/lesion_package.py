@@ -48,7 +48,7 @@ def evaluate_lesion_folds(options: LesionOptions, weights: Sequence[Path]) -> pd
     for fold, path in enumerate(weights):
         model = _fold_model(options, path)
         taught, tested = split_cases(cases, options.folds, options.seed, str(fold))
-        refuse_taught(path, [case.name for case in tested])
+        refuse_taught(path, {case.name: case.digest for case in tested})
         # Those that watched the training were not learned from, and chose its weights.
         learned, _ = set_aside(taught, options.validation, options.seed)
         for part, chosen in (("train", learned), ("test", tested)):

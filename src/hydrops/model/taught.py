@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,9 @@ def digest_of(*arrays: npt.NDArray[np.generic]) -> str:
     return total.hexdigest()[:16]
 
 
-def write_taught(weights: Path, names: Iterable[str]) -> None:
-    """Leave the names of the specimens or cases that weights are learned from beside them."""
-    text = json.dumps(sorted(names), indent=1) + "\n"
+def write_taught(weights: Path, taught: Mapping[str, str]) -> None:
+    """Leave whom weights are learned from beside them: names and digests of specimens or cases."""
+    text = json.dumps(dict(sorted(taught.items())), indent=1) + "\n"
     write_text_atomically(weights.with_name(TAUGHT), text)
 
 
@@ -44,25 +44,44 @@ def taught_by(weights: Path) -> set[str]:
     HydropsError
         If that is not told beside them.
     """
+    return set(_read_taught(weights))
+
+
+def _read_taught(weights: Path) -> dict[str, str]:
+    """Digests by name; empty ones where an earlier training has left names alone."""
     path = weights.with_name(TAUGHT)
     try:
-        return set(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return dict(told) if isinstance(told, dict) else dict.fromkeys(told, "")
+    except (OSError, TypeError, json.JSONDecodeError) as error:
         raise HydropsError(
             f"{path}: does not tell whom {weights.name} was learned from; remove the folder and "
             "train again"
         ) from error
 
 
-def refuse_taught(weights: Path, tested: Iterable[str]) -> None:
+def refuse_taught(weights: Path, tested: Iterable[str] | Mapping[str, str]) -> None:
     """Refuse a test on cases that the tested network has learned from.
+
+    Parameters
+    ----------
+    tested
+        Names of the cases; with their digests, those are found as well that had another name when
+        they were learned from.
 
     Raises
     ------
     HydropsError
         Naming them; the data set has changed since the training.
     """
-    seen = sorted(taught_by(weights) & set(tested))
+    taught = _read_taught(weights)
+    before = {digest: name for name, digest in taught.items() if digest}
+    digests = tested if isinstance(tested, Mapping) else dict.fromkeys(tested, "")
+    seen = [
+        name if name in taught else f"{name} (then {before[digest]})"
+        for name, digest in sorted(digests.items())
+        if name in taught or digest in before
+    ]
     if seen:
         raise HydropsError(
             f"{weights}: learned from {', '.join(seen)}, which it would be tested on; the data set "
