@@ -19,11 +19,17 @@ from hydrops.model.compare import (
     endolymph_by_amount,
     equally_trained,
     measure_models,
-    whose_anatomy,
     write_comparison,
 )
 from hydrops.model.crossval import side_by_side, summarise_measures
-from hydrops.model.evaluate import COLUMNS, HYDROPIC, ORGAN_AGREEMENT, slice_name, summarise
+from hydrops.model.evaluate import (
+    COLUMNS,
+    HYDROPIC,
+    ORGAN_AGREEMENT,
+    slice_name,
+    summarise,
+    whose_anatomy,
+)
 from hydrops.model.pictures import draw_agreement
 
 MODELS = {"paired_unet3d-1.0": 0.0, "unet2d-1.0": 0.03, "inhearit-1.0": 0.06}

@@ -161,10 +161,11 @@ def ring_degrees(fluid: FloatGrid, pixel_mm: tuple[float, float]) -> float:
     """Angle over which canal and vestibule are seen around a hole between them.
 
     They are looked for in all directions from each pixel near a canal that has no fluid within
-    `_NEAREST_MM`; the one from which most is seen counts, so an open ring of 240 degrees reads up
-    to 40 more, a closed one none. A canal fills the voxels on its way in part, and what is seen of
-    it grows with their share: if it appeared only where they were more than half full, a ring
-    would come and go with the noise of single voxels.
+    `_NEAREST_MM`; the one from which most is seen counts, so an open ring reads as more than it
+    is: an arc of 160 degrees as up to 70 more, one of 210 as 40 to 50 more, a closed ring as it is.
+    A canal fills the voxels on its way in part, and what is seen of it grows with their share: if
+    it appeared only where they were more than half full, a ring would come and go with the noise of
+    single voxels.
 
     Parameters
     ----------

@@ -152,6 +152,7 @@ rule draw_card:
 rule write_card:
     input:
         summary=str(EVALUATION / "summary.tsv"),
+        ears=str(EVALUATION / "ears.tsv"),
         pictures=str(EVALUATION / "{model}" / "pictures"),
         notes=lambda wc: [
             str(n) for n in [TRAINING.path.parent / f"{wc.model}.md"] if n.is_file()

@@ -27,6 +27,7 @@ from hydrops.model.evaluate import (
     RATIO_COLUMNS,
     agreement_of_heads,
     slice_name,
+    whose_anatomy,
 )
 from hydrops.records import write_text_atomically
 
@@ -250,17 +251,6 @@ def describe_models(bundles: Sequence[Bundle]) -> pd.DataFrame:
         for bundle in bundles
     ]
     return pd.DataFrame(rows).round(1)
-
-
-def whose_anatomy(ears: pd.DataFrame) -> str:
-    """What a page says of the real anatomy of its ears; nothing where they have none."""
-    names = sorted(set(ears["specimen"]) - {""})
-    if not names:
-        return ""
-    return f"""The real anatomy is that of {len(names)} labyrinths ({", ".join(names)}), drawn again
-and again with other endolymph, gadolinium, noise, motion and places in the head: intervals and
-tests do not tell of other anatomy.
-"""
 
 
 def _tests_of_equals(bundles: Sequence[Bundle], ears: pd.DataFrame) -> str:

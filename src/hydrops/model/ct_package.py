@@ -162,7 +162,7 @@ def tested_fold(
         If it has seen one of them, for the specimens were others when it was trained.
     """
     taught, tested = split_cases(cases, options.folds, options.seed, str(fold))
-    refuse_taught(weights, [case.name for case in tested])
+    refuse_taught(weights, {case.name: case.digest for case in tested})
     share = surface_share(taught)
     return load_ct_model(options.design, weights, torch.device("cpu"), share), tested
 

@@ -269,6 +269,17 @@ def summarise(ears: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def whose_anatomy(ears: pd.DataFrame) -> str:
+    """What a page says of the real anatomy of its ears; nothing where they have none."""
+    names = sorted(set(ears["specimen"]) - {""})
+    if not names:
+        return ""
+    return f"""The real anatomy is that of {len(names)} labyrinths ({", ".join(names)}), drawn again
+and again with other endolymph, gadolinium, noise, motion and places in the head: intervals and
+tests do not tell of other anatomy.
+"""
+
+
 def agreement_of_heads(
     ears: pd.DataFrame, columns: Sequence[str]
 ) -> tuple[tuple[float, float, float], dict[str, float]]:

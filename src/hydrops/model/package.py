@@ -261,7 +261,9 @@ def place_pictures(bundle: Bundle, pictures: Sequence[Path], captions: Mapping[s
     return "\n".join(shown)
 
 
-def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], notes: str) -> Path:
+def write_card(
+    bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], notes: str, anatomy: str = ""
+) -> Path:
     """Write the model card from the evaluation's table, and put its pictures beside it.
 
     Parameters
@@ -272,11 +274,13 @@ def write_card(bundle: Bundle, summary: pd.DataFrame, pictures: Sequence[Path], 
         PNG named as in `hydrops.model.pictures.CAPTIONS`.
     notes
         What a person saw who looked at the pictures, Markdown; may be empty.
+    anatomy
+        As `hydrops.model.evaluate.whose_anatomy` returns it.
     """
     training = bundle.metadata["training"]
-    anatomy = f"{training['phantoms']} digital phantoms"
+    taught = f"{training['phantoms']} digital phantoms"
     if training["train_specimens"]:
-        anatomy += f""" and of the real labyrinths {", ".join(training["train_specimens"])}
+        taught += f""" and of the real labyrinths {", ".join(training["train_specimens"])}
 (validation: {", ".join(training["validation_specimens"])})"""
     phases = ", then ".join(
         f"{phase['steps']} steps (spread {phase['spread']}, Dice loss {phase['dice']})"
@@ -300,7 +304,7 @@ Research only; not a medical device. Licence: {bundle.metadata["copyright"]}.
 ## Trained on
 
 **Simulated images only.** No hydrops MRI is public. The anatomy is that of
-{anatomy}, with endolymph grown inside; the
+{taught}, with endolymph grown inside; the
 contrast is drawn anew at every step (seed {training["seed"]}): {phases}
 (a spread of 1 is any contrast that is thinkable, 0 the one that the phantom has on average).
 {_how_calibrated(bundle)}Sources: {bundle.metadata["data_source"]} {MOTION}
@@ -309,7 +313,7 @@ contrast is drawn anew at every step (seed {training["seed"]}): {phases}
 
 Measured **on simulation**, by `snakemake evaluate`, through registration, location, segmentation
 and measurement of whole simulated heads that training never saw. {_anatomy_tested(summary)}
-
+{anatomy}
 {AGREEMENT_EXPLAINED}
 
 {summary.dropna(axis=1, how="all").to_markdown(index=False)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,14 +60,13 @@ def _read_taught(weights: Path) -> dict[str, str]:
         ) from error
 
 
-def refuse_taught(weights: Path, tested: Iterable[str] | Mapping[str, str]) -> None:
+def refuse_taught(weights: Path, tested: Mapping[str, str]) -> None:
     """Refuse a test on cases that the tested network has learned from.
 
     Parameters
     ----------
     tested
-        Names of the cases; with their digests, those are found as well that had another name when
-        they were learned from.
+        Digests of the cases by their names: one may have had another name when it was learned from.
 
     Raises
     ------
@@ -76,10 +75,9 @@ def refuse_taught(weights: Path, tested: Iterable[str] | Mapping[str, str]) -> N
     """
     taught = _read_taught(weights)
     before = {digest: name for name, digest in taught.items() if digest}
-    digests = tested if isinstance(tested, Mapping) else dict.fromkeys(tested, "")
     seen = [
         name if name in taught else f"{name} (then {before[digest]})"
-        for name, digest in sorted(digests.items())
+        for name, digest in sorted(tested.items())
         if name in taught or digest in before
     ]
     if seen:
