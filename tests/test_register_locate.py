@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
-from hydrops.ears import SearchOptions, choose_ears, find_ears
+from hydrops.ears import SearchOptions, choose_ears, find_ears, places_of_one
 from hydrops.errors import ExcludedError
 from hydrops.images import (
     coarsest_voxel_mm,
@@ -310,6 +310,13 @@ def test_an_ear_may_match_less_beside_one_that_matches_well() -> None:
     }
     assert not choose_ears({"left": [(here, weak)], "right": [(there, weak)]}, options).centres
     assert not choose_ears({"left": [], "right": [(there, weak)]}, options).centres
+
+
+def test_one_ear_is_looked_for_where_it_matches_nearly_as_well_as_best() -> None:
+    here, there, far = (np.array([x, 0.0, 0.0]) for x in (0.0, 10.0, 20.0))
+    found = places_of_one({"left": [(here, 0.60), (far, 0.45)], "right": [(there, 0.55)]})
+    assert [(side, float(point[0])) for side, point in found] == [("left", 0.0), ("right", 10.0)]
+    assert places_of_one({"left": [], "right": []}) == []
 
 
 def test_mirrored_head_swaps_its_ears_and_gain_does_not_matter() -> None:

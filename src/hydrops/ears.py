@@ -38,6 +38,8 @@ ROUNDS = 3
 #: Least SD of the voxels in a ball that are taken for a match: a faint, flat region correlates with
 #: anything by chance.
 LEAST_SPREAD = 0.045
+#: How far behind the best a place may be the ear: in a real image of one the next is 0.13 behind.
+NEARLY_AS_GOOD = 0.1
 #: Distance within which two places are the same ear, mm.
 SAME_MM = 4.0
 
@@ -100,9 +102,14 @@ def choose_ears(candidates: Candidates, options: SearchOptions) -> Found:
 
 
 def places_of_one(candidates: Candidates) -> list[tuple[str, npt.NDArray[np.float64]]]:
-    """Where one ear may lie in an MRC that does not show two, the likeliest first: side, RAS mm."""
+    """Where one ear may lie in an MRC that does not show two, the likeliest first: side, RAS mm.
+
+    Those whose score is within `NEARLY_AS_GOOD` of the best.
+    """
     found = [(score, side, point) for side in SIDES for point, score in candidates[side]]
-    return [(side, point) for _, side, point in sorted(found, key=lambda place: -place[0])]
+    best = max((score for score, _, _ in found), default=0.0)
+    likely = [place for place in found if place[0] > best - NEARLY_AS_GOOD]
+    return [(side, point) for _, side, point in sorted(likely, key=lambda place: -place[0])]
 
 
 def ear_candidates(mrc: FloatGrid, affine: Affine, least_score: float) -> Candidates:
