@@ -1251,6 +1251,8 @@ def test_every_configuration_that_is_kept_is_as_it_must_be() -> None:
     for path in CONFIGURATIONS.glob("*.yaml"):
         config = {"model": path.stem, "training": {"configurations": str(CONFIGURATIONS)}}
         (training,) = find_trainings(config)
+        images = training.images(Path("specimens"))
+        assert images == (None if training.kind == "lesion" else Path("specimens"))
         commented = path.read_text() + "# a comment changes nothing that is trained"
         assert json.loads(training.options) == yaml.safe_load(commented)
 

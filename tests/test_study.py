@@ -111,6 +111,15 @@ def test_a_cohort_of_phantoms_must_know_its_participants(tmp_path: Path) -> None
         resolve(phantoms)
 
 
+@pytest.mark.parametrize("word", ["null", "None", "~"])
+def test_nothing_may_be_said_on_the_command_line(tmp_path: Path, word: str) -> None:
+    """Snakemake hands on text: --config phantom=null is the word, not nothing."""
+    study = resolve(study_in(tmp_path, phantom=word, reader_table=word))
+    assert study.config["phantom"] is None
+    assert study.config["reader_table"] is None
+    assert not study.phantoms
+
+
 def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "results")
     (tmp_path / "file").write_text("")
