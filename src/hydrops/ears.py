@@ -83,7 +83,8 @@ def find_ears(mrc: FloatGrid, affine: Affine, options: SearchOptions) -> Found:
 
     With one ear alone, its side is that of the template, left or right, that fits it better.
     """
-    return choose_ears(ear_candidates(mrc, affine, options.min_score_beside), options)
+    least = min(options.min_score, options.min_score_beside)
+    return choose_ears(ear_candidates(mrc, affine, least), options)
 
 
 def choose_ears(candidates: Candidates, options: SearchOptions) -> Found:
