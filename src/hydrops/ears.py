@@ -95,11 +95,12 @@ def choose_ears(candidates: Candidates, options: SearchOptions) -> Found:
             {side: c[0] for side, c in zip(SIDES, pair)},
             {side: c[1] for side, c in zip(SIDES, pair)},
         )
-    best = [(*candidates[side][0], side) for side in SIDES if candidates[side]]
-    for point, score, side in sorted(best, key=lambda place: -place[1])[:1]:
-        if score > options.min_score:
-            return Found({side: point}, {side: score})
-    return Found()
+    single = [(score, side, point) for side in SIDES for point, score in candidates[side]]
+    single = [place for place in single if place[0] > options.min_score]
+    if not single:
+        return Found()
+    score, side, point = max(single, key=lambda place: place[0])
+    return Found({side: point}, {side: score})
 
 
 def places_of_one(candidates: Candidates) -> list[tuple[str, npt.NDArray[np.float64]]]:

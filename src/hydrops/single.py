@@ -216,13 +216,7 @@ def _segment_one(
     found = load_ct_bundle(bundle, where).find_all(image, affine)
     names = _names_of_ears(found, affine)
     for name, ear in zip(names, found):
-        if border_share(ear.label) > MeasureOptions().max_border_share:
-            LOG.warning(
-                "%s: the labyrinth is cut by the edge of the image; its volume is that of a part, "
-                "and landmarks may be made up",
-                name if name == "ear" else f"{name} ear",
-            )
-        _doubt_ct(name, ear, affine)
+        _doubt_ct(name if name == "ear" else f"{name} ear", ear, affine)
     LOG.info("found %d inner ear%s", len(found), "" if len(found) == 1 else "s")
     label = np.any([ear.label for ear in found], axis=0)
     ears = {
@@ -237,7 +231,12 @@ def _segment_one(
 
 def _doubt_ct(name: str, ear: CtFinding, affine: Affine) -> None:
     """Say what of an ear of a CT may well be wrong."""
-    name = name if name == "ear" else f"{name} ear"
+    if border_share(ear.label) > MeasureOptions().max_border_share:
+        LOG.warning(
+            "%s: the labyrinth is cut by the edge of the image; its volume is that of a part, "
+            "and landmarks may be made up",
+            name,
+        )
     unsure = [n for n, confidence in ear.confidences.items() if confidence < UNSURE]
     if unsure:
         LOG.warning(

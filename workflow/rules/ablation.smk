@@ -36,7 +36,7 @@ rule train_change:
         change=lambda wc: json.dumps(ABLATION.changes[wc.change], sort_keys=True),
         steps=ABLATION.steps,
         specimens=STUDY.config["training"]["specimens"],
-        images=images_state(TRAINING),
+        images=lambda wc: images_state(TRAINING),
         device=STUDY.config["device"],
         code=stage_digest("model.ablate"),
     script:
@@ -68,7 +68,7 @@ rule tabulate_changes:
         grid=str(TRAINING.ablation),
         changes=TRAINING.ablation.read_text(),
         specimens=STUDY.config["training"]["specimens"],
-        images=images_state(TRAINING),
+        images=lambda wc: images_state(TRAINING),
         code=stage_digest("model.ablation_table"),
     script:
         "../scripts/tabulate_changes.py"

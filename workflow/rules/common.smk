@@ -10,7 +10,6 @@ from hydrops.code import stage_digest
 from hydrops.config import check_writable, drop_stale_records, resolve
 from hydrops.cost import write_cost
 from hydrops.errors import HydropsError
-from hydrops.ingest import source_state
 from hydrops.jobs import prefer_commands_of
 from hydrops.model.ablation import Grid
 from hydrops.model.tasks import find_trainings
@@ -100,6 +99,9 @@ def sources_of(wildcards):
 
 def images_state(training):
     """How the images that a model learns from lie on disk; nothing where there are none."""
+    # Here, for it loads what reads DICOM, which no job of a cohort needs to start.
+    from hydrops.ingest import source_state
+
     folder = training.images(Path(STUDY.config["training"]["specimens"]))
     return source_state(folder) if folder and folder.is_dir() else ""
 

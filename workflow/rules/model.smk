@@ -40,7 +40,7 @@ rule train_model:
         task=str(TRAINING.path),
         options=TRAINING.options,
         specimens=STUDY.config["training"]["specimens"],
-        images=images_state(TRAINING),
+        images=lambda wc: images_state(TRAINING),
         device=STUDY.config["device"],
         code=stage_digest("model.train"),
     script:
@@ -67,7 +67,7 @@ rule package_model:
         options=TRAINING.options,
         models=STUDY.config["models_dir"],
         specimens=STUDY.config["training"]["specimens"],
-        images=images_state(TRAINING),
+        images=lambda wc: images_state(TRAINING),
         code=stage_digest("model.release"),
     script:
         "../scripts/package.py"
