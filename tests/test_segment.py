@@ -47,7 +47,6 @@ from hydrops.register import csf_ratio
 from hydrops.sampling import share_kept
 from hydrops.segment import (
     Segmenter,
-    keep_labyrinth,
     kept_of,
     load_segmenter,
     run_network,
@@ -465,20 +464,6 @@ def test_an_ear_is_found_wherever_it_lies_in_the_crop(
     assert (found.fractions[1] > 0.5).sum() == 14**3
     assert (found.fractions[1][place] > 0.5).all()
     assert np.allclose(found.landmarks, [middle] * 3, atol=1e-3)
-
-
-def test_only_the_largest_piece_and_its_rim_are_kept() -> None:
-    probabilities = np.zeros((7, 40, 40, 40), np.float32)
-    probabilities[1, 10:20, 10:20, 10:20] = 1.0
-    probabilities[1, 20, 10:20, 10:20] = 0.3
-    probabilities[3, 30:34, 30:34, 30:34] = 1.0
-    probabilities[0] = 1.0 - probabilities[1:].sum(0)
-    kept = keep_labyrinth(probabilities, 0.125)
-    assert kept[1].sum() == pytest.approx(1000 + 30)
-    assert kept[3].sum() == 0.0
-    assert np.allclose(kept.sum(0), 1.0)
-    with pytest.raises(ExcludedError, match="no inner ear"):
-        keep_labyrinth(probabilities * (np.arange(7) == 3)[:, None, None, None], 0.125)
 
 
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nibabel.affines import apply_affine
-from scipy import ndimage
 
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import box_around, save_image
-from hydrops.labels import LABELS, LANDMARKS, SIDES, organ_codes
+from hydrops.images import save_image
+from hydrops.labels import LABELS, LANDMARKS, SIDES
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.bundle import Bundle, read_bundle, understood, verify_weights
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, UsualContrast, read_pair
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
-from hydrops.model.inhearit import SLICE_ORGANS, fractions_of_side
+from hydrops.model.inhearit import fractions_of_side
 from hydrops.model.network import NetworkOptions, landmark_positions, load_weights
 from hydrops.model.novelty import Novelty, ear_features
+from hydrops.model.pieces import keep_labyrinth, keep_organs, without_rims
 from hydrops.model.precision import choose_device, computes_in_half
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
 from hydrops.model.pure import PureVoxels, evened_canals
@@ -49,10 +48,6 @@ FloatGrid = npt.NDArray[np.float32]
 #: A box of voxels along x, y, z.
 Part = tuple[slice, ...]
 
-#: How far beyond the surface of the labyrinth its partial volume reaches, voxels.
-RIM_VOXELS = 2
-#: Volume of a voxel of a crop, mm3.
-VOXEL_MM3 = prod(CROP_SPACING_MM)
 #: The whole of a crop, and its middle.
 WHOLE: Part = tuple(slice(0, n) for n in CROP_SHAPE)
 MIDDLE: Part = tuple(slice((n - w) // 2, (n + w) // 2) for n, w in zip(CROP_SHAPE, WINDOW_SHAPE))
@@ -61,8 +56,6 @@ _TOLD = "ear.json"
 #: Largest difference of an ear's EH ratio by its signal alone from that by the network; in the ears
 #: of a calibration it is 0.16 at most with PPI and PEI, 0.54 with HYDROPS alone.
 MOST_CONTRADICTION = 0.5
-#: Least volume of the largest piece for it to be taken for an ear, mm3.
-LEAST_EAR_MM3 = 20.0
 
 
 @dataclass(frozen=True)
@@ -226,9 +219,9 @@ def _find_in(part: Part, segmenter: Segmenter, channels: torch.Tensor, side: str
         positions, confidences = landmark_positions(heat[0].cpu())
         positions += torch.tensor([along.start for along in part])
     if segmenter.sided:
-        fractions = keep_organs(fractions_of_side(probabilities, side), VOXEL_MM3)
+        fractions = keep_organs(fractions_of_side(probabilities, side))
     else:
-        fractions = keep_labyrinth(probabilities, VOXEL_MM3)
+        fractions = keep_labyrinth(probabilities)
     shares = confidences.numpy()
     features = ear_features(channels[0].numpy(), fractions, shares, _doubt(fractions))
     return NetworkFinding(fractions, positions.numpy(), shares, features)
@@ -317,7 +310,9 @@ def segment_ear(
     way: Way | None = None
     if not segmenter.sided:
         # Beside what a network knows of one side's organs alone lies other fluid, just as bright.
-        fractions = fluid_by_signal(channels[0].numpy(), fractions)
+        fractions = without_rims(
+            channels[0].numpy(), fluid_by_signal(channels[0].numpy(), fractions)
+        )
     if mi2 is None or contrast is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
@@ -386,48 +381,6 @@ def _doubt(fractions: FloatGrid) -> float:
     organs = np.stack([fractions[0], *(fractions[i] + fractions[i + 1] for i in (1, 3, 5))])
     inside = organs[:, fractions[0] < 0.5].clip(1e-6, 1.0)
     return float(-(inside * np.log(inside)).sum(0).mean() / np.log(len(organs)))
-
-
-def keep_labyrinth(probabilities: FloatGrid, voxel_mm3: float) -> FloatGrid:
-    """Keep the largest piece of fluid and the partial volume at its rim; the rest is background.
-
-    A labyrinth is one connected space; what else a network marks are vessels and cisterns.
-
-    Raises
-    ------
-    ExcludedError
-        If the largest piece is too small to be an ear.
-    """
-    fluid = probabilities[1:].sum(0) > 0.5
-    pieces, count = ndimage.label(fluid, structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces[fluid])[1:] if count else np.zeros(1)
-    if sizes.max() * voxel_mm3 < LEAST_EAR_MM3:
-        raise ExcludedError("the model finds no inner ear where one was expected")
-    largest = pieces == int(sizes.argmax()) + 1
-    part = box_around(largest, (RIM_VOXELS,) * 3)
-    near = ndimage.binary_dilation(largest[part], iterations=RIM_VOXELS)
-    fractions = np.zeros(probabilities.shape, np.float32)
-    fractions[:, *part] = probabilities[:, *part] * near
-    fractions[0] = 1.0 - fractions[1:].sum(0)
-    return fractions
-
-
-def keep_organs(fractions: FloatGrid, voxel_mm3: float) -> FloatGrid:
-    """As `keep_labyrinth`, `SLICE_ORGANS` each for itself: slice by slice they need not touch.
-
-    Raises
-    ------
-    ExcludedError
-        If the largest piece of either is too small.
-    """
-    kept = np.zeros_like(fractions)
-    for organ in SLICE_ORGANS:
-        codes = organ_codes(organ)
-        alone = np.zeros_like(fractions)
-        alone[codes] = fractions[codes]
-        kept[codes] = keep_labyrinth(alone, voxel_mm3)[codes]
-    kept[0] = 1.0 - kept[1:].sum(0)
-    return kept
 
 
 def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path) -> StageResult:
