@@ -120,6 +120,25 @@ def test_nothing_may_be_said_on_the_command_line(tmp_path: Path, word: str) -> N
     assert not study.phantoms
 
 
+def test_numbers_within_braces_may_be_said_on_the_command_line(tmp_path: Path) -> None:
+    """Snakemake reads what lies within braces as text: --config 'measure={...: 5}'."""
+    said = {
+        "measure": {"tfs_range_mm3": ["70", "4.5e2"], "max_border_share": "0.01"},
+        "training": {**study_in(tmp_path)["training"], "test_heads": "5", "real_ear": "null"},
+    }
+    study = resolve(study_in(tmp_path, **said))
+    assert study.config["measure"] == {"tfs_range_mm3": [70, 450], "max_border_share": 0.01}
+    assert study.config["training"]["test_heads"] == 5
+    assert study.config["training"]["real_ear"] is None
+
+
+@pytest.mark.parametrize("text", ["many", "1.5", "nan", "inf", ""])
+def test_text_that_is_no_number_is_refused_as_text(tmp_path: Path, text: str) -> None:
+    training = {**study_in(tmp_path)["training"], "test_heads": text}
+    with pytest.raises(HydropsError, match=r"training\.test_heads: .*not of type 'integer'"):
+        resolve(study_in(tmp_path, training=training))
+
+
 def test_a_results_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "results")
     (tmp_path / "file").write_text("")

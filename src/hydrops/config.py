@@ -20,7 +20,7 @@ from hydrops.paths import Paths, Unit
 from hydrops.phantom.specs import load_specs
 from hydrops.protocol import Protocol, load_protocol
 from hydrops.records import missing_files
-from hydrops.validate import check
+from hydrops.validate import check, from_text
 
 DEFAULTS: dict[str, Any] = {
     "results": "results",
@@ -96,7 +96,7 @@ def resolve(config: Mapping[str, Any]) -> Study:
     HydropsError
         For every mistake that can be found before the first job.
     """
-    given = {key: None if _is_nothing(key, value) else value for key, value in config.items()}
+    given = from_text(config, "config")
     check(given, "config", "configuration")
     values = {**DEFAULTS, **given}
     participants = read_participants(Path(values["participants"]))
@@ -120,11 +120,6 @@ def resolve(config: Mapping[str, Any]) -> Study:
         dict(zip(units, map(Path, participants["source"]))),
         _phantoms(values, units) if values["phantom"] else {},
     )
-
-
-def _is_nothing(key: str, value: Any) -> bool:
-    """Whether what may be null is said to be: on the command line, Snakemake takes it for text."""
-    return DEFAULTS.get(key, "") is None and value in ("null", "None", "~")
 
 
 def _check_images(bundle: Bundle, protocol: Protocol) -> None:

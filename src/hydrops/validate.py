@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import yaml
 
 from hydrops.errors import HydropsError
 
+#: Words for nothing, of YAML and of Python.
+NOTHING = ("null", "None", "~")
 SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
 
 
@@ -67,6 +71,36 @@ def check(values: Any, schema: str, where: str) -> None:
     if faults:
         lines = [f"  {'.'.join(map(str, f.path)) or 'top level'}: {_told(f)}" for f in faults]
         raise HydropsError("\n".join([f"{where}: does not fit its schema:", *lines]))
+
+
+def from_text(values: Any, schema: str) -> Any:
+    """Plain data whose text is a number or nothing, wherever a schema wants one and no text.
+
+    Snakemake's command line gives what lies within braces as text, and nothing as the word for it.
+    """
+    return _from_text(values, load_schema(schema))
+
+
+def _from_text(value: Any, schema: Mapping[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        inner = schema.get("properties", {})
+        return {key: _from_text(part, inner.get(key, {})) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_from_text(part, schema.get("items", {})) for part in value]
+    if not isinstance(value, str):
+        return value
+    wanted = schema.get("type", "string")
+    if "null" in wanted and value in NOTHING:
+        return None
+    if wanted not in ("number", "integer"):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    if not isfinite(number):
+        return value
+    return int(number) if number.is_integer() else number
 
 
 def _told(fault: jsonschema.ValidationError) -> str:
