@@ -29,6 +29,7 @@ from hydrops.model.evaluate import (
     slice_name,
     whose_anatomy,
 )
+from hydrops.model.package import LABYRINTHS, MOTION, PHANTOMS
 from hydrops.records import write_text_atomically
 
 #: Those that models are tested on.
@@ -297,6 +298,8 @@ no training saw; "specimen" ears have the anatomy of real labyrinths kept out of
 model does not measure is empty. `published` was measured by the paper on its own data. Models that
 were trained for different numbers of steps do not show what their networks could have learned.
 {whose_anatomy(ears)}
+Sources: {PHANTOMS} {LABYRINTHS if (ears["anatomy"] == "specimen").any() else ""} {MOTION}
+
 {markdown_table(describe_models(bundles))}
 
 ## Agreement

@@ -129,6 +129,7 @@ def draw_tested(
     case_of: Callable[[str], Case],
     model_of: Callable[[int], Model],
     target: Path,
+    simulated: bool = False,
 ) -> None:
     """Draw the boxes, and the best, the median and the worst case tested, into a folder.
 
@@ -138,6 +139,8 @@ def draw_tested(
         As `hydrops.model.crossval.evaluate_cases` returns them.
     case_of, model_of
         The case of a name, and the network of a fold.
+    simulated
+        Whether the cases are, which is then said in the pictures.
     """
     tested = cases[cases["part"] == "test"].dropna(subset=["dice"])
     last = tested.groupby("specimen", sort=False).tail(1)
@@ -147,8 +150,10 @@ def draw_tested(
         for row in ranked.iloc[[0, len(ranked) // 2, len(ranked) - 1]].itertuples()
     ]
     target.mkdir(parents=True, exist_ok=True)
-    draw_overlays(shown).savefig(target / "overlays.png", dpi=110)
-    draw_boxes(cases).savefig(target / "boxes.png", dpi=110)
+    for name, figure in (("overlays", draw_overlays(shown)), ("boxes", draw_boxes(cases))):
+        if simulated:
+            figure.suptitle("Simulation", fontsize=10, color="#a00000")
+        figure.savefig(target / f"{name}.png", dpi=110)
 
 
 def tested_fold(

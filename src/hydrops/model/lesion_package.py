@@ -62,7 +62,13 @@ def draw_lesion_folds(
 ) -> None:
     """See `hydrops.model.ct_package.draw_tested`."""
     known = {case.name: case for case in options.cases()}
-    draw_tested(cases, known.__getitem__, lambda fold: _fold_model(options, weights[fold]), target)
+    draw_tested(
+        cases,
+        known.__getitem__,
+        lambda fold: _fold_model(options, weights[fold]),
+        target,
+        simulated=options.data is None,
+    )
 
 
 def _fold_model(options: LesionOptions, weights: Path) -> LesionModel:
@@ -137,6 +143,10 @@ def write_lesion_card(
     training = bundle.metadata["training"]
     steps = " + ".join(str(phase["steps"]) for phase in training["phases"])
     simulated = "\n**Simulation**: no figure here says anything about patients.\n"
+    captions = {
+        name: f"**Simulation.** {caption}" if training["simulated"] else caption
+        for name, caption in CAPTIONS.items()
+    }
     columns = ["measure", "part", "n", "mean", "sd", "ci_low", "ci_high", "worst", "published"]
     text = f"""# {bundle.name} {bundle.version}
 
@@ -164,7 +174,7 @@ paper's own figure, measured on other data.
 
 {markdown_table(summary[columns])}
 
-{place_pictures(bundle, pictures, CAPTIONS)}
+{place_pictures(bundle, pictures, captions)}
 {notes}"""
     path = bundle.folder / CARD
     path.write_text(text, encoding="utf-8")

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import pandas as pd
 
 from hydrops.errors import HydropsError
-from hydrops.labels import LABELS, LANDMARKS
-from hydrops.model.architectures import find_architecture
+from hydrops.labels import LABELS, LANDMARKS, ORGANS
+from hydrops.model.architectures import Architecture, find_architecture
 from hydrops.model.bundle import CARD, INFERENCE, METADATA, WEIGHTS, Bundle, read_bundle
 from hydrops.model.evaluate import AGREEMENT_EXPLAINED
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
@@ -131,10 +131,9 @@ def metadata(options: TrainOptions, taught: Collection[str], sha256: str) -> dic
     """
     patch = list(CROP_SHAPE)
     able = find_architecture(options.network)
-    classes = ("background", *map(" ".join, SLICE_CLASSES)) if able.sided else LABELS
     sources = [PHANTOMS, *([LABYRINTHS] if taught else [])]
     return common_metadata(options, sha256, sources) | {
-        "task": "Compartments and landmarks of the inner ear on hydrops MRI",
+        "task": _task(able),
         "kind": MR_KIND,
         "network": asdict(options.network),
         "training": {
@@ -150,8 +149,24 @@ def metadata(options: TrainOptions, taught: Collection[str], sha256: str) -> dic
         "endolymph": able.endolymph,
         "landmarks": list(LANDMARKS) if able.landmarks else [],
         "spacing_mm": list(CROP_SPACING_MM),
-        "network_data_format": data_format("MR", CHANNELS, classes, patch, (-2.0, 2.0)),
+        "network_data_format": data_format("MR", CHANNELS, _classes(able), patch, (-2.0, 2.0)),
     }
+
+
+def _task(able: Architecture) -> str:
+    """What a network does, in words."""
+    what = "Compartments" if able.endolymph else "Organs"
+    image = "hydrops MRI" if able.endolymph else "MR cisternography"
+    return f"{what}{' and landmarks' if able.landmarks else ''} of the inner ear on {image}"
+
+
+def _classes(able: Architecture) -> tuple[str, ...]:
+    """What each channel of a network's output is; of one without endolymph, half are empty."""
+    if able.sided:
+        return ("background", *map(" ".join, SLICE_CLASSES))
+    if able.endolymph:
+        return LABELS
+    return ("background", *(name for organ in ORGANS for name in (organ, "unused")))
 
 
 class Release(Protocol):
@@ -184,7 +199,7 @@ def common_metadata(release: Release, sha256: str, sources: Sequence[str]) -> di
         "monai_version": version("monai"),
         "pytorch_version": version("torch").split("+")[0],
         "numpy_version": version("numpy"),
-        "required_packages_version": {},
+        "required_packages_version": {"hydrops": version("hydrops")},
         "name": release.name,
         "description": release.description,
         "authors": "The hydrops cohort pipeline's authors",
