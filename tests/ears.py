@@ -83,7 +83,8 @@ def write_session(paths: Paths, sides: tuple[str, ...], with_mi2: bool = True) -
     rows = [
         {
             "participant_id": UNIT.participant, "session_id": UNIT.session, "side": side,
-            "organ": organ, "eh_volume_ratio": 0.25 if with_mi2 else None, "eh_area_ratio": None,
+            "organ": organ, "eh_volume_ratio": 0.25 if with_mi2 else None, "ci_low": None,
+            "ci_high": None, "eh_area_ratio": None,
             "representative_slice": 44 if organ in ORGANS[:2] else None,
         }
         for side in sides for organ in (*ORGANS, LABYRINTH)

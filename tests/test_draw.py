@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +32,9 @@ from hydrops.draw import (
     draw_ear_overlay,
     draw_session,
     height_of_slice,
+    load_picture,
 )
+from hydrops.labels import LABYRINTH
 
 
 def picture_of(mrc: np.ndarray, mi2: np.ndarray | None) -> EarPicture:
@@ -88,6 +91,23 @@ def test_mrc_alone_gives_one_row_that_says_so(tmp_path: Path) -> None:
     assert "no EH ratio" in words
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "endolymph" not in legend
+
+
+def test_the_ratio_of_the_whole_is_written_with_its_interval(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path)
+    write_session(paths, ("left",))
+    measured = pd.read_csv(paths.measures(UNIT, MODEL), sep="\t", na_values=["n/a"])
+    whole = measured["organ"] == LABYRINTH
+    limits = {"eh_volume_ratio": 0.31, "ci_low": 0.26, "ci_high": 0.37}
+    measured.loc[whole, list(limits)] = list(limits.values())
+
+    def words(rows: pd.DataFrame) -> str:
+        picture = load_picture(UNIT, paths, "left", MODEL, rows)
+        return " ".join(text.get_text() for text in draw_ear_overlay(picture, "ear").texts)
+
+    assert "whole 0.31 (0.26 to 0.37), cochlea" in words(measured)
+    measured[["ci_low", "ci_high"]] = np.nan
+    assert "whole 0.31, cochlea" in words(measured)
 
 
 @pytest.mark.parametrize("side", ["patient's right", "anterior"])

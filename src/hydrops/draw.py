@@ -69,6 +69,8 @@ class EarPicture:
         EH ratio by organ, to be written beside the picture.
     measure
         Which ratio, volume or area.
+    interval
+        95 % interval of the labyrinth's ratio, if it has one.
     """
 
     mrc: FloatGrid
@@ -78,6 +80,7 @@ class EarPicture:
     slices: dict[str, tuple[int, int]] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
     measure: str = "volume"
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ def load_picture(
         for row in measured.dropna(subset=["representative_slice"]).itertuples()
     }  # fmt: skip
     measure = "volume" if measured["eh_volume_ratio"].notna().any() else "area"
-    ratios = measured.set_index("organ")[f"eh_{measure}_ratio"].dropna()
+    by_organ = measured.set_index("organ")
+    ratios = by_organ[f"eh_{measure}_ratio"].dropna()
+    limits = by_organ.loc[by_organ.index == LABYRINTH, ["ci_low", "ci_high"]].dropna()
     return EarPicture(
         in_cubes(mrc),
         mi2,
@@ -134,6 +139,7 @@ def load_picture(
         slices,
         {str(organ): float(ratio) for organ, ratio in ratios.items()},
         measure,
+        None if limits.empty else (float(limits.ci_low.iloc[0]), float(limits.ci_high.iloc[0])),
     )
 
 
@@ -306,7 +312,10 @@ def _write_words(figure: Figure, title: str, picture: EarPicture, rows: int) -> 
     if ratios:
         parts = [f"{o.replace('_', ' ')} {ratios[o]:.2f}" for o in ORGANS if o in ratios]
         if LABYRINTH in ratios:
-            parts.insert(0, f"whole {ratios[LABYRINTH]:.2f}")
+            whole = f"whole {ratios[LABYRINTH]:.2f}"
+            if picture.interval is not None:
+                whole += " ({:.2f} to {:.2f})".format(*picture.interval)
+            parts.insert(0, whole)
         words = f"EH {picture.measure} ratio: " + ", ".join(parts)
     else:
         words = "no EH ratio was measured"
