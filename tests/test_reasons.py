@@ -18,7 +18,7 @@ from hydrops.jobs import logged, slurm_job
 from hydrops.paths import Paths, Unit
 from hydrops.reasons import why_not_done
 from hydrops.records import Record, StageResult, run_stage, write_record
-from hydrops.status import closing_words
+from hydrops.status import closing_words, words_about_models
 from studies import study_in
 
 NO_SLURM = Path("nowhere")
@@ -202,6 +202,16 @@ def test_the_last_words_name_each_missing_session_and_why(tmp_path: Path) -> Non
     assert f"segment is not done ({model}): its job was not begun" in closing_words(study, NO_SLURM)
     cut_off(study.paths.log("cohort", model))
     assert "report.html: its job was cut off" in closing_words(study, NO_SLURM)
+
+
+def test_the_last_words_about_models_name_no_session(tmp_path: Path) -> None:
+    study = resolve(study_in(tmp_path))
+    cut_off(study.paths.log("train", "autocasnet_3"))
+    cut_off(study.paths.log("train", "another"))
+    made = [tmp_path, tmp_path / "not_yet"]
+    said = words_about_models(study, ["autocasnet"], made, NO_SLURM).splitlines()
+    assert said[0].startswith("  train autocasnet_3 is not done: its job was cut off")
+    assert said[1:] == [f"there is: {tmp_path}", f"logs: {study.paths.root / 'logs'}"]
 
 
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,6 +199,40 @@ def closing_words(study: Study, slurm_logs: Path) -> str:
     return "\n".join(lines)
 
 
+#: What makes and tests models, as its logs are filed.
+MAKING = ("train", "package", "evaluate", "compare", "draw_card", "card", "ablate")
+
+
+def words_about_models(
+    study: Study, trained: Sequence[str], made: Sequence[Path], slurm_logs: Path
+) -> str:
+    """What a run says last that was to make or test models, not to measure a cohort.
+
+    Parameters
+    ----------
+    trained
+        Names of the models that it is about; those of the study are evaluated.
+    made
+        What such runs leave; what is there is told.
+    slurm_logs
+        As in `closing_words`.
+    """
+    logs = study.paths.root / "logs"
+    about = {"models", *study.bundles}
+    lines = []
+    for stage in MAKING:
+        for log in sorted((logs / stage).glob("*.log")):
+            parts = {name for name in trained if log.stem.startswith(f"{name}_")}
+            if log.stem in about.union(trained) or parts:
+                reason = why_not_done(log, slurm_logs)
+                lines += [f"  {stage} {log.stem} is not done: {reason}"] if reason else []
+    lines = shortened(lines)
+    if is_full(study.paths.root):
+        lines.append(f"the file system of {study.paths.root} is full")
+    lines += [f"there is: {path}" for path in made if path.exists()]
+    return "\n".join([*lines, f"logs: {logs}"])
+
+
 def _report_line(study: Study, model: str) -> str:
     report = study.paths.report(model, "report.html")
     return f"report: {report}" if report.is_file() else f"no report yet: {report}"

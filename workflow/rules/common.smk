@@ -15,7 +15,7 @@ from hydrops.model.ablation import Grid
 from hydrops.model.tasks import find_trainings
 from hydrops.protocol import protocol_text
 from hydrops.slurm import cancel_jobs_of_run
-from hydrops.status import LOCK_EXPLAINED, closing_words
+from hydrops.status import LOCK_EXPLAINED, closing_words, words_about_models
 from hydrops.status_page import write_status_page
 
 try:
@@ -61,9 +61,31 @@ wildcard_constraints:
     task="[A-Za-z0-9_.-]+",
 
 
+def is_about_models():
+    """Whether models are to be made or tested, and no session is."""
+    targets = set(workflow.dag_settings.targets)
+    return bool(targets) and targets <= {"train", "package", "evaluate", "ablate"}
+
+
+def left_by_models():
+    """Where trainings, bundles, and the pages of evaluations are, once they are made."""
+    bundles = Path(STUDY.config["models_dir"])
+    pages = [EVALUATION, PATHS.root / "cross_validation"]
+    return [
+        *(Path("training", training.name) for training in TRAININGS),
+        *(bundles / training.name / training.version for training in TRAININGS),
+        *(page / "README.md" for page in pages),
+    ]
+
+
 def say_how_it_went():
     """Who is missing and why, in the terminal; on pages, with the cost, unless the disk is full."""
-    print(closing_words(STUDY, Path(".snakemake/slurm_logs")))
+    slurm_logs = Path(".snakemake/slurm_logs")
+    if is_about_models():
+        names = [training.name for training in TRAININGS]
+        print(words_about_models(STUDY, names, left_by_models(), slurm_logs))
+        return
+    print(closing_words(STUDY, slurm_logs))
     with suppress(OSError):
         write_status_page(STUDY, PATHS.root / "status.html")
         write_cost(PATHS, GPU_STAGES)
