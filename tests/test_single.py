@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hydrops.cli import main
 from hydrops.errors import HydropsError
-from hydrops.images import Affine, FloatGrid, ball_around, save_image
+from hydrops.images import Affine, FloatGrid, ball_around, crop_affine, save_image
+from hydrops.labels import ORGANS, perilymph_code
 from hydrops.model.bundle import find_bundle
-from hydrops.model.contrast import write_timing
+from hydrops.model.contrast import timing_doubt, write_timing
 from hydrops.model.ct import CtFinding
+from hydrops.model.geometry import CROP_SHAPE
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import Head, draw_head, render, scanner_affine
 from hydrops.phantom.signal import MRC, PEI, PPI
-from hydrops.single import markups, segment_files
+from hydrops.single import markups, paint, segment_files
 from places import REPOSITORY
 
 PAIRED = find_bundle(REPOSITORY / "models", "paired_unet3d")
@@ -52,8 +57,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_both_ears_are_labelled_in_the_images_own_grid(images: list[Path], tmp_path: Path) -> None:
     written = segment_files(images, PAIRED, tmp_path)
     assert [p.name for p in written] == [
-        "mrc_dseg.nii.gz", "mrc_landmarks.json", "mrc_landmarks.mrk.json",
+        "mrc_dseg.nii.gz", "mrc_landmarks.json", "mrc_landmarks.mrk.json", "mrc_measures.json",
     ]  # fmt: skip
+    assert sorted(tmp_path.iterdir()) == sorted(written)
     source, labels = nib.load(images[0]), nib.load(written[0])
     assert labels.shape == source.shape
     assert np.allclose(labels.affine, source.affine)
@@ -131,7 +137,7 @@ def test_an_ear_that_is_refused_is_left_out_with_a_warning(
     mi2[SHAPE[0] // 2 :] = -np.abs(mi2[SHAPE[0] // 2 :])
     save_image(dark, mi2, image.affine)
     written = segment_files([images[0], dark], PAIRED, tmp_path / "out")
-    assert "left out, left ear: hardly any gadolinium" in caplog.text
+    assert "not measured: left ear: hardly any gadolinium" in caplog.text
     assert list(json.loads(written[1].read_text())) == ["right"]
     found = np.asarray(nib.load(written[0]).dataobj) > 0
     assert found[: SHAPE[0] // 2].any()
@@ -206,7 +212,7 @@ def test_a_real_ear_is_found_however_its_head_is_turned(shared_data: Path, tmp_p
         turn = np.eye(4)
         turn[:3, :3] = Rotation.from_euler(axis, degrees, degrees=True).as_matrix()
         nib.save(nib.Nifti1Image(image.dataobj, turn @ image.affine), tmp_path / "turned.nii.gz")
-        label, marks, _ = segment_files([tmp_path / "turned.nii.gz"], bundle, tmp_path)
+        label, marks, *_ = segment_files([tmp_path / "turned.nii.gz"], bundle, tmp_path)
         assert list(json.loads(marks.read_text())) == ["left"]
         found.append(np.asarray(nib.load(label).dataobj) > 0)
     for turned in found[1:]:
@@ -235,7 +241,7 @@ def test_an_ear_that_is_not_recognised_is_said(
     away = (np.indices(SHAPE).T - place[:3]) * (0.6, 0.6, 1.0)
     values[np.linalg.norm(away, axis=-1).T < 14.0] = 0.0
     save_image(tmp_path / "void.nii.gz", values, image.affine)
-    _, marks, _ = segment_files([tmp_path / "void.nii.gz"], PAIRED, tmp_path)
+    _, marks, *_ = segment_files([tmp_path / "void.nii.gz"], PAIRED, tmp_path)
     assert list(json.loads(marks.read_text())) == ["right"]
     assert "the left inner ear cannot be recognised in the MRC, though the right" in caplog.text
 
@@ -244,13 +250,24 @@ def test_the_ratio_of_each_ear_is_said(
     images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    segment_files(images, PAIRED, tmp_path)
+    kept = json.loads(segment_files(images, PAIRED, tmp_path)[-1].read_text())
+    assert kept["model"] == PAIRED.identifier
+    assert kept["label_codes"]["2"] == "cochlea_els"
     for side, ear in a_head().ears.items():
         words = rf"{side} ear: EH volume ratio [\d.]+ \(([\d.]+) to ([\d.]+)\)"
         told = re.search(words, caplog.text)
         assert told is not None
         low, high = map(float, told.groups())
         assert low <= ear.ratios()["labyrinth"] <= high
+        measured = kept["ears"][side]
+        whole = measured["labyrinth"]
+        assert whole["ci_low"] <= whole["eh_volume_ratio"] <= whole["ci_high"]
+        assert [whole["ci_low"], whole["ci_high"]] == pytest.approx([low, high], abs=0.006)
+        for kind in ("tfs_mm3", "els_mm3"):
+            organs = [measured[organ][kind] for organ in ORGANS]
+            assert sum(organs) == pytest.approx(whole[kind], abs=0.2)
+        total = sum(fluid for fluid, _ in list(ear.volumes_mm3().values())[:3])
+        assert whole["tfs_mm3"] == pytest.approx(total, rel=0.1)
 
 
 class Ears:
@@ -278,7 +295,7 @@ def on_ct(folder: Path, model: Ears, monkeypatch: pytest.MonkeyPatch) -> list[st
     values = np.random.default_rng(0).random(model.masks[0].shape).astype(np.float32)
     save_image(folder / "ct.nii.gz", values, np.eye(4))
     bundle = find_bundle(REPOSITORY / "models", "joint_unet3d_ct")
-    _, marks, _ = segment_files([folder / "ct.nii.gz"], bundle, folder)
+    _, marks, *_ = segment_files([folder / "ct.nii.gz"], bundle, folder)
     return list(json.loads(marks.read_text()))
 
 
@@ -343,7 +360,7 @@ def test_an_ear_cut_by_the_edge_is_left_out_and_said_so(
     last = voxel[0] > SHAPE[0] / 2
     kept = slice(0, place + reach) if last else slice(place - reach, SHAPE[0])
     nib.save(mrc.slicer[kept], tmp_path / "cut.nii.gz")
-    _, marks, _ = segment_files([tmp_path / "cut.nii.gz"], PAIRED, tmp_path)
+    _, marks, *_ = segment_files([tmp_path / "cut.nii.gz"], PAIRED, tmp_path)
     assert list(json.loads(marks.read_text())) == ["left"]
     assert "right ear: the labyrinth is cut by the edge of the image" in caplog.text
 
@@ -355,7 +372,8 @@ def test_landmarks_of_another_model_do_not_stay_beside_a_label(
     for path in stale:
         path.write_text("{}")
     without = find_bundle(REPOSITORY / "models", "inhearit")
-    assert [p.name for p in segment_files(images[:1], without, tmp_path)] == ["mrc_dseg.nii.gz"]
+    written = [p.name for p in segment_files(images[:1], without, tmp_path)]
+    assert written == ["mrc_dseg.nii.gz", "mrc_measures.json"]
     assert not any(path.exists() for path in stale)
 
 
@@ -384,3 +402,117 @@ def test_a_folder_that_cannot_be_written_is_told(
     cohort = str(REPOSITORY / "config" / "phantom.yaml")
     assert main(["phantom", cohort, str(tmp_path / "file")]) == 1
     assert "Not a directory" in capsys.readouterr().err
+
+
+def test_hydrops_mi2_that_does_not_lie_on_its_mrc_is_refused(
+    images: list[Path], tmp_path: Path
+) -> None:
+    mi2 = nib.load(images[1])
+    values = np.asarray(mi2.dataobj, np.float32)
+    for shift, told in ((0.6, r"lies 0\.[5-7] mm beside the MRC"), (150.0, "does not cover it")):
+        affine = mi2.affine.copy()
+        affine[1, 3] += shift
+        save_image(tmp_path / "moved.nii.gz", values, affine)
+        with pytest.raises(HydropsError, match=rf"left ear: moved\.nii\.gz {told}"):
+            segment_files([images[0], tmp_path / "moved.nii.gz"], PAIRED, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (np.abs, "no negative values"),
+        (lambda mi2: np.maximum(mi2, 0.0), "no negative values"),
+        (lambda mi2: mi2 - mi2.min() + 1.0, "no negative values"),
+    ],
+)
+def test_hydrops_mi2_without_its_sign_is_refused(
+    images: list[Path], tmp_path: Path, change: Callable[[FloatGrid], FloatGrid], told: str
+) -> None:
+    mi2 = nib.load(images[1])
+    save_image(tmp_path / "odd.nii.gz", change(np.asarray(mi2.dataobj, np.float32)), mi2.affine)
+    with pytest.raises(HydropsError, match=rf"odd\.nii\.gz has {told}"):
+        segment_files([images[0], tmp_path / "odd.nii.gz"], PAIRED, tmp_path / "out")
+    with pytest.raises(HydropsError, match="is the same image as the MRC"):
+        segment_files([images[0], images[0]], PAIRED, tmp_path / "out")
+
+
+def test_a_normalised_mrc_is_refused(images: list[Path], tmp_path: Path) -> None:
+    mrc = nib.load(images[0])
+    values = np.asarray(mrc.dataobj, np.float32)
+    save_image(tmp_path / "scaled.nii.gz", 2.0 * values / values.max() - 1.0, mrc.affine)
+    with pytest.raises(HydropsError, match=r"scaled\.nii\.gz: the MRC has negative values"):
+        segment_files([tmp_path / "scaled.nii.gz"], PAIRED, tmp_path / "out")
+
+
+def test_a_head_that_is_mirrored_between_its_forms_is_refused(
+    images: list[Path], tmp_path: Path
+) -> None:
+    mrc = nib.load(images[0])
+    image = nib.Nifti1Image(np.asarray(mrc.dataobj), mrc.affine)
+    image.set_qform(np.diag([-1.0, 1.0, 1.0, 1.0]) @ mrc.affine, code=1)
+    nib.save(image, tmp_path / "both.nii.gz")
+    with pytest.raises(HydropsError, match=r"both\.nii\.gz: by its qform left is where right is"):
+        segment_files([tmp_path / "both.nii.gz"], PAIRED, tmp_path / "out")
+
+
+def test_a_case_that_cannot_be_written_leaves_the_one_before(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in segment_files(images[:1], PAIRED, tmp_path)}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(HydropsError, match="No space left on device"):
+        segment_files(images[:1], PAIRED, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_case_that_is_interrupted_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hydrops.single.segment_files", stopped)
+    assert main(["segment", "x.nii.gz", "--models-dir", str(REPOSITORY / "models")]) == 130
+    assert capsys.readouterr().err.startswith("stopped")
+
+
+def test_thin_canals_stay_whole_in_finer_voxels() -> None:
+    """A tube that fills a third of the crop's voxels along it, and an organ that fills its own."""
+    fractions = np.zeros((7, *CROP_SHAPE), np.float32)
+    canal, vestibule = (perilymph_code(o) for o in ("semicircular_canals", "vestibule"))
+    fractions[canal, 20:30, 20:22, 12] = 0.35
+    fractions[vestibule, 34:40, 20:26, 12:15] = 1.0
+    fractions[0] = 1.0 - fractions[1:].sum(0)
+    grid = crop_affine((0.0, 0.0, 0.0), np.eye(4))
+    fine = grid @ np.diag([0.5, 0.5, 0.25, 1.0])
+    shape = tuple(n * k for n, k in zip(CROP_SHAPE, (2, 2, 4)))
+    labels = np.zeros(shape, np.uint8)
+    paint(labels, fine, fractions, grid)
+    voxel = 1.0 / 16
+    volumes = [(labels == code).sum() * voxel for code in (canal, vestibule)]
+    assert volumes == pytest.approx([20 * 0.35, 108.0], rel=0.1)
+    assert ndimage.label(labels == canal, np.ones((3, 3, 3)))[1] == 1
+    coarse = np.zeros(CROP_SHAPE, np.uint8)
+    paint(coarse, grid, fractions, grid)
+    assert not (coarse == canal).any()
+
+
+def test_sidecars_that_are_not_gone_by_are_said(tmp_path: Path) -> None:
+    ppi, pei = tmp_path / "ppi.json", tmp_path / "pei.json"
+    assert timing_doubt(ppi, pei) is None
+    write_timing(PPI, ppi)
+    told = timing_doubt(ppi, pei)
+    assert told is not None
+    assert told.startswith("pei.json: tells no ")
+    write_timing(PEI, pei)
+    assert timing_doubt(ppi, pei) is None
+    for path, sequence in ((ppi, PPI), (pei, PEI)):
+        write_timing(replace(sequence, ti_ms=1000.0 * sequence.ti_ms), path)
+    told = timing_doubt(ppi, pei)
+    assert told is not None
+    assert "are they in seconds?" in told

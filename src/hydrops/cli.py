@@ -1,4 +1,6 @@
-"""The `hydrops` command. Exit codes: 0 done, 1 a mistake that the message names, 2 wrong usage."""
+"""The `hydrops` command. Exit codes: 0 done, 1 a mistake that the message names, 2 wrong usage,
+130 stopped by the user.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         return 0
+    except KeyboardInterrupt:
+        print("stopped; nothing half-written is left", file=sys.stderr)
+        return 130
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)

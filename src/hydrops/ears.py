@@ -114,6 +114,25 @@ def places_of_one(candidates: Candidates) -> list[tuple[str, npt.NDArray[np.floa
     return [(side, point) for _, side, point in sorted(likely, key=lambda place: -place[0])]
 
 
+def share_outside(
+    side: str, centre: npt.NDArray[np.float64], shape: Sequence[int], affine: Affine
+) -> float:
+    """Share of a mean labyrinth that lies beyond the edge of an image, if its middle is here.
+
+    Parameters
+    ----------
+    centre
+        RAS mm.
+    shape, affine
+        The image's grid.
+    """
+    ear = _mean_ear() if side == "right" else mirrored(_mean_ear())
+    fluid = np.argwhere(ear.labels > 0) * ear.spacing_mm + ear.origin_mm + centre
+    voxels = apply_affine(np.linalg.inv(affine), fluid)
+    beyond = (voxels < -0.5) | (voxels > np.array(shape) - 0.5)
+    return float(beyond.any(axis=1).mean())
+
+
 def ear_candidates(mrc: FloatGrid, affine: Affine, least_score: float) -> Candidates:
     """Places (RAS mm) that match the template of each side, with their scores, best first."""
     if not (mrc > 0).any():

@@ -210,6 +210,17 @@ def in_two_places(header: nib.Nifti1Header) -> bool:
     return bool(np.linalg.norm(one - other, axis=1).max() > SAME_PLACE_MM)
 
 
+def mirrored_between(header: nib.Nifti1Header) -> bool:
+    """Whether what is left by a header's qform is right by its sform."""
+    if not in_two_places(header):
+        return False
+    try:
+        one, other = (form[:3, :3] for form in (header.get_qform(), header.get_sform()))
+    except ValueError:  # the qform's quaternion is none
+        return False
+    return bool((one @ np.linalg.inv(other))[0, 0] < 0.0)
+
+
 def save_image(
     path: Path,
     data: npt.NDArray[np.generic],
@@ -250,12 +261,18 @@ def write_gzip(path: Path, content: bytes) -> None:
     """Compress without name or time, so that the same content gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    with (
-        temporary.open("wb") as stream,
-        gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0, compresslevel=1) as packed,
-    ):
-        packed.write(content)
-    temporary.replace(path)
+    try:
+        with (
+            temporary.open("wb") as stream,
+            gzip.GzipFile(
+                filename="", mode="wb", fileobj=stream, mtime=0, compresslevel=1
+            ) as packed,
+        ):
+            packed.write(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def spacing_mm(affine: Affine) -> FloatGrid:

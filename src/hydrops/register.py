@@ -48,6 +48,8 @@ MRC_WEIGHT = "mrc_weight"
 #: Fluid without its surface that is CSF for the most part, mm3: both ears together have 500 at
 #: most, surface and all.
 LEAST_CSF_MM3 = 500.0
+#: How far below zero, as a share of what is bright, interpolation may have taken a magnitude.
+MOST_UNDERSHOOT = 0.05
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,10 @@ def register_session(
     Raises
     ------
     ExcludedError
-        If an image cannot be read, see `match`, `csf_ratio` and `check_sign`.
+        If an image cannot be read, see `check_magnitude`, `match`, `csf_ratio` and `check_sign`.
     """
     mrc, affine = load_image(paths.image(unit, "MRC"))
+    check_magnitude(mrc)
     motion: dict[str, dict[str, float]] = {}
     result = StageResult(numbers={"roles": motion})
     moved: dict[str, FloatGrid] = {}
@@ -215,7 +218,7 @@ def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid, affine: Affine) ->
     ExcludedError
         If CSF is not darker in the PPI.
     """
-    csf = _inside_csf(mrc, pei, affine)
+    csf = inside_csf(mrc, pei, affine)
     if csf is None:
         return None
     ratio = float(np.median(np.abs(ppi[csf] / pei[csf])))
@@ -235,7 +238,7 @@ def check_sign(mrc: FloatGrid, hydrops: FloatGrid, affine: Affine) -> None:
     ExcludedError
         CSF is negative, as endolymph is (Naganawa et al., Magn Reson Med Sci 2012;11:213).
     """
-    csf = _inside_csf(mrc, hydrops, affine)
+    csf = inside_csf(mrc, hydrops, affine)
     if csf is None:
         return
     positive = float((hydrops[csf] > 0.0).mean())
@@ -246,7 +249,23 @@ def check_sign(mrc: FloatGrid, hydrops: FloatGrid, affine: Affine) -> None:
         )
 
 
-def _inside_csf(mrc: FloatGrid, other: FloatGrid, affine: Affine) -> npt.NDArray[np.bool_] | None:
+def check_magnitude(mrc: FloatGrid) -> None:
+    """Refuse an MRC that is no magnitude: one whose values were shifted, as by a normalisation.
+
+    Raises
+    ------
+    ExcludedError
+        If it has negative values of note; interpolation leaves some next to bright edges.
+    """
+    lowest, highest = np.percentile(mrc, (0.1, 99.9))
+    if lowest < -MOST_UNDERSHOOT * highest:
+        raise ExcludedError(
+            f"the MRC has negative values (a thousandth are below {lowest:.4g}), which a magnitude "
+            "has not: was it normalised? Give the image as the scanner made it"
+        )
+
+
+def inside_csf(mrc: FloatGrid, other: FloatGrid, affine: Affine) -> npt.NDArray[np.bool_] | None:
     """Where CSF is, well within its borders and the field of view of another image; None: nowhere.
 
     Nearly all fluid of a head lies in its cisterns and ventricles. Where there is less than

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,14 @@ import numpy.typing as npt
 from nibabel.affines import apply_affine
 
 from hydrops.config import check_writable
-from hydrops.ears import Found, SearchOptions, choose_ears, ear_candidates, places_of_one
+from hydrops.ears import (
+    Found,
+    SearchOptions,
+    choose_ears,
+    ear_candidates,
+    places_of_one,
+    share_outside,
+)
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import (
     Affine,
@@ -30,24 +38,30 @@ from hydrops.images import (
     image_stem,
     in_two_places,
     majority_labels,
+    mirrored_between,
     part_under,
     read_image,
     read_placement,
-    resample,
     save_image,
     sidecar_of,
     spacing_mm,
 )
-from hydrops.labels import LABYRINTH, SIDES
+from hydrops.labels import LABELS, LABYRINTH, ORGANS, SIDES, organ_codes
 from hydrops.locate import LocateOptions, missing_reason
 from hydrops.measure import MeasureOptions, border_share, organ_volumes
 from hydrops.model.bundle import Bundle
-from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair
+from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair, timing_doubt
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.precision import choose_device
 from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
-from hydrops.records import write_text_atomically
-from hydrops.register import RegisterOptions, check_sign, csf_ratio, match
+from hydrops.product import check_lies_on, check_product
+from hydrops.register import (
+    RegisterOptions,
+    check_magnitude,
+    check_sign,
+    csf_ratio,
+    match,
+)
 from hydrops.sampling import share_kept
 from hydrops.segment import (
     EarSegmentation,
@@ -74,6 +88,12 @@ PLACES, LEAST_SCORE = 3, 0.42
 UNSURE = 0.35
 #: What a labyrinth on CT usually holds, mm3; specimens of the bony-labyrinth dataset: 144 to 267.
 USUAL_MM3 = (120.0, 350.0)
+#: Largest share of a mean labyrinth that may lie beyond the edge of the image (`share_outside`): of
+#: ears cut 4 to 6 mm from their middle 0.03 to 0.29 does, but for the thin upper and lower ends.
+MOST_OUTSIDE = 0.02
+#: Volume of a voxel, as a share of the crop's, below which it counts as finer, and the least fluid
+#: of one that is labelled.
+FINER, LEAST_FILLED = 0.9, 0.15
 #: Slicer's format for points (3D Slicer 5, Markups module).
 MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
@@ -81,10 +101,20 @@ MARKUPS_SCHEMA = (
 )
 
 
+@dataclass(frozen=True)
+class _Case:
+    """What was found in a case: labels on the image's grid, measures, landmarks by ear."""
+
+    labels: npt.NDArray[np.uint8]
+    affine: Affine
+    measures: dict[str, Any]
+    ears: dict[str, Landmarks] = field(default_factory=dict)
+
+
 def segment_files(
     images: Sequence[Path], bundle: Bundle, output: Path, device: str = "cpu"
 ) -> list[Path]:
-    """Segment one case and write ``*_dseg.nii.gz``, ``*_landmarks.json`` and ``*.mrk.json``.
+    """Segment one case: ``*_dseg.nii.gz``, ``*_landmarks{,.mrk}.json``, ``*_measures.json``.
 
     Parameters
     ----------
@@ -97,14 +127,14 @@ def segment_files(
 
     Returns
     -------
-    The files written; those of landmarks only where the model has landmarks.
+    The files written, all of them or none; those of landmarks only where the model has landmarks.
 
     Raises
     ------
     HydropsError
         If there are more or fewer images than roles, the folder cannot be written, an image cannot
-        be used, an MR image does not tell which side is left, or the model finds no ear; nothing is
-        written then. An ear of two
+        be used, an MR image does not tell which side is left or is no magnitude, or the model finds
+        no ear; nothing is written then. An ear of two
         on MR that is refused, not recognised, or cut by the edge of the image, is left out, and one
         on CT that is cut, or has an unusual volume or an unsure landmark, is not, both with a
         warning.
@@ -125,26 +155,40 @@ def segment_files(
         _check_placement(path, bundle)
     try:
         if bundle.metadata["kind"] in FOLD_KINDS:
-            labels, affine, ears = _segment_one(*read[0], bundle, device)
+            case = _segment_one(*read[0], bundle, device)
         else:
-            labels, affine, ears = _segment_mr(images, read, bundle, device)
+            case = _segment_mr(images, read, bundle, device)
     except ExcludedError as exclusion:
         raise HydropsError(f"{images[0]}: {exclusion.reason}") from exclusion
-    stem = image_stem(images[0])
+    try:
+        return _write_case(case, images[0], bundle, output)
+    except OSError as error:
+        raise HydropsError(f"{output}: cannot be written ({error.strerror})") from error
+
+
+def _write_case(case: _Case, image: Path, bundle: Bundle, output: Path) -> list[Path]:
+    """Write a case's files; they come into place together, once all of them are whole."""
+    stem = image_stem(image)
     output.mkdir(parents=True, exist_ok=True)
-    written = [output / f"{stem}_dseg.nii.gz"]
-    if written[0].exists():
-        LOG.warning("%s: was there before, and is replaced", written[0])
-    save_image(written[0], labels, affine, placement=read_placement(images[0]))
-    marks = [output / f"{stem}_landmarks{end}" for end in (".json", ".mrk.json")]
-    if not any(ears.values()):
+    kinds = ("dseg.nii.gz", "landmarks.json", "landmarks.mrk.json", "measures.json")
+    label, *marks, measures = (f"{stem}_{kind}" for kind in kinds)
+    texts: dict[str, dict[str, Any]] = {}
+    if any(case.ears.values()):
+        texts |= dict(zip(marks, (case.ears, markups(case.ears))))
+    texts[measures] = {
+        "model": bundle.identifier, "weights_sha256": bundle.sha256, **case.measures,
+    }  # fmt: skip
+    if (output / label).exists():
+        LOG.warning("%s: was there before, and is replaced", output / label)
+    with tempfile.TemporaryDirectory(dir=output, prefix=f".{stem[:100]}-") as scratch:
+        whole = Path(scratch)
+        save_image(whole / label, case.labels, case.affine, placement=read_placement(image))
+        for name, text in texts.items():
+            (whole / name).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
         # Those of another model would not go with this label.
-        for path in marks:
-            path.unlink(missing_ok=True)
-        return written
-    for path, told in zip(marks, (ears, markups(ears))):
-        write_text_atomically(path, json.dumps(told, indent=1) + "\n")
-    return [*written, *marks]
+        for name in marks:
+            (output / name).unlink(missing_ok=True)
+        return [(whole / name).replace(output / name) for name in (label, *texts)]
 
 
 def _check_placement(path: Path, bundle: Bundle) -> None:
@@ -160,6 +204,11 @@ def _check_placement(path: Path, bundle: Bundle) -> None:
             "%s: its header does not say how it lies (qform and sform codes are 0): directions are "
             "made up, and other tools may make up others",
             path,
+        )
+    elif mirrored_between(header) and bundle.metadata["kind"] not in FOLD_KINDS:
+        raise HydropsError(
+            f"{path}: by its qform left is where right is by its sform, so the ears cannot be told "
+            "apart; convert it from its DICOM anew"
         )
     elif in_two_places(header):
         LOG.warning(
@@ -200,9 +249,7 @@ def markups(ears: dict[str, Landmarks]) -> dict[str, Any]:
     }
 
 
-def _segment_one(
-    image: FloatGrid, affine: Affine, bundle: Bundle, device: str
-) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
+def _segment_one(image: FloatGrid, affine: Affine, bundle: Bundle, device: str) -> _Case:
     """One image that is looked at as a whole: a CT of one ear or both, or one with a lesion."""
     from hydrops.model.ct_package import load_ct_bundle
     from hydrops.model.lesion_package import load_lesion_bundle
@@ -212,7 +259,11 @@ def _segment_one(
         lesion = load_lesion_bundle(bundle, where).find(image, affine)
         if not lesion.label.any():
             raise ExcludedError("the model finds no lesion in the image")
-        return lesion.label.astype(np.uint8), affine, {}
+        return _Case(
+            lesion.label.astype(np.uint8),
+            affine,
+            {"label_codes": {"1": "lesion"}, "lesion_mm3": _volume_mm3(lesion.label, affine)},
+        )
     found = load_ct_bundle(bundle, where).find_all(image, affine)
     names = _names_of_ears(found, affine)
     for name, ear in zip(names, found):
@@ -226,7 +277,15 @@ def _segment_one(
         }
         for name, ear in zip(names, found)
     }
-    return label.astype(np.uint8), affine, ears
+    volumes = {
+        name: {"labyrinth_mm3": _volume_mm3(ear.label, affine)} for name, ear in zip(names, found)
+    }
+    measures = {"label_codes": {"1": LABYRINTH}, "ears": volumes}
+    return _Case(label.astype(np.uint8), affine, measures, ears)
+
+
+def _volume_mm3(label: npt.NDArray[np.bool_], affine: Affine) -> float:
+    return round(float(label.sum() * abs(np.linalg.det(affine[:3, :3]))), 1)
 
 
 def _doubt_ct(name: str, ear: CtFinding, affine: Affine) -> None:
@@ -245,7 +304,7 @@ def _doubt_ct(name: str, ear: CtFinding, affine: Affine) -> None:
             " and ".join(n.replace("_", " ") for n in unsure),
             UNSURE,
         )
-    volume = float(ear.label.sum() * abs(np.linalg.det(affine[:3, :3])))
+    volume = _volume_mm3(ear.label, affine)
     low, high = USUAL_MM3
     if not low <= volume <= high:
         LOG.warning(
@@ -272,12 +331,16 @@ def _names_of_ears(found: Sequence[CtFinding], affine: Affine) -> list[str]:
 
 @dataclass(frozen=True)
 class _Head:
-    """An MRC, the other images each with its affine and its transform, and what tells of them."""
+    """An MRC, the other images each with its affine and its transform, and what tells of them.
+
+    `product` is the name of the HYDROPS-Mi2, where that was given and not made here.
+    """
 
     mrc: FloatGrid
     affine: Affine
     pair: InversionPair
     others: Sequence[tuple[FloatGrid, Affine, Affine]]
+    product: str | None
 
 
 @dataclass(frozen=True)
@@ -294,8 +357,9 @@ def _segment_mr(
     read: Sequence[tuple[FloatGrid, Affine]],
     bundle: Bundle,
     device: str,
-) -> tuple[npt.NDArray[np.uint8], Affine, dict[str, Landmarks]]:
+) -> _Case:
     mrc, affine = read[0]
+    check_magnitude(mrc)
     segmenter = load_segmenter(bundle.folder, device)
     LOG.info("looking for both inner ears in %s", paths[0].name)
     candidates = ear_candidates(mrc, affine, LEAST_SCORE)
@@ -304,7 +368,8 @@ def _segment_mr(
     places = list(located.centres.items()) if both else places_of_one(candidates)[:PLACES]
     if not places:
         raise ExcludedError("no inner ear can be recognised in it")
-    head = _Head(mrc, affine, *_other_images(mrc, affine, paths[1:], read[1:]))
+    pair, others = _other_images(mrc, affine, paths[1:], read[1:])
+    head = _Head(mrc, affine, pair, others, paths[1].name if len(others) == 1 else None)
     seen, refused = _segment_places(segmenter, head, places)
     if not seen:
         raise ExcludedError("; ".join(refused.values()))
@@ -316,13 +381,18 @@ def _segment_mr(
             refused[other] = _why_missing(other, seen[likest], head)
     for side in SIDES:
         if side not in seen:
-            LOG.warning("left out, %s", refused[side])
+            LOG.warning("not measured: %s", refused[side])
     labels = np.zeros(mrc.shape, np.uint8)
     for side, ear in seen.items():
         labels[ear.labels > 0] = ear.labels[ear.labels > 0]
         _say_ratio(side, ear)
+    measures = {
+        "label_codes": {str(code): name for code, name in enumerate(LABELS) if code},
+        "ears": {side: _measures_of(ear, bundle) for side, ear in seen.items()},
+        "not_measured": {side: refused[side] for side in SIDES if side not in seen},
+    }
     marks = {side: named_landmarks(ear.found, ear.grid) for side, ear in seen.items()}
-    return labels, affine, marks
+    return _Case(labels, affine, measures, marks)
 
 
 def _segment_places(
@@ -358,11 +428,20 @@ def _segment_at(
     Raises
     ------
     ExcludedError
-        If there is none, or it is cut by the edge of the image.
+        If there is none, it is cut by the edge of the image, or HYDROPS-Mi2 does not lie on it.
     """
+    outside = share_outside(side, centre, head.mrc.shape, head.affine)
+    if outside > MOST_OUTSIDE:
+        raise ExcludedError("the labyrinth is cut by the edge of the image")
+    if outside > 0.0:
+        LOG.warning(
+            "%s ear: lies so near to the edge of the image that a part of it may be missing", side
+        )
     grid = crop_affine(centre.tolist(), head.affine)
     crop = crop_image(head.mrc, head.affine, grid)
     moved = [crop_image(image, own, grid, transform) for image, own, transform in head.others]
+    if head.product is not None:
+        check_lies_on(head.product, crop, moved[0], spacing_mm(grid))
     mi2, summed = next(iter(moved), None), None
     if len(moved) == 2:
         mi2, summed = (moved[0] - moved[1]) * crop, (moved[0] + moved[1]) * crop
@@ -371,7 +450,7 @@ def _segment_at(
     kept = share_kept(head.mrc, head.affine, grid, grids)
     found = segment_ear(segmenter, crop, mi2, side, head.pair, summed, voxel_mm, kept)
     labels = np.zeros(head.mrc.shape, np.uint8)
-    _paint(labels, head.affine, found.fractions, grid)
+    paint(labels, head.affine, found.fractions, grid)
     if border_share(labels > 0) > MeasureOptions().max_border_share:
         raise ExcludedError("the labyrinth is cut by the edge of the image")
     return _SeenEar(found, grid, labels)
@@ -388,11 +467,32 @@ def _say_ratio(side: str, ear: _SeenEar) -> None:
     if reach is None:
         return
     total, endolymph = organ_volumes(ear.found.fractions, ear.grid)[LABYRINTH]
-    ratio = endolymph / total
-    low, high = max(0.0, ratio - reach), min(1.0, ratio + reach)
+    low, ratio, high = _ratio_within(endolymph / total, reach)
     LOG.info(
         "%s ear: EH volume ratio %.2f (%.2f to %.2f), fluid %.0f mm3", side, ratio, low, high, total
     )
+
+
+def _ratio_within(ratio: float, reach: float) -> tuple[float, float, float]:
+    """Lower end of a ratio's interval, the ratio, and the upper end; none beyond 0 and 1."""
+    return max(0.0, ratio - reach), ratio, min(1.0, ratio + reach)
+
+
+def _measures_of(ear: _SeenEar, bundle: Bundle) -> dict[str, Any]:
+    """What is to be kept of an ear: volumes in mm3 by organ, the EH volume ratio, its interval."""
+    reach = ear.found.half_width
+    told: dict[str, Any] = {}
+    volumes = organ_volumes(ear.found.fractions, ear.grid)
+    for organ in (*bundle.organs, LABYRINTH):
+        total, endolymph = volumes[organ]
+        told[organ] = {"tfs_mm3": round(total, 1)}
+        if reach is not None:
+            told[organ] |= {"els_mm3": round(endolymph, 1)}
+            told[organ] |= {"eh_volume_ratio": round(endolymph / total, 4)} if total else {}
+    if reach is not None:
+        low, _, high = _ratio_within(told[LABYRINTH]["eh_volume_ratio"], reach)
+        told[LABYRINTH] |= {"ci_low": round(low, 4), "ci_high": round(high, 4)}
+    return told
 
 
 def _other_images(
@@ -403,8 +503,8 @@ def _other_images(
 ) -> tuple[InversionPair, list[tuple[FloatGrid, Affine, Affine]]]:
     """HYDROPS-Mi2 as it is, or PPI and PEI registered; each with its affine and its transform."""
     if len(images) < 2:
-        for product, own in images:
-            check_sign(mrc, resample(product, own, mrc.shape, affine), affine)
+        for path, (product, own) in zip(paths, images):
+            check_product(path.name, product, own, mrc, affine)
         return USUAL_PAIR, [(image, own, np.eye(4)) for image, own in images]
     others, on_grid = [], []
     for path, (image, own) in zip(paths, images):
@@ -414,16 +514,44 @@ def _other_images(
         on_grid.append(moved)
     ppi, pei = on_grid
     ratio = csf_ratio(mrc, ppi, pei, affine)
+    if ratio is None:
+        LOG.warning(
+            "no cerebrospinal fluid is shown, by which it would be seen if %s and %s were swapped: "
+            "a ratio is right only if they are not",
+            *(path.name for path in paths),
+        )
     check_sign(mrc, ppi - pei, affine)
-    return read_pair(sidecar_of(paths[0]), sidecar_of(paths[1]), ratio), others
+    sidecars = sidecar_of(paths[0]), sidecar_of(paths[1])
+    if doubt := timing_doubt(*sidecars):
+        LOG.warning("%s: the published inversion times are assumed", doubt)
+    return read_pair(*sidecars, ratio), others
 
 
-def _paint(
+def paint(
     labels: npt.NDArray[np.uint8], affine: Affine, fractions: FloatGrid, grid: Affine
 ) -> None:
-    """Write the likeliest class of each voxel of an image that a crop covers."""
+    """Write the likeliest class of each voxel of an image that a crop covers.
+
+    What fills no half of a crop's voxels, as the canals, may fill finer ones: of those are taken,
+    the fullest first, so many that each organ has the volume that was found.
+    """
     covered, part = part_under(CROP_SHAPE, grid, labels.shape, affine)
     region = labels[covered]
     inside = average_onto(fractions[1:], grid, region.shape, part)
-    found = majority_labels(inside)
+    finer = abs(np.linalg.det(affine[:3, :3])) < FINER * abs(np.linalg.det(grid[:3, :3]))
+    found = _labels_of_volume(inside) if finer else majority_labels(inside)
     region[found > 0] = found[found > 0]
+
+
+def _labels_of_volume(inside: FloatGrid) -> npt.NDArray[np.uint8]:
+    """Classes, from one, of voxels (6, x, y, z), as many of each organ as it would fill; else 0."""
+    likeliest, fluid = inside.argmax(0) + 1, inside.sum(0)
+    labels = np.zeros(fluid.shape, np.uint8)
+    for organ in ORGANS:
+        codes = organ_codes(organ)
+        there = np.isin(likeliest, codes) & (fluid > LEAST_FILLED)
+        count = round(float(inside[[code - 1 for code in codes]].sum()))
+        fullest = np.argsort(-fluid[there], kind="stable")[:count]
+        chosen = tuple(axis[fullest] for axis in np.nonzero(there))
+        labels[chosen] = likeliest[chosen]
+    return labels

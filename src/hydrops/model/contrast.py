@@ -89,6 +89,23 @@ def read_pair(ppi: Path, pei: Path, csf_ratio: float | None = None) -> Inversion
     return pair if csf_ratio is None else pair.of_longer_t1(pair.longer_t1(csf_ratio))
 
 
+def timing_doubt(ppi: Path, pei: Path) -> str | None:
+    """Why `read_pair` does not go by sidecars that are there, in words; None where it does."""
+    told = {sidecar: read_timing(sidecar) for sidecar in (ppi, pei)}
+    silent = [sidecar.name for sidecar, timing in told.items() if timing is None]
+    if len(silent) == len(told) and not any(sidecar.is_file() for sidecar in told):
+        return None
+    if silent:
+        return f"{' and '.join(silent)}: tells no {', '.join(SIDECAR_TIMES)}, or is not there"
+    one, other = (timing for timing in told.values() if timing is not None)
+    if InversionPair(one, other).foretold:
+        return None
+    return (
+        f"{ppi.name} and {pei.name}: with inversion times of {one.ti_ms:g} and {other.ti_ms:g} ms "
+        "at their repetition times HYDROPS would not show hydrops (are they in seconds?)"
+    )
+
+
 @dataclass(frozen=True)
 class InversionPair:
     """The images whose difference is HYDROPS, and their timing.
