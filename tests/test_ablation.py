@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from hydrops.errors import HydropsError
 from hydrops.model.ablate import changed_options, train_change
@@ -17,6 +19,7 @@ from hydrops.model.ablation_table import evaluate_changes, tabulate_changes
 from hydrops.model.architectures import build_network
 from hydrops.model.ct_task import CtOptions
 from hydrops.model.network import NetworkOptions
+from hydrops.model.tasks import find_trainings
 from places import REPOSITORY
 from specimens import write_specimen
 
@@ -55,6 +58,32 @@ def test_keys_are_set_at_any_depth_and_in_every_entry_of_a_list() -> None:
     assert values["b"] == {"c": 2, "d": 3}
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"stepz": 9}, "stepz"),
+        ({"steps": 0}, "steps: "),
+        ({"folds": []}, "folds: "),
+        ({"changes": {"No Name": {"what": "x", "set": {}}}}, "No Name"),
+        ({"changes": {"a": {"what": "x", "sets": {}}}}, "sets"),
+        ({"folds": [0, 7]}, "there is no fold 7; joint_unet3d_ct has 7, from 0"),
+        ({"changes": {"wide": {"what": "x", "set": {"patchh": 32}}}}, "wide.*\n.*patchh"),
+    ],
+)
+def test_an_ablation_that_does_not_fit_is_refused_before_the_first_training(
+    tmp_path: Path, changed: dict[str, object], told: str
+) -> None:
+    path = tmp_path / "ablation" / f"{NAME}.yaml"
+    path.parent.mkdir()
+    plain = {"folds": [0], "steps": 0.5, "changes": {"wide": {"what": "wider", "set": {}}}}
+    path.write_text(yaml.safe_dump({**plain, **changed}), encoding="utf-8")
+    shutil.copytree(CONFIGURATION.parent, tmp_path / "models")
+    config = {"training": {"model": NAME, "configurations": str(tmp_path / "models")}}
+    (training,) = find_trainings(config)
+    with pytest.raises(HydropsError, match=told):
+        Grid.load(path).check_for(training)
+
+
 def test_mistakes_of_a_grid_are_named(tmp_path: Path) -> None:
     with pytest.raises(HydropsError, match="no ablation of that model"):
         Grid.load(tmp_path / "nothing.yaml")
@@ -65,7 +94,7 @@ def test_mistakes_of_a_grid_are_named(tmp_path: Path) -> None:
     with pytest.raises(HydropsError, match="no such change; there are: unchanged, odd"):
         changed_options(Grid.load(path), CONFIGURATION, "even")
     path.write_text("folds: [0]\nsteps: 0.1\nchanges: {odd: {set: {}}}\n")
-    with pytest.raises(HydropsError, match="a `what` and a `set`"):
+    with pytest.raises(HydropsError, match="'what' is a required property"):
         Grid.load(path)
 
 

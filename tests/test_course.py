@@ -13,7 +13,7 @@ import torch
 from hydrops.errors import HydropsError
 from hydrops.model import course
 from hydrops.model.course import PATIENCE, Phase, run_course
-from hydrops.model.taught import taught_by
+from hydrops.model.taught import steps_of, taught_by
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def test_every_phase_is_judged_for_itself(tmp_path: Path) -> None:
     task = Slope(dice, phases(60, 6))
     kept = left(task, tmp_path)
     assert steps(tmp_path) == [2, 4, 6, 8, 10, 12, 62, 64, 66]
+    assert steps_of(tmp_path / "weights.pt", [60, 6]) == [12, 6]
     assert kept == pytest.approx(task.judged[-1])
 
 
@@ -168,6 +169,11 @@ def test_a_training_that_was_killed_remembers_what_was_best(tmp_path: Path) -> N
     again = Slope([0.4] * (PATIENCE - 2), phases(30))
     assert left(again, tmp_path) == pytest.approx(doomed.judged[1])
     assert steps(tmp_path)[-1] == 2 * (2 + PATIENCE)
+    assert steps_of(tmp_path / "weights.pt", [30]) == [2 * (2 + PATIENCE)]
+
+
+def test_the_steps_of_an_earlier_version_are_those_that_were_planned(tmp_path: Path) -> None:
+    assert steps_of(tmp_path / "weights.pt", [60, 6]) == [60, 6]
 
 
 class Forgetful(Slope):

@@ -34,6 +34,12 @@ def own_cohort(project: Project, names: list[str], session: str = "1") -> None:
     project.configure(participants="cohort.tsv", phantom=None, reader_table=None)
 
 
+def with_specimens(project: Project) -> None:
+    """An empty folder in place of real labyrinths: a dry run looks only whether it is there."""
+    project.path("bones").mkdir()
+    project.configure(training={**project.config["training"], "specimens": "bones"})
+
+
 def test_the_demo(project: Project) -> None:
     assert project.planned() == expected(9) | {"draw_phantom": 9, "simulate_reader": 1}
 
@@ -72,6 +78,7 @@ def test_two_models_share_what_comes_before_them(project: Project) -> None:
 
 
 def test_training_and_evaluation_have_targets_of_their_own(project: Project) -> None:
+    with_specimens(project)
     assert project.planned("train") == {"train": 1, "train_model": 1}
     assert project.planned("package") == {"package": 1, "train_model": 1, "package_model": 1}
     once = ("evaluate", "evaluate_models", "compare_models", "draw_card", "write_card")
@@ -79,6 +86,7 @@ def test_training_and_evaluation_have_targets_of_their_own(project: Project) -> 
 
 
 def test_models_are_evaluated_together_and_have_a_card_each(project: Project) -> None:
+    with_specimens(project)
     shipped = next(project.path("models/paired_unet3d").iterdir())
     other = shipped.with_name("98.0.0")
     shutil.copytree(shipped, other)
@@ -89,6 +97,7 @@ def test_models_are_evaluated_together_and_have_a_card_each(project: Project) ->
 
 
 def test_every_model_of_the_configuration_can_be_trained_and_packaged(project: Project) -> None:
+    with_specimens(project)
     once = {"package": 1, "train_model": 1, "package_model": 1}
     assert project.planned("package", "--config", "model=inhearit") == once
     folds = {"package": 1, "train_part": 5 + 1, "test_folds": 1, "package_folds": 1}
@@ -96,6 +105,7 @@ def test_every_model_of_the_configuration_can_be_trained_and_packaged(project: P
 
 
 def test_models_of_ct_are_tested_on_the_same_folds_and_compared(project: Project) -> None:
+    with_specimens(project)
     names = "model=[joint_unet3d_ct, autocasnet]"
     each = {"train_part": 2 * (7 + 1), "test_folds": 2, "package_folds": 2}
     once = {"evaluate": 1, "compare_folds": 1}
@@ -104,6 +114,7 @@ def test_models_of_ct_are_tested_on_the_same_folds_and_compared(project: Project
 
 
 def test_an_ablation_trains_each_change_on_each_of_its_folds(project: Project) -> None:
+    with_specimens(project)
     changes = {name: {"what": name, "set": {}} for name in ("first", "second")}
     grid = {"folds": [0, 4], "steps": 0.1, "changes": changes}
     path = project.path("config/ablation/joint_unet3d_ct.yaml")
@@ -129,6 +140,23 @@ def test_what_a_target_cannot_do_for_a_model_is_said(
     assert words in said
     assert "Traceback" not in said
     assert list(project.path(".snakemake/locks").glob("*")) == []
+
+
+def test_a_folder_to_learn_from_that_is_not_there_is_said_before_any_job(
+    project: Project,
+) -> None:
+    for model, allowed in (("unet2d", True), ("joint_unet3d_ct", False)):
+        done = project.snakemake("train", "--dry-run", "--config", f"model={model}",
+                                 "training={specimens: bonez}")  # fmt: skip
+        said = done.stdout + done.stderr
+        assert done.returncode == 1
+        assert "bonez: there is no such folder to learn from; name it in training: spec" in said
+        assert ("or null to go on with simulated anatomy" in said) == allowed
+        assert "Traceback" not in said
+        none = project.snakemake("train", "--dry-run", "--config", f"model={model}",
+                                 "training={specimens: null}")  # fmt: skip
+        assert (none.returncode == 0) == allowed
+        assert ("learns from labelled CT" in none.stdout + none.stderr) != allowed
 
 
 def test_specimens_kept_for_the_evaluation_are_not_trained_on(project: Project) -> None:

@@ -35,7 +35,7 @@ rule train_change:
         grid=str(TRAINING.ablation),
         change=lambda wc: json.dumps(ABLATION.changes[wc.change], sort_keys=True),
         steps=ABLATION.steps,
-        specimens=STUDY.config["training"]["specimens"],
+        specimens=SPECIMENS,
         images=lambda wc: images_state(TRAINING),
         device=STUDY.config["device"],
         code=stage_digest("model.ablate"),
@@ -67,7 +67,7 @@ rule tabulate_changes:
         options=TRAINING.options,
         grid=str(TRAINING.ablation),
         changes=TRAINING.ablation.read_text(),
-        specimens=STUDY.config["training"]["specimens"],
+        specimens=SPECIMENS,
         images=lambda wc: images_state(TRAINING),
         code=stage_digest("model.ablation_table"),
     script:

@@ -1,5 +1,6 @@
 # The study, resolved before the DAG, and the few functions that the rules share.
 import json
+import os
 import shutil
 import sys
 from contextlib import suppress
@@ -27,12 +28,16 @@ try:
         if TRAINING and TRAINING.ablation.is_file()
         else None
     )
+    if ABLATION:
+        ABLATION.check_for(TRAINING)
     if workflow.is_main_process:
         check_writable(STUDY.paths.root)
 except HydropsError as error:
     sys.exit(f"error: {error}")
 
 PATHS = STUDY.paths
+# Real labyrinths that models learn from; where there are to be none, what is no folder.
+SPECIMENS = str((STUDY.config["training"] or {}).get("specimens") or os.devnull)
 MODELS = list(STUDY.bundles)
 EVALUATION = PATHS.root / "evaluation"
 GPUS = 1 if STUDY.config["device"] == "cuda" else 0
@@ -120,12 +125,16 @@ def sources_of(wildcards):
 
 
 def images_state(training):
-    """How the images that a model learns from lie on disk; nothing where there are none."""
+    """How the images that a model learns from lie on disk; nothing where none are asked for."""
     # Here, for it loads what reads DICOM, which no job of a cohort needs to start.
     from hydrops.ingest import source_state
 
-    folder = training.images(Path(STUDY.config["training"]["specimens"]))
-    return source_state(folder) if folder and folder.is_dir() else ""
+    specimens = STUDY.config["training"]["specimens"]
+    try:
+        folder = training.images(specimens and Path(specimens))
+    except HydropsError as error:
+        sys.exit(f"error: {error}")
+    return source_state(folder) if folder else ""
 
 
 def phantoms_of(wildcards):

@@ -68,7 +68,7 @@ rule train_part:
     params:
         task=path_of,
         options=text_of,
-        specimens=STUDY.config["training"]["specimens"],
+        specimens=SPECIMENS,
         images=images_of,
         device=STUDY.config["device"],
         code=stage_digest("model.fold_training"),
@@ -99,7 +99,7 @@ rule test_folds:
     params:
         task=path_of,
         options=text_of,
-        specimens=STUDY.config["training"]["specimens"],
+        specimens=SPECIMENS,
         images=images_of,
         code=stage_digest("model.folds"),
     script:
@@ -128,7 +128,7 @@ rule package_folds:
         task=path_of,
         options=text_of,
         models=STUDY.config["models_dir"],
-        specimens=STUDY.config["training"]["specimens"],
+        specimens=SPECIMENS,
         images=images_of,
         code=stage_digest("model.folds"),
     script:

@@ -39,7 +39,7 @@ rule train_model:
     params:
         task=str(TRAINING.path),
         options=TRAINING.options,
-        specimens=STUDY.config["training"]["specimens"],
+        specimens=SPECIMENS,
         images=lambda wc: images_state(TRAINING),
         device=STUDY.config["device"],
         code=stage_digest("model.train"),
@@ -66,7 +66,7 @@ rule package_model:
         task=str(TRAINING.path),
         options=TRAINING.options,
         models=STUDY.config["models_dir"],
-        specimens=STUDY.config["training"]["specimens"],
+        specimens=SPECIMENS,
         images=lambda wc: images_state(TRAINING),
         code=stage_digest("model.release"),
     script:
@@ -92,6 +92,8 @@ rule evaluate_models:
         bundles=[str(bundle.folder) for bundle in STUDY.bundles.values()],
         sha256=[bundle.sha256 for bundle in STUDY.bundles.values()],
         training=json.dumps(STUDY.config["training"], sort_keys=True),
+        specimens=SPECIMENS,
+        images=lambda wc: images_state(TRAINING),
         code=stage_digest("model.evaluate"),
     script:
         "../scripts/evaluate.py"

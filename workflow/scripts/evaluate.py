@@ -16,7 +16,7 @@ with logged(snakemake.log[0]):
     slices.mkdir(parents=True)
     ears = evaluate(
         bundles,
-        Path(training["specimens"]),
+        Path(snakemake.params.specimens),
         training["test_specimens"],
         training["test_heads"],
         training["test_seed"],

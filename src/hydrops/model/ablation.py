@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydrops.errors import HydropsError
-from hydrops.validate import read_yaml
+from hydrops.model.tasks import SCHEMA, Training
+from hydrops.validate import check, load_yaml
 
 #: Name of the model as it is.
 UNCHANGED = "unchanged"
@@ -41,18 +43,31 @@ class Grid:
         Raises
         ------
         HydropsError
-            If the file cannot be read, a key of it is missing or unknown, or steps are no number.
+            If the file cannot be read or breaks its schema.
         """
         if not path.is_file():
             raise HydropsError(f"{path}: no ablation of that model is configured")
-        values = read_yaml(path)
-        try:
-            changes = {UNCHANGED: {"what": "the model as it is", "set": {}}, **values["changes"]}
-            if any(set(change) != {"what", "set"} for change in changes.values()):
-                raise HydropsError(f"{path}: a change has a `what` and a `set`, and nothing else")
-            return Grid(tuple(values["folds"]), float(values["steps"]), changes)
-        except (TypeError, KeyError, ValueError) as error:
-            raise HydropsError(f"{path}: not an ablation ({error})") from error
+        values = load_yaml(path, "ablation")
+        changes = {UNCHANGED: {"what": "the model as it is", "set": {}}, **values["changes"]}
+        return Grid(tuple(values["folds"]), float(values["steps"]), changes)
+
+    def check_for(self, training: Training) -> None:
+        """Refuse, before anything is trained, what does not fit the model.
+
+        Raises
+        ------
+        HydropsError
+            If a fold is none of its cross-validation, or a change sets what is no key of its file.
+        """
+        beyond = [fold for fold in self.folds if fold >= training.folds]
+        if beyond:
+            raise HydropsError(
+                f"{training.ablation}: folds: there is no fold {beyond[0]}; {training.name} has "
+                f"{training.folds}, from 0"
+            )
+        for name, change in self.changes.items():
+            values = merged(json.loads(training.options), change["set"])
+            check(values, SCHEMA, f"{training.ablation}: changes: {name}")
 
 
 def merged(values: Any, changes: Any) -> Any:

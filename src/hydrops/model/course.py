@@ -18,7 +18,7 @@ import torch
 
 from hydrops.errors import HydropsError
 from hydrops.model.precision import choose_device
-from hydrops.model.taught import write_taught
+from hydrops.model.taught import write_steps, write_taught
 
 LOG = logging.getLogger(__name__)
 
@@ -131,13 +131,14 @@ def run_course(
     where = choose_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
-    with _alone_in(folder):
+    with alone_in(folder):
         return _run(_Course(task, taught, where, folder, averaged), threads)
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Be the only training that writes into a folder: one whose run was killed may still go on."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,6 +182,7 @@ def _run(course: _Course, threads: int) -> Path:
                 break
     weights = folder / "weights.pt"
     write_taught(weights, course.taught)
+    write_steps(weights, course.steps_done())
     save_state(course.best or course.judged.state_dict(), weights)
     return weights
 
@@ -201,6 +203,7 @@ def running_mean(
 class _Course:
     """A training under way: the network, its running mean, the optimiser, and where they stand.
 
+    `saved` are the steps that phases were spared by ending early, by the step of their planned end.
     `best` are the weights of the phase's best check so far, `best_dice` its score, and `stale` how
     many checks there have been since.
     """
@@ -224,6 +227,7 @@ class _Course:
         self.history: list[dict[str, float]] = []
         self.running: list[dict[str, float]] = []
         self.step, self.fresh = 0, True
+        self.saved: dict[str, int] = {}
         self.judged = self.mean.module if averaged else self.network
         self.begin_to_judge()
 
@@ -231,6 +235,12 @@ class _Course:
         """Forget what was best: a phase is judged for itself."""
         self.best: dict[str, torch.Tensor] | None = None
         self.best_dice, self.stale = -np.inf, 0
+
+    def steps_done(self) -> list[int]:
+        """Of each phase."""
+        phases = self.task.options.phases
+        ends = np.cumsum([phase.steps for phase in phases]).tolist()
+        return [phase.steps - self.saved.get(str(end), 0) for phase, end in zip(phases, ends)]
 
     def resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
@@ -243,6 +253,7 @@ class _Course:
         self.mean.load_state_dict(state["mean"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.history, self.step, self.stopped = state["history"], state["step"], state
+        self.saved = dict(state.get("saved", {}))
         self.best, self.best_dice, self.stale = (state[k] for k in ("best", "best_dice", "stale"))
         LOG.info("going on from step %d", self.step)
 
@@ -263,8 +274,9 @@ class _Course:
         apart = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if apart:
             raise HydropsError(
-                f"{checkpoint}: of a training that was told otherwise ({', '.join(apart)}); remove "
-                f"the folder {checkpoint.parent} to train anew"
+                f"{checkpoint}: of a training that was told otherwise ({', '.join(apart)}); set "
+                f"that back to have its weights again, or remove the folder {checkpoint.parent} to "
+                "train anew"
             )
 
     def begin(self, phase: Phase, end: int) -> None:
@@ -328,6 +340,7 @@ class _Course:
         self._judge(scores)
         if self.stale >= PATIENCE and self.step < end:
             LOG.info("no better for %d checks: the phase ends here", self.stale)
+            self.saved[str(end)] = end - self.step
             self.step = end
         state = {
             "network": self.network.state_dict(),
@@ -336,6 +349,7 @@ class _Course:
             "schedule": self.schedule.state_dict(),
             "history": self.history,
             "step": self.step,
+            "saved": self.saved,
             "best": self.best,
             "best_dice": self.best_dice,
             "stale": self.stale,

@@ -26,6 +26,7 @@ from hydrops.model.package import (
     common_metadata,
     data_format,
     network_definition,
+    phases_trained,
     place_bundle,
     place_pictures,
 )
@@ -56,7 +57,7 @@ def write_ct_bundle(
         "task": "Labyrinth on temporal-bone CT" + (", and its landmarks" if joint else ""),
         "kind": options.kind,
         "network": asdict(options.network),
-        "training": course_told(options)
+        "training": course_told(options, weights)
         | {
             "seed": options.seed,
             "specimens": [case.name for case in taught],
@@ -82,11 +83,17 @@ def write_ct_bundle(
     return place_bundle(models_dir, weights, known, network)
 
 
-def course_told(options: CtOptions) -> dict[str, Any]:
-    """The course of a training, and of a cascade's pose, as a bundle's metadata tell it."""
+def course_told(options: CtOptions, weights: Path | None = None) -> dict[str, Any]:
+    """The course of a training, and of a cascade's pose, as a bundle's metadata tell it.
+
+    As planned; without a pose, as it was trained, if its weights are given.
+    """
     told: dict[str, Any] = {} if options.pose is None else {"pose": course_told(options.pose)}
+    phases = [asdict(phase) for phase in options.phases]
+    if options.pose is None and weights is not None:
+        phases = phases_trained(options.phases, weights)
     return told | {
-        "phases": [asdict(phase) for phase in options.phases],
+        "phases": phases,
         "augmentation": asdict(options.augmentation),
     }
 

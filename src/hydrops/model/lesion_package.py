@@ -21,6 +21,7 @@ from hydrops.model.package import (
     common_metadata,
     data_format,
     network_definition,
+    phases_trained,
     place_bundle,
     place_pictures,
 )
@@ -87,7 +88,7 @@ def write_lesion_bundle(options: LesionOptions, weights: Path, models_dir: Path)
         "network": asdict(options.network),
         "training": {
             "seed": options.seed,
-            "phases": [asdict(phase) for phase in options.phases],
+            "phases": phases_trained(options.phases, weights),
             "cases": len(names),
             "folds": options.folds,
             "validation": options.validation,
@@ -160,14 +161,16 @@ Research only; not a medical device. Licence: {bundle.metadata["copyright"]}.
 ## Trained on
 
 {training["cases"]} cases, {steps} steps, seed {training["seed"]}. Of these, the cases of
-{training["validation"]} person(s) were not learned from: on them a training was watched.
+{training["validation"]} person(s) were not learned from: on them a training was watched, and ended
+where it did not get better.
 Source: {bundle.metadata["data_source"]}
 {simulated if training["simulated"] else ""}
 ## How it did
 
 Cross-validation in {training["folds"]} folds by person. `train` is each fold's network on what it
 was trained on, `test` on what it never saw; a gap of more than {OVERFITTING_GAP} in Dice is flagged
-as overfitting. The shipped weights were trained the same way on all cases. `published` is the
+as overfitting. The shipped weights were trained the same way, none of the cases set aside for a
+test. `published` is the
 paper's own figure, measured on other data.
 
 {markdown_table(comparison)}

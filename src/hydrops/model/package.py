@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from hydrops.errors import HydropsError
 from hydrops.labels import LABELS, LANDMARKS, ORGANS
 from hydrops.model.architectures import Architecture, find_architecture
 from hydrops.model.bundle import CARD, INFERENCE, METADATA, WEIGHTS, Bundle, read_bundle
+from hydrops.model.course import Phase
 from hydrops.model.evaluate import AGREEMENT_EXPLAINED
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.inhearit import SLICE_CLASSES
@@ -26,7 +27,7 @@ from hydrops.model.network import NetworkOptions
 from hydrops.model.pictures import CAPTIONS
 from hydrops.model.preprocess import CHANNELS
 from hydrops.model.tasks import MR_KIND
-from hydrops.model.taught import taught_by
+from hydrops.model.taught import steps_of, taught_by
 from hydrops.model.train import TrainOptions
 from hydrops.model.unmix import WAYS, Calibration
 from hydrops.records import sha256_of_file
@@ -52,7 +53,7 @@ def write_bundle(options: TrainOptions, weights: Path, models_dir: Path) -> Bund
     HydropsError
         If nothing beside the weights tells whom they were learned from.
     """
-    known = metadata(options, taught_by(weights), sha256_of_file(weights))
+    known = metadata(options, weights)
     target = "hydrops.model.architectures.segmentation_network"
     network = network_definition(target, options=options.network)
     return place_bundle(models_dir, weights, known, network)
@@ -121,24 +122,26 @@ def _replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def metadata(options: TrainOptions, taught: Collection[str], sha256: str) -> dict[str, Any]:
-    """The bundle's metadata after MONAI's schema, with what this project adds.
+def phases_trained(phases: Sequence[Phase], weights: Path) -> list[dict[str, Any]]:
+    """Phases as metadata tell them, each with the steps that it was trained for."""
+    done = steps_of(weights, [phase.steps for phase in phases])
+    return [asdict(phase) | {"steps": steps} for phase, steps in zip(phases, done)]
 
-    Parameters
-    ----------
-    taught
-        Specimens that the training saw; none where their folder was missing.
-    """
+
+def metadata(options: TrainOptions, weights: Path) -> dict[str, Any]:
+    """The bundle's metadata after MONAI's schema, with what this project adds."""
+    # Specimens that the training saw; none where there were to be none.
+    taught = taught_by(weights)
     patch = list(CROP_SHAPE)
     able = find_architecture(options.network)
     sources = [PHANTOMS, *([LABYRINTHS] if taught else [])]
-    return common_metadata(options, sha256, sources) | {
+    return common_metadata(options, sha256_of_file(weights), sources) | {
         "task": _task(able),
         "kind": MR_KIND,
         "network": asdict(options.network),
         "training": {
             "seed": options.seed,
-            "phases": [asdict(phase) for phase in options.phases],
+            "phases": phases_trained(options.phases, weights),
             "phantoms": options.phantoms,
             "train_specimens": [n for n in options.train_specimens if n in taught],
             "validation_specimens": [n for n in options.validation_specimens if n in taught],

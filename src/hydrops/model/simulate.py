@@ -9,6 +9,7 @@ ears are right ears here; a left ear is mirrored before it meets the network.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -322,12 +323,14 @@ def write_pool_part(
     rng = np.random.default_rng([seed, part])
     ear = draw_ear(rng, "right") if specimen is None else specimen_ear(specimen, rng)
     geometries = [draw_geometry(ear, rng) for _ in range(crops)]
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(
-        temporary,
-        fractions=np.stack([g.fractions for g in geometries]),
-        landmarks=np.stack([g.landmarks for g in geometries]),
-    )
+    # This process's own, which nobody takes for a part.
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}.part")
+    with temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            fractions=np.stack([g.fractions for g in geometries]),
+            landmarks=np.stack([g.landmarks for g in geometries]),
+        )
     temporary.replace(path)
     return path
 

@@ -57,9 +57,26 @@ class Training:
         """File that says what its ablation changes, if there is one."""
         return self.path.parent.parent / "ablation" / f"{self.name}.yaml"
 
-    def images(self, specimens: Path) -> Path | None:
-        """Folder of what it learns from, if any; `specimens` is that of real labyrinths."""
-        return self.data if self.kind == "lesion" else specimens
+    def images(self, specimens: Path | None) -> Path | None:
+        """Folder of what it learns from, if any; `specimens` is that of real labyrinths.
+
+        Raises
+        ------
+        HydropsError
+            If the folder is not there, or there is to be none for a model that needs one.
+        """
+        folder = self.data if self.kind == "lesion" else specimens
+        setting = f"data in {self.path}" if self.kind == "lesion" else "training: specimens"
+        if self.on_ct and folder is None:
+            raise HydropsError(
+                f"{self.path}: learns from labelled CT; name its folder in {setting}"
+            )
+        if folder is not None and not folder.is_dir():
+            without = "" if self.on_ct else ", or null to go on with simulated anatomy alone"
+            raise HydropsError(
+                f"{folder}: there is no such folder to learn from; name it in {setting}{without}"
+            )
+        return folder
 
     @property
     def in_folds(self) -> bool:

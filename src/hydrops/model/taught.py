@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ import numpy.typing as npt
 from hydrops.errors import HydropsError
 from hydrops.records import write_text_atomically
 
-#: Name of the file beside a file of weights.
-TAUGHT = "taught.json"
+#: Names of the files beside a file of weights.
+TAUGHT, STEPS = "taught.json", "steps.json"
 
 
 def digest_of(*arrays: npt.NDArray[np.generic]) -> str:
@@ -34,6 +34,17 @@ def write_taught(weights: Path, taught: Mapping[str, str]) -> None:
     """Leave whom weights are learned from beside them: names and digests of specimens or cases."""
     text = json.dumps(dict(sorted(taught.items())), indent=1) + "\n"
     write_text_atomically(weights.with_name(TAUGHT), text)
+
+
+def write_steps(weights: Path, steps: Sequence[int]) -> None:
+    """Leave beside weights for how many steps each phase was trained; one may have ended early."""
+    write_text_atomically(weights.with_name(STEPS), json.dumps(list(steps)) + "\n")
+
+
+def steps_of(weights: Path, planned: Sequence[int]) -> list[int]:
+    """For how many steps each phase was trained; as planned, where an earlier version trained."""
+    path = weights.with_name(STEPS)
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else list(planned)
 
 
 def taught_by(weights: Path) -> set[str]:

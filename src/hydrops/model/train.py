@@ -15,7 +15,7 @@ import torch
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
-from hydrops.model.course import Phase, run_course
+from hydrops.model.course import Phase, alone_in, run_course
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
 from hydrops.model.inhearit_task import SliceTask
 from hydrops.model.losses import (
@@ -314,7 +314,8 @@ def train(
     HydropsError
         If the specimens cannot be read, or see `hydrops.model.course.run_course`.
     """
-    pool, validation, seen = make_pools(options, specimens_folder, folder, threads)
+    with alone_in(pool_folder(options, folder)):
+        pool, validation, seen = make_pools(options, specimens_folder, folder, threads)
     task = SliceTask if find_architecture(options.network).sided else PairedTask
     return run_course(task(options, pool, validation), folder, seen, device, threads)
 
