@@ -47,7 +47,7 @@ def evaluation(heads: int = 8, seed: int = 0) -> pd.DataFrame:
                 error = rng.normal(0, 0.01 + loss / 5)
                 row = {
                     "model": model, "anatomy": "phantom", "seed": head, "side": side,
-                    "specimen": "",
+                    "specimen": "", "reason": "",
                     "ratio_true": true, "ratio": np.nan if areal else true + error,
                     "ratio_error": np.nan if areal else abs(error),
                     "half_width": np.nan if areal else 0.01,
@@ -240,6 +240,8 @@ def test_the_page_calls_it_simulation_and_shows_every_picture(tmp_path: Path) ->
     assert set(pd.read_csv(folder / "measures.tsv", sep="\t")["model"]) == set(MODELS)
     assert len(pd.read_csv(folder / "comparison.tsv", sep="\t")) == 7
     assert "## Tests after the same training, against paired_unet3d-1.0" in page
+    assert "## Refused" not in page
+    assert '"specimen" ears' not in page
 
 
 @pytest.mark.filterwarnings("ignore:No artists with labels")
@@ -252,7 +254,13 @@ def test_a_model_that_refuses_every_ear_is_shown_with_nothing_measured(tmp_path:
     assert summary[["ears", "refused"]].to_numpy().tolist() == [[16, 16]]
     assert summary[["ICC(2,1)", "TFS Dice", "bias"]].isna().all(axis=None)
     folder = tmp_path / "evaluation"
+    ears.loc[ears.index[0], "reason"] = "left ear: too noisy (noise 0.31 of 1)"
     write_comparison([a_bundle(tmp_path, *model.rsplit("-", 1))], ears, tmp_path, summary, folder)
+    page = " ".join((folder / "README.md").read_text().split())
+    assert "| too noisy | 1 |" in page
+    assert "| no ear | 15 |" in page
+    for title in ("Endolymph by how much", "Tests against", "ICC(2,1)"):
+        assert title not in page.replace("area ICC", "")
     page = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
     assert f"| {model} | phantom | 16 | 16 |" in page
     assert "nan" not in page

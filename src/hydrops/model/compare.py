@@ -63,6 +63,20 @@ EAR = ["anatomy", "seed", "side"]
 #: Voxels shown around an ear.
 MARGIN = 8
 _CAPTION = "Simulation"
+#: What stands above the tables of a page.
+REAL_EXPLAINED = '; "specimen" ears have the anatomy of real labyrinths\nkept out of all of them'
+REFUSED_EXPLAINED = (
+    "Why a model gave no result of an ear. Refused ears have no part in any other table."
+)
+AMOUNT_EXPLAINED = (
+    "Mean Dice of the endolymph. A thin one is mostly surface, and loses more by each voxel."
+)
+TESTS_EXPLAINED = (
+    "Paired Wilcoxon signed-rank tests over heads, p corrected by Holm's method over the table."
+)
+EQUALS_EXPLAINED = (
+    "The same tests among the models that were trained for as many steps as that one."
+)
 
 
 def measure_models(ears: pd.DataFrame) -> pd.DataFrame:
@@ -254,17 +268,26 @@ def describe_models(bundles: Sequence[Bundle]) -> pd.DataFrame:
     return pd.DataFrame(rows).round(1)
 
 
+def reasons_of_refusals(ears: pd.DataFrame) -> pd.DataFrame:
+    """How many ears each model refused, by anatomy and reason without the figures of an ear."""
+    refused = ears[ears["reason"].fillna("") != ""]
+    reasons = refused["reason"].str.replace(r"^(left|right) ear: | \(.*", "", regex=True)
+    counted = refused.assign(reason=reasons).groupby(["model", "anatomy", "reason"], sort=False)
+    return counted.size().rename("ears").reset_index()
+
+
+def _section(title: str, words: str, table: pd.DataFrame) -> str:
+    """A section of a page; empty where there is nothing to show."""
+    return "" if table.empty else f"## {title}\n\n{words}\n\n{markdown_table(table)}\n"
+
+
 def _tests_of_equals(bundles: Sequence[Bundle], ears: pd.DataFrame) -> str:
     """The section of a page that compares models after the same training; empty without any."""
     sections = []
     for first, *others in equally_trained(bundles):
         tests = compare_models(ears[ears["model"].isin([first, *others])], first)
-        sections.append(f"""## Tests after the same training, against {first}
-
-The same tests among the models that were trained for as many steps as that one.
-
-{markdown_table(tests)}
-""")
+        title = f"Tests after the same training, against {first}"
+        sections.append(_section(title, EQUALS_EXPLAINED, tests))
     return chr(10).join(sections)
 
 
@@ -291,14 +314,16 @@ def write_comparison(
         write_table(table.round(5), folder / f"{name}.tsv")
     for name, draw in PICTURES.items():
         draw(ears, slices).savefig(folder / f"{name}.png", dpi=100, metadata={"Software": None})
+    real = (ears["anatomy"] == "specimen").any()
+    sources = [PHANTOMS, *([LABYRINTHS] if real else []), MOTION]
     text = f"""# Models compared
 
 **Simulation.** Every model was given the same {len(ears.drop_duplicates(EAR))} ears of heads that
-no training saw; "specimen" ears have the anatomy of real labyrinths kept out of all of them. What a
+no training saw{REAL_EXPLAINED if real else ""}. What a
 model does not measure is empty. `published` was measured by the paper on its own data. Models that
 were trained for different numbers of steps do not show what their networks could have learned.
 {whose_anatomy(ears)}
-Sources: {PHANTOMS} {LABYRINTHS if (ears["anatomy"] == "specimen").any() else ""} {MOTION}
+Sources: {" ".join(sources)}
 
 {markdown_table(describe_models(bundles))}
 
@@ -306,14 +331,10 @@ Sources: {PHANTOMS} {LABYRINTHS if (ears["anatomy"] == "specimen").any() else ""
 
 {AGREEMENT_EXPLAINED}
 
-{markdown_table(agreement)}
+{markdown_table(agreement.dropna(axis=1, how="all"))}
 
-## Endolymph by how much there is
-
-Mean Dice of the endolymph. A thin one is mostly surface, and loses more by each voxel.
-
-{markdown_table(endolymph_by_amount(ears))}
-
+{_section("Refused", REFUSED_EXPLAINED, reasons_of_refusals(ears))}
+{_section("Endolymph by how much there is", AMOUNT_EXPLAINED, endolymph_by_amount(ears))}
 ## Measures
 
 Mean and SD over ears, in brackets the 95 % confidence interval of the mean over heads, and the
@@ -321,12 +342,7 @@ worst ear.
 
 {markdown_table(side_by_side(measures, ["anatomy"], ["model"]))}
 
-## Tests against {reference}
-
-Paired Wilcoxon signed-rank tests over heads, p corrected by Holm's method over the table.
-
-{markdown_table(tests)}
-
+{_section(f"Tests against {reference}", TESTS_EXPLAINED, tests)}
 {_tests_of_equals(bundles, ears)}
 {chr(10).join(f"![{name}]({name}.png)" for name in PICTURES)}
 """
