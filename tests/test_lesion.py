@@ -289,7 +289,7 @@ def test_persons_set_aside_watch_a_training_and_are_not_learned_from(
     train_lesion(options, cases, tmp_path / "run", threads=1)
     history = pd.read_csv(tmp_path / "run" / "history.tsv", sep="\t")
     assert history["dice"].between(0.0, 1.0).all()
-    assert taught_by(tmp_path / "run" / "weights.pt") == {case.name for case in cases}
+    assert set(taught_by(tmp_path / "run" / "weights.pt")) == {case.name for case in cases}
     learned, watching = set_aside(cases, 1, options.seed)
     assert sorted(c.name for c in (*learned, *watching)) == [c.name for c in cases]
     assert len(watching) == 1
@@ -338,7 +338,7 @@ def test_a_case_that_was_learned_from_under_another_name_is_not_tested(
     torch.save(lesion_network(options.network).state_dict(), weights)
     tested = split_cases(options.cases(), 2, options.seed, "0")[1][0]
     write_taught(weights, {"before": tested.digest})
-    assert taught_by(weights) == {"before"}
+    assert set(taught_by(weights)) == {"before"}
     with pytest.raises(HydropsError, match=rf"from {tested.name} \(then before\), which"):
         evaluate_lesion_folds(options, [weights])
 
@@ -346,7 +346,7 @@ def test_a_case_that_was_learned_from_under_another_name_is_not_tested(
 def test_names_that_an_earlier_training_left_are_understood(tmp_path: Path) -> None:
     weights = tmp_path / "weights.pt"
     (tmp_path / "taught.json").write_text('["F01", "F02"]')
-    assert taught_by(weights) == {"F01", "F02"}
+    assert set(taught_by(weights)) == {"F01", "F02"}
     refuse_taught(weights, {"F03": "1a"})
     with pytest.raises(HydropsError, match="learned from F02, which"):
         refuse_taught(weights, {"F02": "1a", "F03": "1a"})

@@ -285,7 +285,7 @@ def test_a_pool_that_was_drawn_otherwise_is_another(tiny: TrainOptions, tmp_path
 def test_a_model_of_phantoms_alone_claims_no_labyrinths(tiny: TrainOptions, tmp_path: Path) -> None:
     told = dataclasses.replace(tiny, train_specimens=("F01",), validation_specimens=("F06",))
     weights = train(told, tmp_path / "no specimens", tmp_path / "run", threads=1)
-    assert taught_by(weights) == set()
+    assert taught_by(weights) == {}
     bundle = write_bundle(told, weights, tmp_path / "models")
     card = write_card(bundle, pd.DataFrame({"ears": [1]}), [], "").read_text()
     assert "1 digital phantoms, with endolymph" in card
@@ -297,8 +297,28 @@ def test_a_model_of_phantoms_alone_claims_no_labyrinths(tiny: TrainOptions, tmp_
     card = write_card(bundle, pd.DataFrame({"ears": [1]}), [], "").read_text()
     assert "real labyrinths F01\n(validation: F06)" in card
     with pytest.raises(HydropsError, match=r"has learned from F01, F06, which .*test_specimens"):
-        refuse_seen([bundle.folder], ["T01", "F06", "F01"])
-    refuse_seen([bundle.folder], ["T01"])
+        refuse_seen([bundle.folder], tmp_path / "nowhere", ["T01", "F06", "F01"])
+    refuse_seen([bundle.folder], tmp_path / "nowhere", ["T01"])
+
+
+def test_a_labyrinth_that_was_learned_from_is_known_by_any_name(
+    tiny: TrainOptions, tmp_path: Path
+) -> None:
+    for name in ("F01", "F06"):
+        write_specimen(tmp_path / "bones", name, 1)
+    (seen,) = simulate.load_specimens(tmp_path / "bones", ["F01"])
+    weights = tmp_path / "weights.pt"
+    torch.save(DualHeadUNet(tiny.network).state_dict(), weights)
+    write_taught(weights, {"Z99": seen.digest})
+    bundle = write_bundle(tiny, weights, tmp_path / "models")
+    with pytest.raises(HydropsError, match="has learned from F01, which"):
+        refuse_seen([bundle.folder], tmp_path / "bones", ["F01"])
+    write_taught(weights, {"Z99": "another"})
+    bundle = write_bundle(tiny, weights, tmp_path / "models")
+    refuse_seen([bundle.folder], tmp_path / "bones", ["F01"])
+    both = dataclasses.replace(tiny, train_specimens=("F01",), validation_specimens=("F06",))
+    with pytest.raises(HydropsError, match="F06 and F01 are one labyrinth"):
+        train(both, tmp_path / "bones", tmp_path / "run", threads=1)
 
 
 def test_weights_of_nobody_knows_whom_are_no_bundle(tiny: TrainOptions, tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ with logged(snakemake.log[0]):
 
     training = json.loads(snakemake.params.training)
     bundles = [Path(folder) for folder in snakemake.params.bundles]
-    refuse_seen(bundles, training["test_specimens"])
+    specimens = Path(snakemake.params.specimens)
+    refuse_seen(bundles, specimens, training["test_specimens"])
     slices = Path(snakemake.output.slices)
     slices.mkdir(parents=True)
     ears = evaluate(
         bundles,
-        Path(snakemake.params.specimens),
+        specimens,
         training["test_specimens"],
         training["test_heads"],
         training["test_seed"],

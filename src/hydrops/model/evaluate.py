@@ -153,18 +153,24 @@ def draw_heads(
     return drawn
 
 
-def refuse_seen(bundles: Sequence[Path], test_specimens: Collection[str]) -> None:
-    """Refuse an evaluation on real labyrinths that a model has learned from.
+def refuse_seen(
+    bundles: Sequence[Path], specimens_folder: Path, test_specimens: Sequence[str]
+) -> None:
+    """Refuse an evaluation on real labyrinths that a model has learned from, by whatever name.
 
     Raises
     ------
     HydropsError
         Naming the model and them.
     """
+    there = load_specimens(specimens_folder, test_specimens) if specimens_folder.is_dir() else []
+    tested = dict.fromkeys(test_specimens, "") | {s.name: s.digest for s in there}
     for bundle in map(read_bundle, bundles):
         training = bundle.metadata.get("training", {})
         learned = {*training.get("train_specimens", []), *training.get("validation_specimens", [])}
-        seen = sorted(learned & set(test_specimens))
+        # Bundles of before kept names alone.
+        digests = set(training.get("digests", {}).values()) - {""}
+        seen = sorted(n for n, digest in tested.items() if n in learned or digest in digests)
         if seen:
             raise HydropsError(
                 f"{bundle.identifier} has learned from {', '.join(seen)}, which training: "

@@ -145,6 +145,7 @@ def metadata(options: TrainOptions, weights: Path) -> dict[str, Any]:
             "phantoms": options.phantoms,
             "train_specimens": [n for n in options.train_specimens if n in taught],
             "validation_specimens": [n for n in options.validation_specimens if n in taught],
+            "digests": taught,
         },
         "roles": ["MRC", "HYDROPSMi2"],
         "optional_roles": ["HYDROPSMi2"],

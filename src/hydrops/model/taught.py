@@ -47,19 +47,16 @@ def steps_of(weights: Path, planned: Sequence[int]) -> list[int]:
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else list(planned)
 
 
-def taught_by(weights: Path) -> set[str]:
-    """Names of the specimens or cases that weights were learned from.
+def taught_by(weights: Path) -> dict[str, str]:
+    """Digests of the specimens or cases that weights were learned from, by their names.
+
+    Empty ones where an earlier training has left names alone.
 
     Raises
     ------
     HydropsError
         If that is not told beside them.
     """
-    return set(_read_taught(weights))
-
-
-def _read_taught(weights: Path) -> dict[str, str]:
-    """Digests by name; empty ones where an earlier training has left names alone."""
     path = weights.with_name(TAUGHT)
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
@@ -84,7 +81,7 @@ def refuse_taught(weights: Path, tested: Mapping[str, str]) -> None:
     HydropsError
         Naming them; the data set has changed since the training.
     """
-    taught = _read_taught(weights)
+    taught = taught_by(weights)
     before = {digest: name for name, digest in taught.items() if digest}
     seen = [
         name if name in taught else f"{name} (then {before[digest]})"

@@ -174,6 +174,7 @@ def make_pools(
             for names in (options.train_specimens, options.validation_specimens)
         )
         seen = {specimen.name: specimen.digest for specimen in (*learned, *watching)}
+        _refuse_copies(learned, watching)
         _tell_drawn_from(folder, seen)
         for specimen in learned:
             train += [
@@ -199,6 +200,17 @@ def make_pools(
                 LOG.info("drawn %d of %d ears", number, len(futures))
         paths = [future.result() for future in futures]
     return read_pool(paths[: len(train)]), read_pool(paths[len(train) :]), seen
+
+
+def _refuse_copies(learned: Sequence[Specimen], watching: Sequence[Specimen]) -> None:
+    """Refuse a specimen that watches the training and is learned from under another name."""
+    known = {specimen.digest: specimen.name for specimen in learned}
+    for specimen in watching:
+        if specimen.digest in known:
+            raise HydropsError(
+                f"{specimen.name} and {known[specimen.digest]} are one labyrinth, which would be "
+                "learned from and watch the training; keep one"
+            )
 
 
 def _tell_drawn_from(pool: Path, specimens: Mapping[str, str]) -> None:
