@@ -22,7 +22,7 @@ from scipy import ndimage
 from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 
-from bundles import network_of
+from bundles import all_bundles, network_of
 from hydrops.cli import main
 from hydrops.cohort import read_table, write_table
 from hydrops.config import resolve
@@ -38,7 +38,7 @@ from hydrops.model.augment import (
     prepare_case,
     standardise,
 )
-from hydrops.model.bundle import WEIGHTS, Bundle, find_bundle, list_bundles, read_bundle
+from hydrops.model.bundle import WEIGHTS, Bundle, find_bundle, read_bundle
 from hydrops.model.cascade import Cascade, PlaneTask, handed_on
 from hydrops.model.cases import Case, cases_of_part, draw_folds, load_cases, specimens_in
 from hydrops.model.compare_folds import count_tested, join_folds, write_fold_comparison
@@ -766,7 +766,7 @@ def test_a_specimen_that_lies_in_air_is_seen_from_closer_up(bundle: str, shared_
             assert np.linalg.norm(np.array(found.landmarks[name]) - truth) < 1.2
 
 
-ON_CT = [b for b in list_bundles(REPOSITORY / "models") if b.metadata.get("kind") in CT_KINDS]
+ON_CT = [b for b in all_bundles(REPOSITORY / "models") if b.metadata.get("kind") in CT_KINDS]
 
 
 @pytest.mark.parametrize("bundle", ON_CT, ids=lambda bundle: bundle.identifier)
@@ -841,11 +841,13 @@ def test_both_ears_of_an_image_are_found_and_told_apart(
     (case,) = load_cases(shared_data / "bony-labyrinth", ["T01"])
     image, label, affine = with_both_ears(case, 0.4)
     nib.save(nib.Nifti1Image(image.astype(np.int16), affine), tmp_path / "both.nii.gz")
-    segmented, *told = segment_files([tmp_path / "both.nii.gz"], bundle, tmp_path)
+    segmented, *told, measures = segment_files([tmp_path / "both.nii.gz"], bundle, tmp_path)
     found = np.asarray(nib.load(segmented).dataobj) > 0
     half = len(found) // 2
     for part in (slice(0, half), slice(half, None)):
         assert overlap_metrics(found[part], label[part])["dice"] > 0.85
+    volumes = [ear["labyrinth_mm3"] for ear in json.loads(measures.read_text())["ears"].values()]
+    assert volumes == pytest.approx([found.sum() / 2 * 0.4**3] * 2, rel=0.1)
     if not told:
         assert not bundle.metadata["landmarks"]
         return
@@ -1236,6 +1238,10 @@ def test_a_configuration_that_cannot_be_read_is_told(tmp_path: Path, words: str,
         ("paired_unet3d", {"missing_second_image": 2}, "missing_second_image: 2 is greater"),
         ("paired_unet3d", {"patch": [48, 48]}, "patch: \\[48, 48\\] is too short"),
         ("paired_unet3d", {"network": {"channels": []}}, "channels: \\[\\] "),
+        ("paired_unet3d", {"folds": 3}, "folds: is no key of this kind"),
+        ("paired_unet3d", {"phases": {"stepz": 3}}, "'stepz' was unexpected"),
+        ("joint_unet3d_ct", {"phantoms": 3}, "phantoms: is no key of this kind"),
+        ("lesion_unet3d", {"network": {"chanels": [8, 16]}}, "'chanels' was unexpected"),
     ],
 )
 def test_a_wrong_value_is_told_before_anything_runs(
@@ -1248,12 +1254,28 @@ def test_a_wrong_value_is_told_before_anything_runs(
         find_trainings(config)
 
 
+@pytest.mark.parametrize("model", ["paired_unet3d", "joint_unet3d_ct", "lesion_unet3d"])
+@pytest.mark.parametrize("key", ["seed", "batch", "validate_every", "patch", "phases"])
+def test_a_key_that_is_left_out_is_told_before_anything_runs(
+    model: str, key: str, tmp_path: Path
+) -> None:
+    values = yaml.safe_load((CONFIGURATIONS / f"{model}.yaml").read_text())
+    del values[key]
+    (tmp_path / f"{model}.yaml").write_text(yaml.safe_dump(values))
+    config = {"model": model, "training": {"configurations": str(tmp_path)}}
+    with pytest.raises(HydropsError, match=f"'{key}' is a required property"):
+        find_trainings(config)
+
+
 def test_every_configuration_that_is_kept_is_as_it_must_be() -> None:
     for path in CONFIGURATIONS.glob("*.yaml"):
         config = {"model": path.stem, "training": {"configurations": str(CONFIGURATIONS)}}
         (training,) = find_trainings(config)
-        images = training.images(Path("specimens"))
-        assert images == (None if training.kind == "lesion" else Path("specimens"))
+        images = training.images(REPOSITORY)
+        assert images == (None if training.kind == "lesion" else REPOSITORY)
+        if training.kind != "lesion":
+            with pytest.raises(HydropsError, match="nowhere: there is no such folder to learn"):
+                training.images(Path("nowhere"))
         commented = path.read_text() + "# a comment changes nothing that is trained"
         assert json.loads(training.options) == yaml.safe_load(commented)
 

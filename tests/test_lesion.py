@@ -432,7 +432,7 @@ def test_folds_are_trained_tested_on_both_parts_and_packaged(tmp_path: Path) -> 
     found = {}
     for name in ("plain", "turned"):
         written = segment_files([tmp_path / f"{name}.nii.gz"], bundle, tmp_path / "out")
-        assert [path.name for path in written] == [f"{name}_dseg.nii.gz"]
+        assert [path.name for path in written] == [f"{name}_dseg.nii.gz", f"{name}_measures.json"]
         label = nib.load(written[0])
         assert np.allclose(label.affine, affine if name == "turned" else case.affine, atol=1e-4)
         found[name] = np.asarray(label.dataobj)

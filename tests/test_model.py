@@ -18,15 +18,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundles import network_of
+from bundles import all_bundles, network_of
 from hydrops.errors import HydropsError
 from hydrops.labels import LABELS, LANDMARKS
 from hydrops.model import simulate
+from hydrops.model.architectures import find_architecture
 from hydrops.model.bundle import (
     WEIGHTS,
     Bundle,
     find_bundle,
-    list_bundles,
     read_bundle,
     verify_weights,
 )
@@ -36,7 +36,7 @@ from hydrops.model.evaluate import refuse_seen
 from hydrops.model.geometry import FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
-from hydrops.model.package import publish_bundle, write_bundle, write_card
+from hydrops.model.package import publish_bundle, source_of, write_bundle, write_card
 from hydrops.model.preprocess import prepare
 from hydrops.model.release import release
 from hydrops.model.taught import taught_by, write_taught
@@ -49,7 +49,7 @@ from hydrops.model.train import (
     trained_parts,
     validate,
 )
-from hydrops.model.unmix import WAYS, Calibration
+from hydrops.model.unmix import LEAST_HEADS, WAYS, Calibration
 from hydrops.phantom.anatomy import draw_ear
 from hydrops.segment import load_segmenter
 from places import REPOSITORY
@@ -346,7 +346,7 @@ def test_a_packaging_that_failed_leaves_no_bundle(
     # One that was killed leaves its folder behind.
     whole = write_bundle(tiny, weights, tmp_path / "models")
     shutil.copytree(whole.folder, whole.folder.with_name(f".{whole.version}-x9q2z"))
-    assert [b.version for b in list_bundles(tmp_path / "models")] == [whole.version]
+    assert [b.version for b in all_bundles(tmp_path / "models")] == [whole.version]
 
 
 def test_a_release_that_fails_leaves_the_model_that_is_there(
@@ -363,7 +363,7 @@ def test_a_release_that_fails_leaves_the_model_that_is_there(
     none = dataclasses.replace(tiny, calibration_heads=0)
     with pytest.raises(HydropsError, match="needs calibration_heads"):
         release(none, weights, tmp_path / "no specimens", models, 1)
-    assert [read_bundle(b.folder).sha256 for b in list_bundles(models)] == [before.sha256]
+    assert [read_bundle(b.folder).sha256 for b in all_bundles(models)] == [before.sha256]
     assert not caplog.records
     made = write_bundle(tiny, weights, weights.parent / "bundle")
     published = publish_bundle(made, models)
@@ -452,6 +452,24 @@ def test_a_specimen_in_both_parts_is_refused(tmp_path: Path) -> None:
         TrainOptions.load(path)
 
 
+def test_too_few_heads_to_calibrate_on_are_refused_before_the_training(tmp_path: Path) -> None:
+    folder = REPOSITORY / "config" / "models"
+    path = tmp_path / "few.yaml"
+    for name, refused in (("paired_unet3d", True), ("joint_unet3d", False)):
+        values = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        path.write_text(yaml.safe_dump({**values, "calibration_heads": LEAST_HEADS - 1}))
+        if refused:
+            with pytest.raises(HydropsError, match=rf"calibration_heads: {LEAST_HEADS - 1}, but"):
+                TrainOptions.load(path)
+        else:
+            assert not find_architecture(TrainOptions.load(path).network).endolymph
+
+
+def test_specimens_that_are_not_of_the_public_set_are_the_users() -> None:
+    assert source_of(["F01", "T06"]).startswith("Wimmer")
+    assert source_of(["F01", "mine"]) == "2 labelled specimens of the user's"
+
+
 def test_an_unknown_key_of_a_training_is_named(tmp_path: Path) -> None:
     source = REPOSITORY / "config" / "models" / "paired_unet3d.yaml"
     path = tmp_path / "wrong.yaml"
@@ -479,7 +497,7 @@ def test_bundle_is_found_and_its_weights_are_checked(tiny: TrainOptions, tmp_pat
     bundle = find_bundle(tmp_path / "models", "paired_unet3d")
     assert bundle.identifier == "paired_unet3d-1.10.0"
     assert find_bundle(tmp_path / "models", "paired_unet3d-1.9.0").version == "1.9.0"
-    assert len(list_bundles(tmp_path / "models")) == 2
+    assert len(all_bundles(tmp_path / "models")) == 2
     assert verify_weights(bundle).is_file()
     with (bundle.folder / WEIGHTS).open("ab") as stream:
         stream.write(b"x")
@@ -581,7 +599,7 @@ SCHEMA = {
         },
     },
 }
-SHIPPED = list_bundles(REPOSITORY / "models")
+SHIPPED = all_bundles(REPOSITORY / "models")
 
 
 @pytest.mark.parametrize("bundle", SHIPPED, ids=lambda bundle: bundle.identifier)

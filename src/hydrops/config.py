@@ -130,7 +130,7 @@ def _check_images(bundle: Bundle, protocol: Protocol) -> None:
         raise HydropsError(
             f"configuration: models: {bundle.identifier} needs {', '.join(sorted(needed - made))}, "
             f"which the protocol does not give ({', '.join(protocol.roles)}); "
-            "`hydrops segment` runs it on single images"
+            "`hydrops segment` runs it on single images, --config model=NAME trains and tests it"
         )
 
 

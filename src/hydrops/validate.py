@@ -105,6 +105,8 @@ def _from_text(value: Any, schema: Mapping[str, Any]) -> Any:
 
 def _told(fault: jsonschema.ValidationError) -> str:
     """A fault in words, and how a number is written that YAML has taken for text."""
+    if fault.validator == "not":
+        return "is no key of this kind"
     if fault.validator == "type" and isinstance(fault.instance, str):
         try:
             return f"{fault.message}; it is text: write {float(fault.instance)!r}"

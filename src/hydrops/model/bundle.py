@@ -107,17 +107,6 @@ def bundle_folders(models_dir: Path) -> list[Path]:
     return sorted(shown, key=lambda folder: (folder.parent.name, _version_key(folder.name)))
 
 
-def list_bundles(models_dir: Path) -> list[Bundle]:
-    """All bundles below a folder, in that order.
-
-    Raises
-    ------
-    HydropsError
-        If one cannot be read.
-    """
-    return [read_bundle(folder) for folder in bundle_folders(models_dir)]
-
-
 def find_bundle(models_dir: Path, wanted: str) -> Bundle:
     """The bundle of a name, newest version, or of a ``name-version``; no other one is read.
 

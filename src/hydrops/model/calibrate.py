@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ from hydrops.model.novelty import Novelty
 from hydrops.model.simulate import draw_images, read_pool
 from hydrops.model.train import TrainOptions, trained_parts
 from hydrops.model.unmix import (
+    COVERAGE,
+    LEAST_HEADS,
     SIGNAL_NAMES,
     WAYS,
     Calibration,
@@ -44,10 +45,6 @@ VoxelMm = tuple[float, float, float]
 #: Anatomy that levels are fitted to where there is any: what is measured comes out higher in it
 #: than in phantoms, and it is a patient's.
 FITTED: Kind = "specimen"
-#: Coverage of the interval that is given with a ratio.
-COVERAGE = 0.95
-#: With fewer heads the one to come may be beyond all of them too often, see `half_width`.
-LEAST_HEADS = ceil(COVERAGE / (1.0 - COVERAGE) - 1e-9)
 #: Voxels of the images that a model is calibrated for: the published ones, and coarse ones.
 CALIBRATED_MM: tuple[VoxelMm, ...] = (VOXEL_MM, (1.0, 1.0, 1.0))
 #: Least and most noise of a calibration's heads, times that of `hydrops.phantom.head.NOISE`.

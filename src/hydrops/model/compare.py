@@ -29,7 +29,7 @@ from hydrops.model.evaluate import (
     slice_name,
     whose_anatomy,
 )
-from hydrops.model.package import LABYRINTHS, MOTION, PHANTOMS
+from hydrops.model.package import MOTION, PHANTOMS, USED_OF_LABYRINTHS, source_of
 from hydrops.records import write_text_atomically
 
 #: Those that models are tested on.
@@ -314,8 +314,9 @@ def write_comparison(
         write_table(table.round(5), folder / f"{name}.tsv")
     for name, draw in PICTURES.items():
         draw(ears, slices).savefig(folder / f"{name}.png", dpi=100, metadata={"Software": None})
-    real = (ears["anatomy"] == "specimen").any()
-    sources = [PHANTOMS, *([LABYRINTHS] if real else []), MOTION]
+    real = sorted(set(ears["specimen"]) - {""})
+    whose = [f"Real labyrinths: {source_of(real)} {USED_OF_LABYRINTHS}"] if real else []
+    sources = [PHANTOMS, *whose, MOTION]
     text = f"""# Models compared
 
 **Simulation.** Every model was given the same {len(ears.drop_duplicates(EAR))} ears of heads that

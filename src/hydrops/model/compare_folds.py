@@ -11,8 +11,9 @@ import pandas as pd
 from hydrops.cohort import markdown_table, write_table
 from hydrops.errors import HydropsError
 from hydrops.model.crossval import compare_variants, side_by_side, summarise_folds
-from hydrops.model.ct_package import DATA_SOURCES, course_told, draw_boxes, steps_told
+from hydrops.model.ct_package import USED_OF_CT, course_told, draw_boxes, steps_told
 from hydrops.model.ct_task import CtOptions
+from hydrops.model.package import source_of
 from hydrops.records import write_text_atomically
 
 #: Those that models are tested on.
@@ -104,7 +105,7 @@ def write_fold_comparison(
 Real CT of {count} specimens. Every model was tested on the same folds, each specimen by a network
 that was trained without it. The last plane of a cascade is its result; its first plane is the
 single 2D U-Net, with residual units as all planes have them. `published` is the paper's own figure,
-measured on other data. Sources: {" ".join(DATA_SOURCES)}
+measured on other data. Sources: {source_of(cases["specimen"].unique())} {USED_OF_CT}
 
 {markdown_table(describe_trainings(trainings))}
 

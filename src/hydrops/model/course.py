@@ -336,7 +336,8 @@ class _Course:
             scores = self.task.validate(self.judged, phase)
         self.history.append({"step": self.step, "loss": _means(self.running)["loss"], **scores})
         self.running = []
-        LOG.info("validation at step %d: %s", self.step, json.dumps(scores))
+        if scores:
+            LOG.info("validation at step %d: %s", self.step, json.dumps(scores))
         self._judge(scores)
         if self.stale >= PATIENCE and self.step < end:
             LOG.info("no better for %d checks: the phase ends here", self.stale)

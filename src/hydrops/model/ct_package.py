@@ -23,12 +23,14 @@ from hydrops.model.crossval import Model, evaluate_cases
 from hydrops.model.ct import CtModel, load_ct_model
 from hydrops.model.ct_task import CtOptions, Design
 from hydrops.model.package import (
+    WIMMER,
     common_metadata,
     data_format,
     network_definition,
     phases_trained,
     place_bundle,
     place_pictures,
+    source_of,
 )
 from hydrops.model.surface import MIDDLE, surface_share
 from hydrops.model.taught import refuse_taught
@@ -36,9 +38,10 @@ from hydrops.records import sha256_of_file
 
 LOG = logging.getLogger(__name__)
 
-DATA_SOURCES = (
-    "Wimmer et al., Human bony labyrinth dataset, Data in Brief 2019;27:104782, CC BY 4.0 "
-    "(CT, labels and landmarks).",
+USED_OF_CT = "(CT, labels and landmarks)."
+#: What the specimens of `hydrops.model.package.WIMMER` are.
+SPECIMENS_OF_WIMMER = (
+    "post-mortem specimens without pathology, from one scanner, voxels of 0.16 to 0.2 mm"
 )
 CAPTIONS = {
     "overlays": "Best, median and worst case of the cross-validation, each by the network that "
@@ -53,15 +56,18 @@ def write_ct_bundle(
 ) -> Bundle:
     """Write ``models/<name>/<version>`` of a training on cases; its card is for `write_ct_card`."""
     joint = options.kind == "joint"
-    known = common_metadata(options, sha256_of_file(weights), DATA_SOURCES) | {
+    names = [case.name for case in taught]
+    sources = [f"{source_of(names)} {USED_OF_CT}"]
+    known = common_metadata(options, sha256_of_file(weights), sources) | {
         "task": "Labyrinth on temporal-bone CT" + (", and its landmarks" if joint else ""),
         "kind": options.kind,
         "network": asdict(options.network),
         "training": course_told(options, weights)
         | {
             "seed": options.seed,
-            "specimens": [case.name for case in taught],
+            "specimens": names,
             "folds": options.folds,
+            "validation": options.validation,
         },
         "roles": ["CT"],
         "optional_roles": [],
@@ -258,6 +264,11 @@ def write_ct_card(
     table = summary.drop(columns=["model", "part"])
     tests = "" if comparison.empty else f"\n{markdown_table(comparison, 5)}\n"
     landmarks = ", ".join(bundle.metadata["landmarks"]) or "none"
+    watched = training.get("validation", 0)
+    aside = (
+        f"On {watched} of them, set aside for that, the training was watched.\n" if watched else ""
+    )
+    tried = SPECIMENS_OF_WIMMER if source_of(training["specimens"]) == WIMMER else "those specimens"
     text = f"""# {bundle.name} {bundle.version}
 
 {bundle.metadata["description"]}.
@@ -270,7 +281,7 @@ Research only; not a medical device. Licence: {bundle.metadata["copyright"]}.
 ## Trained on
 
 Real CT of {len(training["specimens"])} specimens ({", ".join(training["specimens"])}).
-Training steps: {steps_told(training)}; seed {training["seed"]}.
+{aside}Training steps: {steps_told(training)}; seed {training["seed"]}.
 Sources: {bundle.metadata["data_source"]}
 
 ## How it did
@@ -286,7 +297,7 @@ weights were trained the same way on all specimens, so there is no test of these
 {notes}
 ## Limits
 
-Tried on post-mortem specimens without pathology, from one scanner, voxels of 0.16 to 0.2 mm. Not
+Tried on {tried}. Not
 for MRI.
 """
     path = bundle.folder / CARD

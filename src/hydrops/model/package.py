@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -39,10 +40,17 @@ MOTION = (
     "Heads move as 242 patients did between two series "
     "(VS_Seg: Shapey et al., Sci Data 2021;8:286)."
 )
-LABYRINTHS = (
-    "Real labyrinths: Wimmer et al., Human bony labyrinth dataset, Data in Brief 2019;27:104782, "
-    "CC BY 4.0 (labels and landmarks; the images themselves were not used)."
-)
+WIMMER = "Wimmer et al., Human bony labyrinth dataset, Data in Brief 2019;27:104782, CC BY 4.0"
+#: How the specimens of that data set are called.
+OF_WIMMER = re.compile(r"[FT]\d\d")
+USED_OF_LABYRINTHS = "(labels and landmarks; the images themselves were not used)."
+
+
+def source_of(specimens: Collection[str]) -> str:
+    """Whose labelled temporal bones specimens are, by their names."""
+    if all(OF_WIMMER.fullmatch(name) for name in specimens):
+        return WIMMER
+    return f"{len(specimens)} labelled specimens of the user's"
 
 
 def write_bundle(options: TrainOptions, weights: Path, models_dir: Path) -> Bundle:
@@ -134,7 +142,9 @@ def metadata(options: TrainOptions, weights: Path) -> dict[str, Any]:
     taught = taught_by(weights)
     patch = list(CROP_SHAPE)
     able = find_architecture(options.network)
-    sources = [PHANTOMS, *([LABYRINTHS] if taught else [])]
+    sources = [PHANTOMS]
+    if taught:
+        sources.append(f"Real labyrinths: {source_of(taught)} {USED_OF_LABYRINTHS}")
     return common_metadata(options, sha256_of_file(weights), sources) | {
         "task": _task(able),
         "kind": MR_KIND,

@@ -38,6 +38,7 @@ from hydrops.model.simulate import (
     write_pool_part,
 )
 from hydrops.model.tasks import SCHEMA
+from hydrops.model.unmix import COVERAGE, LEAST_HEADS
 from hydrops.records import write_text_atomically
 from hydrops.validate import load_yaml
 
@@ -109,12 +110,17 @@ class TrainOptions:
             raise HydropsError(f"{path}: not a training configuration ({error})") from error
         if options.network.strides is not None:
             voxels_made_one(options.network, options.patch, path)
-        if not find_architecture(options.network).sided and any(
-            edge > whole for edge, whole in zip(options.patch, CROP_SHAPE)
-        ):
+        able = find_architecture(options.network)
+        if not able.sided and any(edge > whole for edge, whole in zip(options.patch, CROP_SHAPE)):
             raise HydropsError(
                 f"{path}: patch: {list(options.patch)} is more than a crop has voxels, "
                 f"{list(CROP_SHAPE)}"
+            )
+        if able.endolymph and options.calibration_heads < LEAST_HEADS:
+            raise HydropsError(
+                f"{path}: calibration_heads: {options.calibration_heads}, but an interval of "
+                f"{COVERAGE:.0%} needs {LEAST_HEADS} of a kind, twice that with real labyrinths, "
+                "and some more, for a few are refused"
             )
         both = set(options.train_specimens) & set(options.validation_specimens)
         if both:

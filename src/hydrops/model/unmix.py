@@ -33,6 +33,10 @@ from hydrops.sampling import LEAST_FLUID
 
 FloatGrid = npt.NDArray[np.float32]
 
+#: Coverage of the interval that is given with a ratio.
+COVERAGE = 0.95
+#: With fewer heads the one to come may be beyond all of them too often, see `half_width`.
+LEAST_HEADS = ceil(COVERAGE / (1.0 - COVERAGE) - 1e-9)
 #: Network's fluid above which a voxel counts as full, and below which as bone.
 FULL, EMPTY = 0.97, 0.5
 #: Voxels that count as full at least, should the network be sure of fewer.
