@@ -377,14 +377,19 @@ def _how_calibrated(bundle: Bundle) -> str:
     reach, reach_alone = (" and ".join(str(c.half_width) for c in calibrations[w]) for w in WAYS)
     spread = known.get("uptake_sd")
     uptake = f", with an uptake that differs between organs (SD {spread:.0%})" if spread else ""
+    whose = (
+        "real anatomy, of\nthe labyrinths that training and validation saw, and the interval is "
+        "wide enough for phantoms, too"
+        if bundle.metadata["training"]["train_specimens"]
+        else "phantoms"
+    )
     return f"""How full a voxel is and how much of that is endolymph comes from the signal as well
 as from the network (`hydrops.model.unmix`): from PPI and PEI, their signs told by each other,
 where there are both (`hydrops.model.unfold`), else from HYDROPS. This was calibrated on
 {known["ears"]} more simulated ears (seed {known["seed"]}) with any noise, half of them of fluids
 near those that the published inversion times null, half of fluids of T1 up to the longest that was
 measured{uptake} (`hydrops.phantom.signal.draw_fluids`), apart for voxels of {sizes} mm;
-voxels of another size lie between, by their largest face. The levels are those of real anatomy, of
-the labyrinths that training and validation saw, and the interval is wide enough for phantoms, too.
+voxels of another size lie between, by their largest face. The levels are those of {whose}.
 The network has {say} of the say in the ratio (by HYDROPS alone {say_alone}), the signal the rest;
 where they are far apart, the network has all of it.
 An ear's ratio is given with an interval of +-{reach} (by HYDROPS alone
