@@ -374,6 +374,8 @@ def test_landmarks_of_another_model_do_not_stay_beside_a_label(
     without = find_bundle(REPOSITORY / "models", "inhearit")
     written = [p.name for p in segment_files(images[:1], without, tmp_path)]
     assert written == ["mrc_dseg.nii.gz", "mrc_measures.json"]
+    found = json.loads((tmp_path / written[1]).read_text())["ears"]
+    assert set(found["left"]) == set(found["right"]) == {"cochlea", "vestibule"}
     assert not any(path.exists() for path in stale)
 
 

@@ -35,14 +35,12 @@ def check_product(
     ExcludedError
         If it is the MRC once more, or nothing in it is negative.
     """
-    there = product != 0.0
-    if (product < 0.0).sum() < LEAST_NEGATIVE * there.sum():
-        same = product.shape == mrc.shape and np.corrcoef(product.flat, mrc.flat)[0, 1] > SAME_IMAGE
+    if product.shape == mrc.shape and np.corrcoef(product.flat, mrc.flat)[0, 1] > SAME_IMAGE:
+        raise ExcludedError(f"{name} is the same image as the MRC: was one file given for both?")
+    if (product < 0.0).sum() < LEAST_NEGATIVE * (product != 0.0).sum():
         raise ExcludedError(
-            f"{name} is the same image as the MRC: was one file given for both?"
-            if same
-            else f"{name} has no negative values, so endolymph cannot be told in it: it must be "
-            "signed, neither a magnitude nor cut off at zero nor shifted"
+            f"{name} has no negative values, so endolymph cannot be told in it: it must be signed, "
+            "neither a magnitude nor cut off at zero nor shifted"
         )
     on_mrc = resample(product, own, mrc.shape, affine)
     if inside_csf(mrc, on_mrc, affine) is None:

@@ -467,15 +467,16 @@ def _say_ratio(side: str, ear: _SeenEar) -> None:
     if reach is None:
         return
     total, endolymph = organ_volumes(ear.found.fractions, ear.grid)[LABYRINTH]
-    low, ratio, high = _ratio_within(endolymph / total, reach)
+    ratio = endolymph / total
+    low, high = _within(ratio, reach)
     LOG.info(
         "%s ear: EH volume ratio %.2f (%.2f to %.2f), fluid %.0f mm3", side, ratio, low, high, total
     )
 
 
-def _ratio_within(ratio: float, reach: float) -> tuple[float, float, float]:
-    """Lower end of a ratio's interval, the ratio, and the upper end; none beyond 0 and 1."""
-    return max(0.0, ratio - reach), ratio, min(1.0, ratio + reach)
+def _within(ratio: float, reach: float) -> tuple[float, float]:
+    """Both ends of a ratio's interval, none beyond 0 and 1."""
+    return max(0.0, ratio - reach), min(1.0, ratio + reach)
 
 
 def _measures_of(ear: _SeenEar, bundle: Bundle) -> dict[str, Any]:
@@ -483,14 +484,15 @@ def _measures_of(ear: _SeenEar, bundle: Bundle) -> dict[str, Any]:
     reach = ear.found.half_width
     told: dict[str, Any] = {}
     volumes = organ_volumes(ear.found.fractions, ear.grid)
-    for organ in (*bundle.organs, LABYRINTH):
+    whole = [LABYRINTH] if set(bundle.organs) == set(ORGANS) else []
+    for organ in (*bundle.organs, *whole):
         total, endolymph = volumes[organ]
         told[organ] = {"tfs_mm3": round(total, 1)}
         if reach is not None:
             told[organ] |= {"els_mm3": round(endolymph, 1)}
             told[organ] |= {"eh_volume_ratio": round(endolymph / total, 4)} if total else {}
     if reach is not None:
-        low, _, high = _ratio_within(told[LABYRINTH]["eh_volume_ratio"], reach)
+        low, high = _within(told[LABYRINTH]["eh_volume_ratio"], reach)
         told[LABYRINTH] |= {"ci_low": round(low, 4), "ci_high": round(high, 4)}
     return told
 
@@ -506,6 +508,9 @@ def _other_images(
         for path, (product, own) in zip(paths, images):
             check_product(path.name, product, own, mrc, affine)
         return USUAL_PAIR, [(image, own, np.eye(4)) for image, own in images]
+    sidecars = sidecar_of(paths[0]), sidecar_of(paths[1])
+    if doubt := timing_doubt(*sidecars):
+        LOG.warning("%s: the published inversion times are assumed", doubt)
     others, on_grid = [], []
     for path, (image, own) in zip(paths, images):
         LOG.info("registering %s to the MRC", path.name)
@@ -521,9 +526,6 @@ def _other_images(
             *(path.name for path in paths),
         )
     check_sign(mrc, ppi - pei, affine)
-    sidecars = sidecar_of(paths[0]), sidecar_of(paths[1])
-    if doubt := timing_doubt(*sidecars):
-        LOG.warning("%s: the published inversion times are assumed", doubt)
     return read_pair(*sidecars, ratio), others
 
 

@@ -37,6 +37,6 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise HydropsError(
             "device: cuda was asked for, but no CUDA device can be used here; "
-            "ask for a GPU, or set device: cpu in the configuration"
+            "ask for a GPU, or say cpu: device in the configuration, --device of a single case"
         )
     return torch.device(name)
