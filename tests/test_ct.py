@@ -791,7 +791,7 @@ def test_a_shipped_bundle_is_small_and_keeps_the_contract(
     assert np.allclose(found.affine, label.affine)
     masks = [np.asarray(image.dataobj) > 0 for image in (found, label)]
     assert overlap_metrics(*masks)["dice"] > 0.9
-    assert len(written) == (3 if bundle.metadata["landmarks"] else 1)
+    assert len(written) == (4 if bundle.metadata["landmarks"] else 2)
     with pytest.raises(HydropsError, match="takes CT"):
         segment_files([case / "T01_ct.nii.gz"] * 2, bundle, tmp_path)
 
