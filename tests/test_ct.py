@@ -321,7 +321,7 @@ def test_specimens_set_aside_watch_every_network_of_a_training(
 
     for task in (JointTask, PlaneTask):
         monkeypatch.setattr(f"hydrops.model.ct.{task.__name__}", noting(task))
-    phases = (Phase(2, 0.01, 1.0, 1.0),)
+    phases = (Phase(1, 0.01, 1.0, 1.0),)
     options = dataclasses.replace(options, validation=1, validate_every=1, phases=phases)
     if options.pose:
         pose = dataclasses.replace(options.pose, validation=1, validate_every=1, phases=phases)

@@ -276,14 +276,19 @@ def test_a_killed_training_goes_on_where_it_was(
 
 
 def test_a_pool_that_was_drawn_otherwise_is_another(tiny: TrainOptions, tmp_path: Path) -> None:
-    train(tiny, tmp_path / "no specimens", tmp_path / "run", threads=1)
+    make_pools(tiny, tmp_path / "no specimens", tmp_path / "run", 1)
     assert [path.name for path in trained_parts(tiny, tmp_path / "run")] == ["phantom-0000.npz"]
     for other in ({"seed": 1}, {"crops_per_ear": 3}):
         assert trained_parts(dataclasses.replace(tiny, **other), tmp_path / "run") == []
 
 
 def test_a_model_of_phantoms_alone_claims_no_labyrinths(tiny: TrainOptions, tmp_path: Path) -> None:
-    told = dataclasses.replace(tiny, train_specimens=("F01",), validation_specimens=("F06",))
+    told = dataclasses.replace(
+        tiny,
+        train_specimens=("F01",),
+        validation_specimens=("F06",),
+        phases=(Phase(1, 1e-3, 1.0, 1.0),),
+    )
     weights = train(told, tmp_path / "no specimens", tmp_path / "run", threads=1)
     assert taught_by(weights) == {}
     bundle = write_bundle(told, weights, tmp_path / "models")

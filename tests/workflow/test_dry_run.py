@@ -145,18 +145,20 @@ def test_what_a_target_cannot_do_for_a_model_is_said(
 def test_a_folder_to_learn_from_that_is_not_there_is_said_before_any_job(
     project: Project,
 ) -> None:
-    for model, allowed in (("unet2d", True), ("joint_unet3d_ct", False)):
+    def planned(model: str, folder: str) -> tuple[int, str]:
         done = project.snakemake("train", "--dry-run", "--config", f"model={model}",
-                                 "training={specimens: bonez}")  # fmt: skip
-        said = done.stdout + done.stderr
-        assert done.returncode == 1
-        assert "bonez: there is no such folder to learn from; name it in training: spec" in said
-        assert ("or null to go on with simulated anatomy" in said) == allowed
-        assert "Traceback" not in said
-        none = project.snakemake("train", "--dry-run", "--config", f"model={model}",
-                                 "training={specimens: null}")  # fmt: skip
-        assert (none.returncode == 0) == allowed
-        assert ("learns from labelled CT" in none.stdout + none.stderr) != allowed
+                                 f"training={{specimens: {folder}}}")  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    status, said = planned("unet2d", "bonez")
+    assert status == 1
+    assert "bonez: there is no such folder to learn from; name it in training: specim" in said
+    assert "or null to go on with simulated anatomy" in said
+    assert "Traceback" not in said
+    assert planned("unet2d", "null")[0] == 0
+    status, said = planned("joint_unet3d_ct", "null")
+    assert status == 1
+    assert "learns from labelled CT" in said
 
 
 def test_specimens_kept_for_the_evaluation_are_not_trained_on(project: Project) -> None:
