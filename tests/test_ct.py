@@ -1273,7 +1273,7 @@ def test_every_configuration_that_is_kept_is_as_it_must_be() -> None:
         (training,) = find_trainings(config)
         images = training.images(REPOSITORY)
         assert images == (None if training.kind == "lesion" else REPOSITORY)
-        if training.kind != "lesion":
+        if training.on_ct:
             with pytest.raises(HydropsError, match="nowhere: there is no such folder to learn"):
                 training.images(Path("nowhere"))
         commented = path.read_text() + "# a comment changes nothing that is trained"

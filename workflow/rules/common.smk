@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
@@ -134,7 +135,20 @@ def images_state(training):
         folder = training.images(specimens and Path(specimens))
     except HydropsError as error:
         sys.exit(f"error: {error}")
+    if folder and not folder.is_dir():
+        say_once(
+            f"warning: {folder}: there is no such folder (training: specimens), so "
+            f"{training.name} is trained and evaluated on phantoms alone"
+        )
+        return ""
     return source_state(folder) if folder else ""
+
+
+@cache
+def say_once(words):
+    """What is to be known before the first job; jobs have logs of their own."""
+    if workflow.is_main_process:
+        print(words, file=sys.stderr)
 
 
 def phantoms_of(wildcards):

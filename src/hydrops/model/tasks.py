@@ -63,16 +63,14 @@ class Training:
         Raises
         ------
         HydropsError
-            If the folder is not there, or there is to be none for a model that needs one.
+            If a model that is cross-validated on what lies there has no such folder.
         """
         folder = self.data if self.kind == "lesion" else specimens
         setting = f"data in {self.path}" if self.kind == "lesion" else "training: specimens"
         if self.on_ct and folder is None:
-            raise HydropsError(
-                f"{self.path}: learns from labelled CT; name its folder in {setting}"
-            )
-        if folder is not None and not folder.is_dir():
-            without = "" if self.on_ct else ", or null to go on with simulated anatomy alone"
+            raise HydropsError(f"{self.path}: learns from labelled CT; name them in {setting}")
+        if self.in_folds and folder is not None and not folder.is_dir():
+            without = "" if self.on_ct else ", or null to draw lesions"
             raise HydropsError(
                 f"{folder}: there is no such folder to learn from; name it in {setting}{without}"
             )
