@@ -10,7 +10,7 @@ from scipy import fft
 
 from hydrops.errors import ExcludedError
 from hydrops.images import Affine, FloatGrid, resample
-from hydrops.register import check_sign, inside_csf
+from hydrops.register import check_sign
 
 LOG = logging.getLogger(__name__)
 
@@ -43,13 +43,12 @@ def check_product(
             "neither a magnitude nor cut off at zero nor shifted"
         )
     on_mrc = resample(product, own, mrc.shape, affine)
-    if inside_csf(mrc, on_mrc, affine) is None:
+    if not check_sign(mrc, on_mrc, affine):
         LOG.warning(
             "no cerebrospinal fluid is shown, by which it would be seen if %s had the wrong sign: "
             "a ratio is right only if perilymph is positive in it",
             name,
         )
-    check_sign(mrc, on_mrc, affine)
 
 
 def check_lies_on(name: str, mrc: FloatGrid, product: FloatGrid, voxel_mm: npt.ArrayLike) -> None:

@@ -218,7 +218,7 @@ def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid, affine: Affine) ->
     ExcludedError
         If CSF is not darker in the PPI.
     """
-    csf = inside_csf(mrc, pei, affine)
+    csf = _inside_csf(mrc, pei, affine)
     if csf is None:
         return None
     ratio = float(np.median(np.abs(ppi[csf] / pei[csf])))
@@ -230,23 +230,28 @@ def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid, affine: Affine) ->
     return round(ratio, 5)
 
 
-def check_sign(mrc: FloatGrid, hydrops: FloatGrid, affine: Affine) -> None:
+def check_sign(mrc: FloatGrid, hydrops: FloatGrid, affine: Affine) -> bool:
     """Refuse HYDROPS or HYDROPS-Mi2 in which most of the CSF is not negative; images on one grid.
+
+    Returns
+    -------
+    Whether there is CSF to tell it by.
 
     Raises
     ------
     ExcludedError
         CSF is negative, as endolymph is (Naganawa et al., Magn Reson Med Sci 2012;11:213).
     """
-    csf = inside_csf(mrc, hydrops, affine)
+    csf = _inside_csf(mrc, hydrops, affine)
     if csf is None:
-        return
+        return False
     positive = float((hydrops[csf] > 0.0).mean())
     if positive >= 0.5:
         raise ExcludedError(
             f"CSF should be negative in HYDROPS, as endolymph is, but {positive:.0%} of it is "
             "positive: was the PPI taken from the PEI, or is this another image altogether?"
         )
+    return True
 
 
 def check_magnitude(mrc: FloatGrid) -> None:
@@ -265,7 +270,7 @@ def check_magnitude(mrc: FloatGrid) -> None:
         )
 
 
-def inside_csf(mrc: FloatGrid, other: FloatGrid, affine: Affine) -> npt.NDArray[np.bool_] | None:
+def _inside_csf(mrc: FloatGrid, other: FloatGrid, affine: Affine) -> npt.NDArray[np.bool_] | None:
     """Where CSF is, well within its borders and the field of view of another image; None: nowhere.
 
     Nearly all fluid of a head lies in its cisterns and ventricles. Where there is less than

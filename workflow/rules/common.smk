@@ -29,10 +29,10 @@ try:
         if TRAINING and TRAINING.ablation.is_file()
         else None
     )
-    if ABLATION:
-        ABLATION.check_for(TRAINING)
     if workflow.is_main_process:
         check_writable(STUDY.paths.root)
+        if ABLATION:
+            ABLATION.check_for(TRAINING)
 except HydropsError as error:
     sys.exit(f"error: {error}")
 

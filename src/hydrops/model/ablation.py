@@ -65,9 +65,9 @@ class Grid:
                 f"{training.ablation}: folds: there is no fold {beyond[0]}; {training.name} has "
                 f"{training.folds}, from 0"
             )
+        plain = json.loads(training.options)
         for name, change in self.changes.items():
-            values = merged(json.loads(training.options), change["set"])
-            check(values, SCHEMA, f"{training.ablation}: changes: {name}")
+            check(merged(plain, change["set"]), SCHEMA, f"{training.ablation}: changes: {name}")
 
 
 def merged(values: Any, changes: Any) -> Any:

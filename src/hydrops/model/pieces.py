@@ -89,18 +89,27 @@ def without_rims(mrc: FloatGrid, fractions: FloatGrid) -> FloatGrid:
         (x, y, z), of any scale; slices are along z.
     """
     fluid = fractions[0] < 0.5
-    pieces, _ = ndimage.label(fluid, _IN_SLICE)
-    sizes = np.bincount(pieces.ravel())
-    boxes = ndimage.find_objects(pieces)
-    organs = [organ_codes(organ) for organ in SLICE_ORGANS]
-    kept = fractions.copy()
-    for piece in np.flatnonzero(sizes <= LARGEST_RIM):
-        part = tuple(slice(max(0, along.start - 1), along.stop + 1) for along in boxes[piece - 1])
+    if not fluid.any():
+        return fractions
+    box = box_around(fluid, (1,) * 3)
+    shares, image = fractions[1:, *box], mrc[box]
+    pieces, _ = ndimage.label(fluid[box], _IN_SLICE)
+    places = ndimage.find_objects(pieces)
+    organs = [code - 1 for organ in SLICE_ORGANS for code in organ_codes(organ)]
+    rims = np.zeros(image.shape, bool)
+    for piece in np.flatnonzero(np.bincount(pieces.ravel()) <= LARGEST_RIM):
+        part = tuple(slice(max(0, along.start - 1), along.stop + 1) for along in places[piece - 1])
         inside = pieces[part] == piece
+        held = shares[:, *part][:, inside].sum(1)
+        if 2 * held[organs].sum() <= held.sum():
+            continue
         around = ndimage.binary_dilation(inside, _IN_SLICE) & ~inside
-        of_organs = sum(fractions[:, *part][codes][:, inside].sum() for codes in organs)
-        is_dimmer = mrc[part][inside].mean() < mrc[part][around].max(initial=0.0)
-        if is_dimmer and 2 * of_organs > fractions[1:, *part][:, inside].sum():
-            kept[1:, *part][:, inside | around] = 0.0
-    kept[0] = 1.0 - kept[1:].sum(0)
+        if image[part][inside].mean() < image[part][around].max(initial=0.0):
+            rims[part] |= inside | around
+    if not rims.any():
+        return fractions
+    kept = fractions.copy()
+    in_box = kept[:, *box]
+    in_box[:, rims] = 0.0
+    in_box[0, rims] = 1.0
     return kept
