@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hydrops.chunks import MOST_ALONE, assign_batches, assign_chunks, run_chunk
 from hydrops.errors import ExcludedError, HydropsError
+from hydrops.files import write_text_atomically
 from hydrops.paths import Paths, Unit
 from hydrops.records import (
     StageResult,
@@ -24,7 +25,6 @@ from hydrops.records import (
     read_record,
     run_stage,
     whole_part,
-    write_text_atomically,
 )
 
 UNIT = Unit("01", "1")

@@ -17,17 +17,12 @@ from hydrops.cli import main
 from hydrops.cohort import build_tables, ratio_intervals, read_table, write_table
 from hydrops.config import check_writable, drop_stale_records, resolve
 from hydrops.errors import HydropsError
+from hydrops.files import write_text_atomically
 from hydrops.measure import EAR_COLUMNS, LANDMARK_COLUMNS
 from hydrops.participants import read_participants, units_of
 from hydrops.paths import BIDS_SUFFIX, Paths, Unit
 from hydrops.phantom.specs import load_specs, random_specs
-from hydrops.records import (
-    Record,
-    StageResult,
-    run_stage,
-    write_record,
-    write_text_atomically,
-)
+from hydrops.records import Record, StageResult, run_stage, write_record
 from hydrops.status import present_words, status_lines, unit_status
 from hydrops.status_page import time_left, write_status_page
 from places import REPOSITORY

@@ -11,15 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from hydrops.errors import HydropsError
+from hydrops.files import write_text_atomically
 from hydrops.paths import Paths, Unit
-from hydrops.records import (
-    StageResult,
-    digest,
-    is_current,
-    result_digest,
-    run_stage,
-    write_text_atomically,
-)
+from hydrops.records import StageResult, digest, is_current, result_digest, run_stage
 
 LOG = logging.getLogger(__name__)
 #: Stages of a session before the models, and those of a model.

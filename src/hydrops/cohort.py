@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from hydrops.files import write_text_atomically
 from hydrops.labels import SIDES
 from hydrops.measure import EAR_COLUMNS, LANDMARK_COLUMNS
 from hydrops.paths import Paths, Unit
-from hydrops.records import read_record, write_text_atomically
+from hydrops.records import read_record
 
 INTERVAL_COLUMNS = (
     "participant_id", "session_id", "side", "eh_volume_ratio", "ci_low", "ci_high", "model",

@@ -20,9 +20,9 @@ import pandas as pd
 
 from hydrops import page
 from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES, sessions_done
+from hydrops.files import write_text_atomically
 from hydrops.jobs import slurm_job, spent
 from hydrops.paths import Paths
-from hydrops.records import write_text_atomically
 from hydrops.slurm import answer
 
 #: Stages in the order of the work; others follow by name.

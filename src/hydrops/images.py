@@ -23,6 +23,7 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError, HydropsError
+from hydrops.files import placed
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE
 
 Affine = npt.NDArray[np.float64]
@@ -259,20 +260,12 @@ def save_image(
 
 def write_gzip(path: Path, content: bytes) -> None:
     """Compress without name or time, so that the same content gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with (
-            temporary.open("wb") as stream,
-            gzip.GzipFile(
-                filename="", mode="wb", fileobj=stream, mtime=0, compresslevel=1
-            ) as packed,
-        ):
-            packed.write(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with (
+        placed(path) as temporary,
+        temporary.open("wb") as stream,
+        gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0, compresslevel=1) as packed,
+    ):
+        packed.write(content)
 
 
 def spacing_mm(affine: Affine) -> FloatGrid:

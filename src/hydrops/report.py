@@ -16,13 +16,14 @@ from hydrops import page
 from hydrops.cohort import read_table
 from hydrops.cost import cost_section, measured_cost
 from hydrops.figures import KEYS, ORGAN_NAMES, RATIO, CohortFigure, p_words, write_figures
+from hydrops.files import write_text_atomically
 from hydrops.labels import LABYRINTH, ORGANS, SIDES
 from hydrops.measure import GRADE_THRESHOLDS
 from hydrops.methods import LIMITS, methods_section, provenance_section
 from hydrops.model.bundle import Bundle
 from hydrops.participants import units_of
 from hydrops.paths import Paths, Unit
-from hydrops.records import read_record, write_text_atomically
+from hydrops.records import read_record
 
 #: Above so many examinations the overlays are linked to, not put into the file.
 MOST_EMBEDDED = 60

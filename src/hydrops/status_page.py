@@ -12,7 +12,7 @@ from pathlib import Path
 from hydrops import page
 from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
 from hydrops.config import Study
-from hydrops.records import write_text_atomically
+from hydrops.files import write_text_atomically
 from hydrops.status import STAGES, UnitStatus, shortened, unfinished, unit_status
 
 #: How often a browser loads the page again, s.

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from hydrops.errors import ExcludedError, HydropsError
+from hydrops.files import write_text_atomically
 from hydrops.model.bundle import METADATA, Bundle, read_bundle
 from hydrops.model.evaluate import Kind, evaluate
 from hydrops.model.novelty import Novelty
@@ -34,7 +35,6 @@ from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.cohort import Examination, examine
 from hydrops.phantom.head import VOXEL_MM
 from hydrops.phantom.signal import UPTAKE_SD, draw_fluids
-from hydrops.records import write_text_atomically
 from hydrops.segment import load_segmenter, run_network
 
 LOG = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from hydrops.cohort import markdown_table, write_table
 from hydrops.figures import PALETTE, draw_bland_altman, draw_box
+from hydrops.files import write_text_atomically
 from hydrops.labels import ORGANS
 from hydrops.model.bundle import WEIGHTS, Bundle
 from hydrops.model.crossval import (
@@ -30,7 +31,6 @@ from hydrops.model.evaluate import (
     whose_anatomy,
 )
 from hydrops.model.package import MOTION, PHANTOMS, USED_OF_LABYRINTHS, source_of
-from hydrops.records import write_text_atomically
 
 #: Those that models are tested on.
 TESTED = (

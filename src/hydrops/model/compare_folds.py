@@ -10,11 +10,11 @@ import pandas as pd
 
 from hydrops.cohort import markdown_table, write_table
 from hydrops.errors import HydropsError
+from hydrops.files import write_text_atomically
 from hydrops.model.crossval import compare_variants, side_by_side, summarise_folds
 from hydrops.model.ct_package import USED_OF_CT, course_told, draw_boxes, steps_told
 from hydrops.model.ct_task import CtOptions
 from hydrops.model.package import source_of
-from hydrops.records import write_text_atomically
 
 #: Those that models are tested on.
 TESTED = ("dice", "surface_distance_mm")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from hydrops.errors import HydropsError
+from hydrops.files import placed
 from hydrops.model.precision import choose_device
 from hydrops.model.taught import write_steps, write_taught
 
@@ -420,12 +421,10 @@ def save_state(state: dict[str, Any], path: Path) -> None:
     HydropsError
         If there is no room, or they cannot be written there.
     """
-    temporary = path.with_suffix(".tmp")
     try:
-        torch.save(state, temporary)
-        temporary.replace(path)
+        with placed(path) as temporary:
+            torch.save(state, temporary)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise HydropsError(
             f"{path}: cannot be written; is there room in {path.parent}? ({error})"
         ) from error

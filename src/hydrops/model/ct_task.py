@@ -187,13 +187,8 @@ class JointTask:
         image = image.to(memory_format=torch.channels_last_3d)
         with mixed_precision(image.device):
             logits, heat = network(image)
-        logits = logits.float()
-        target = torch.cat([1.0 - label, label], dim=1)
-        parts = {
-            "entropy": soft_cross_entropy(logits, target),
-            "dice": soft_dice_loss(torch.softmax(logits, dim=1), target),
-            "landmarks": landmark_loss(heat.float(), points),
-        }
+        parts = overlap_losses(logits, label)
+        parts["landmarks"] = landmark_loss(heat.float(), points)
         loss = parts["entropy"] + phase.dice * parts["dice"] + LANDMARK_WEIGHT * parts["landmarks"]
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
@@ -202,6 +197,23 @@ class JointTask:
         part = (0, PATCHES_WATCHED * len(self.watching))
         patches = Patches(self.watching, self.options, part, phase.spread, WATCHING)
         return dice_in(patches, network, lambda image: more_than_background(network(image)[0]))
+
+
+def overlap_losses(logits: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Cross entropy and Dice loss.
+
+    Parameters
+    ----------
+    logits
+        Of background and what is sought, (batch, 2, x, y, z).
+    label
+        Share of each voxel that is sought, (batch, 1, x, y, z).
+    """
+    logits, target = logits.float(), torch.cat([1.0 - label, label], dim=1)
+    return {
+        "entropy": soft_cross_entropy(logits, target),
+        "dice": soft_dice_loss(torch.softmax(logits, dim=1), target),
+    }
 
 
 def more_than_background(logits: torch.Tensor) -> torch.Tensor:

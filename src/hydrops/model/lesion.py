@@ -25,9 +25,14 @@ from hydrops.model.augment import (
 )
 from hydrops.model.cases import Affine, Case, FloatGrid, load_pairs, set_aside
 from hydrops.model.course import Phase, run_course
-from hydrops.model.ct_task import PATCHES_WATCHED, WATCHING, dice_in, more_than_background
+from hydrops.model.ct_task import (
+    PATCHES_WATCHED,
+    WATCHING,
+    dice_in,
+    more_than_background,
+    overlap_losses,
+)
 from hydrops.model.lesions import draw_cases
-from hydrops.model.losses import soft_cross_entropy, soft_dice_loss
 from hydrops.model.network import NetworkOptions, load_weights, unet
 from hydrops.model.options import read_options
 from hydrops.model.precision import mixed_precision
@@ -155,12 +160,9 @@ class LesionTask:
         image = image.to(memory_format=torch.channels_last_3d)
         with mixed_precision(image.device):
             logits = network(image)
-        logits = logits.float()
-        target = torch.cat([1.0 - label, label], dim=1)
-        entropy = soft_cross_entropy(logits, target)
-        dice = soft_dice_loss(torch.softmax(logits, dim=1), target)
-        parts = {"entropy": float(entropy.detach()), "dice": float(dice.detach())}
-        return entropy + phase.dice * dice, parts
+        parts = overlap_losses(logits, label)
+        loss = parts["entropy"] + phase.dice * parts["dice"]
+        return loss, {name: float(part.detach()) for name, part in parts.items()}
 
     def validate(self, network: torch.nn.Module, _phase: Phase) -> dict[str, float]:
         """Dice on patches of cases that watch; a fold's test cases are never among them."""

@@ -9,7 +9,6 @@ ears are right ears here; a left ear is mirrored before it meets the network.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from hydrops.errors import HydropsError
+from hydrops.files import placed
 from hydrops.labels import LANDMARKS
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.labelled import read_label, refuse_no_labyrinth
@@ -323,15 +323,12 @@ def write_pool_part(
     rng = np.random.default_rng([seed, part])
     ear = draw_ear(rng, "right") if specimen is None else specimen_ear(specimen, rng)
     geometries = [draw_geometry(ear, rng) for _ in range(crops)]
-    # This process's own, which nobody takes for a part.
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.part")
-    with temporary.open("wb") as stream:
+    with placed(path) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,
             fractions=np.stack([g.fractions for g in geometries]),
             landmarks=np.stack([g.landmarks for g in geometries]),
         )
-    temporary.replace(path)
     return path
 
 

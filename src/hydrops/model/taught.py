@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hydrops.errors import HydropsError
-from hydrops.records import write_text_atomically
+from hydrops.files import write_text_atomically
 
 #: Names of the files beside a file of weights.
 TAUGHT, STEPS = "taught.json", "steps.json"

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hydrops.errors import HydropsError
+from hydrops.files import write_text_atomically
 from hydrops.labels import LANDMARKS
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.course import Phase, alone_in, run_course
@@ -39,7 +40,6 @@ from hydrops.model.simulate import (
 )
 from hydrops.model.tasks import SCHEMA
 from hydrops.model.unmix import COVERAGE, LEAST_HEADS
-from hydrops.records import write_text_atomically
 from hydrops.validate import load_yaml
 
 LOG = logging.getLogger(__name__)
