@@ -145,14 +145,33 @@ def test_a_real_difference_is_found_and_none_is_not() -> None:
     assert groups.p_corrected < 0.05
     assert groups.effect_size == pytest.approx(-1.0)
     assert groups.estimate == pytest.approx(-0.2, abs=0.04)
+    # Of all ways to divide 16 persons two are as extreme, and of all signs of 8 differences.
+    assert groups.p_value == pytest.approx(2 / 12870, rel=0.01)
     sides = find(table, "side comparison", "affected - other ear")
     assert sides.p_corrected < 0.05
     assert sides.estimate == pytest.approx(0.2, abs=0.04)
     assert sides.effect_size == pytest.approx(1.0)
+    assert sides.p_value == pytest.approx(2 / 2**8, rel=0.01)
     assert abs(find(table, "side comparison", "left - right").estimate) < 0.04
     assert find(table, "correlation with hearing", "pure-tone average").estimate > 0.3
     null = cohort_statistics(*cohort(0.0), None)
     assert find(null, "group comparison", "control - meniere").p_corrected > 0.05
+
+
+def test_a_summary_of_ears_has_their_quartiles() -> None:
+    ears = pd.DataFrame(
+        {
+            "participant_id": [f"{i:03d}" for i in range(101)],
+            "session_id": "1",
+            "side": "left",
+            "organ": LABYRINTH,
+            "eh_volume_ratio": np.arange(101.0),
+            "eh_area_ratio": np.nan,
+        }
+    )
+    people = ears[["participant_id", "session_id"]].assign(group="control")
+    row = find(cohort_statistics(ears, people, None), "group summary", "control")
+    assert (row.ci_low, row.estimate, row.ci_high) == (25.0, 50.0, 75.0)
 
 
 @pytest.mark.parametrize(
@@ -235,21 +254,38 @@ def test_pairs_without_a_difference_leave_the_effect_size_whole() -> None:
     assert row["effect_size"] == pytest.approx(float(matched))
 
 
+def stepped_down(p: np.ndarray) -> np.ndarray:
+    """Holm: the smallest times how many there are, the next times one less, and never falling."""
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1.0)
+    return corrected
+
+
 def test_pairs_of_groups_are_corrected_together() -> None:
     ears, people = cohort(0.1, n=9)
     people["group"] = np.repeat(["a", "b", "c"], 6)
     table = cohort_statistics(ears, people, None)
     rows = table[(table.analysis == "group comparison") & table.p_value.notna()]
     assert rows.comparison.nunique() == 3
-    p = rows.p_value.to_numpy()
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1.0)
-    assert rows.p_corrected.to_numpy()[order] == pytest.approx(steps, rel=0.01)
+    steps = stepped_down(rows.p_value.to_numpy())
+    assert rows.p_corrected.to_numpy() == pytest.approx(steps, rel=0.01)
 
 
-def test_correction_never_lowers_a_p_value() -> None:
+def test_every_comparison_is_corrected_over_organs_and_measures() -> None:
     table = cohort_statistics(*cohort(0.05), None).dropna(subset=["p_value"])
     assert (table.p_corrected >= table.p_value - 1e-9).all()
+    families = dict(list(table.groupby(["analysis", "comparison"])))
+    assert set(families) == {
+        ("group comparison", "control - meniere"),
+        ("side comparison", "affected - other ear"),
+        ("side comparison", "left - right"),
+        ("correlation with hearing", "pure-tone average"),
+    }
+    for name, rows in families.items():
+        assert len(rows) > 2, name
+        steps = stepped_down(rows.p_value.to_numpy())
+        assert rows.p_corrected.to_numpy() == pytest.approx(steps, rel=0.01), name
 
 
 def test_agreement_with_a_reader_who_agrees() -> None:
@@ -259,6 +295,44 @@ def test_agreement_with_a_reader_who_agrees() -> None:
     rows = table[(table.analysis == "agreement with reader") & (table.organ == LABYRINTH)]
     assert rows[rows.estimate_name == "ICC(2,1)"].estimate.iloc[0] > 0.97
     assert rows[rows.estimate_name == "bias"].estimate.iloc[0] == pytest.approx(-0.01)
+
+
+def test_of_several_readers_the_mean_counts() -> None:
+    ears, people = cohort(0.2)
+    readers = [
+        ears.assign(reader=name, eh_volume_ratio=ears.eh_volume_ratio + apart)
+        for name, apart in (("A", 0.05), ("B", -0.05))
+    ]
+    table = cohort_statistics(ears, people[["participant_id", "session_id"]], pd.concat(readers))
+    table = table[table.measure == "eh_volume_ratio"]
+    rows = table[(table.analysis == "agreement with reader") & (table.organ == LABYRINTH)]
+    told = rows.set_index("estimate_name").estimate
+    assert told["ICC(2,1)"] == pytest.approx(1.0)
+    assert told["bias"] == pytest.approx(0.0, abs=1e-6)
+    assert rows.note.str.contains("mean of 2 readers").all()
+
+
+def test_resampled_agreement_holds_19_of_20_of_the_draws() -> None:
+    """The same draws of persons, each measured by the functions for ears that are independent."""
+    rng = np.random.default_rng(5)
+    names = np.repeat(list("abcdefgh"), 2)
+    theirs = rng.uniform(0.1, 0.6, 16)
+    ours = theirs + np.repeat(rng.normal(0.0, 0.05, 8), 2) + rng.normal(0.0, 0.02, 16)
+    both = pd.DataFrame({"participant_id": names, COMPARED[0]: ours, COMPARED[1]: theirs})
+    (_, *interval), limits, _ = agreement_of(both, COMPARED, "participant_id")
+    again = np.random.default_rng(0)
+    drawn = []
+    for _ in range(1000):
+        who = again.integers(8, size=8)
+        pairs = np.concatenate([[2 * i, 2 * i + 1] for i in who])
+        found = bland_altman(ours[pairs], theirs[pairs])
+        icc = icc_2_1(ours[pairs], theirs[pairs])[0]
+        drawn.append((icc, found["bias"], found["lower"], found["upper"]))
+    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+    assert interval == pytest.approx((low[0], high[0]))
+    for place, name in enumerate(("bias", "lower", "upper"), start=1):
+        told = (limits[f"{name}_low"], limits[f"{name}_high"])
+        assert told == pytest.approx((low[place], high[place])), name
 
 
 def test_an_interval_of_agreement_allows_for_ears_of_one_person_that_err_alike() -> None:
@@ -305,6 +379,7 @@ def test_too_few_data_give_a_note_and_no_figure(keep: int) -> None:
                               people, None)  # fmt: skip
     tests = table[table.analysis != "group summary"]
     assert tests.p_value.isna().all()
+    assert tests.note.notna().all()
     assert (tests.note != "").all()
 
 
@@ -375,6 +450,21 @@ def test_the_interval_of_large_groups_agrees_with_the_bootstrap(
     width = small["ci_high"] - small["ci_low"]
     assert large["ci_low"] == pytest.approx(small["ci_low"], abs=0.2 * width)
     assert large["ci_high"] == pytest.approx(small["ci_high"], abs=0.2 * width)
+
+
+def test_a_resampled_shift_holds_19_of_20_of_the_draws() -> None:
+    """The same draws, each with the median of its table of all pairs."""
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(0.3, 0.1, 9), rng.normal(0.2, 0.1, 11)
+    shift, low, high, how = statistics._shift(x, y)
+    again = np.random.default_rng(0)
+    drawn = []
+    for _ in range(1000):
+        a, b = again.choice(x, 9), again.choice(y, 11)
+        drawn.append(statistics.nth_difference(a, b, 50))
+    assert how == "bootstrap"
+    assert shift == pytest.approx(np.median(x[:, None] - y))
+    assert (low, high) == pytest.approx(tuple(np.percentile(drawn, (2.5, 97.5))))
 
 
 def test_resampled_hearing_gives_what_scipy_gives_draw_by_draw() -> None:

@@ -315,11 +315,11 @@ def nth_difference(x: Values, y: Values, n: int) -> float:
     return high
 
 
-def _bootstrap_shift(x: Values, y: Values, draws: int = 2000) -> tuple[float, float]:
+def _bootstrap_shift(x: Values, y: Values) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     shifts = [
         np.median(np.subtract.outer(rng.choice(x, len(x)), rng.choice(y, len(y))))
-        for _ in range(draws)
+        for _ in range(DRAWS)
     ]
     low, high = np.percentile(shifts, (2.5, 97.5))
     return float(low), float(high)
