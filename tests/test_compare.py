@@ -82,6 +82,7 @@ def test_a_table_of_measures_leaves_out_what_a_model_does_not_measure() -> None:
     ours = ears["tfs_dice"]
     row = table.loc[("unet2d-1.0", "tfs_dice")]
     assert row["mean"] == pytest.approx(ours.mean())
+    assert row["sd"] == pytest.approx(np.sqrt(((ours - ours.mean()) ** 2).sum() / 15))
     assert row["worst"] == ours.min()
     # Both ears of a head are one draw.
     heads = ears.groupby("seed")["tfs_dice"].mean()
@@ -144,6 +145,38 @@ def test_the_interval_of_a_mean_is_around_it_however_many_ears_a_head_has() -> N
     )
     half = stats.t.ppf(0.975, 11) * fit.bse.iloc[0] * np.sqrt(12 / 11)
     assert row["ci_high"] - row["mean"] == pytest.approx(half)
+
+
+def test_the_worst_error_is_the_largest_in_either_direction() -> None:
+    errors = pd.DataFrame({"model": "m", "head": range(3), "volume_error_percent": [2.0, -8.0, 5]})
+    (row,) = summarise_measures(errors, ["model"], ["volume_error_percent"], "head").to_dict(
+        "records"
+    )
+    assert row["worst"] == -8.0
+
+
+def test_a_bias_is_what_a_model_finds_beyond_the_truth() -> None:
+    ears = evaluation()
+    ears["ratio"] += 0.05
+    summary = summarise(ears).set_index("model")
+    for model, part in ears.dropna(subset=["ratio"]).groupby("model"):
+        differences = part["ratio"] - part["ratio_true"]
+        assert summary.loc[model, "bias"] == pytest.approx(differences.mean(), abs=1e-4)
+        lower, upper = map(float, summary.loc[model, "limits of agreement"].split(" to "))
+        reach = 1.96 * differences.std()
+        expected = (differences.mean() - reach, differences.mean() + reach)
+        assert (lower, upper) == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_area_ratio_is_compared_with_the_true_one_of_as_many_slices() -> None:
+    ears = evaluation()
+    for organ in ("cochlea", "vestibule"):
+        for end in ("", "_given"):
+            ears[f"{organ}_area{end}"] = ears[f"{organ}_area_true"]
+        ears[f"{organ}_area_3"] = ears[f"{organ}_area_3_true"]
+    agreement = summarise(ears).filter(like="area ICC(2,1)")
+    assert agreement.shape == (len(MODELS), 6)
+    assert (agreement == 1.0).all(axis=None)
 
 
 def test_a_reference_alone_has_nothing_to_be_tested_against() -> None:

@@ -130,6 +130,21 @@ def test_endolymph_taken_for_perilymph_is_an_error_of_the_ratio(
     assert row["ratio"] == pytest.approx(1.0 - whole["ratio"], abs=0.01)
 
 
+def test_what_was_found_changes_no_true_area(examination: Examination, tmp_path: Path) -> None:
+    """Organs that lie 2 mm elsewhere, on the slices that the true ones choose."""
+    paths = Paths(tmp_path)
+    whole = measured(examination, "left", "left", tmp_path)
+    path = paths.segmentation(UNIT, "left", "probseg", MODEL)
+    fractions, grid = load_fractions(path)
+    aside = np.moveaxis(np.roll(fractions, 4, axis=1), 0, -1)
+    save_image(path, np.round(aside * 255).astype(np.uint8), grid, slope=1 / 255)
+    row, _ = _compare(examination, examination.head.ears["left"], UNIT, "left", paths, BUNDLE)
+    for organ in ("cochlea", "vestibule"):
+        for area in ("area_true", "area_3_true"):
+            assert row[f"{organ}_{area}"] == whole[f"{organ}_{area}"]
+        assert abs(row[f"{organ}_area_given"] - whole[f"{organ}_area_given"]) > 0.05
+
+
 def motion_of(examination: Examination, role: str) -> Affine:
     """Where a point of the MRC lies in another image of a head that has moved about its middle."""
     centre = np.eye(4)
