@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.spatial.distance import mahalanobis
 
 from ears import made_up_fractions, on_crop
 from hydrops.model.novelty import FEATURES, KEPT, STRANGE, Novelty, ear_features
@@ -74,6 +75,24 @@ def test_the_limit_keeps_nearly_all_and_a_far_one_is_named(seed: int) -> None:
     assert (known.distance(far) > known.limit) == (STRANGE[place] == 0)
     with pytest.raises(ValueError, match="too few"):
         Novelty.fit(list(rows[:50]))
+
+
+def test_the_limit_is_half_as_far_again_as_nearly_all_ears_lie() -> None:
+    """Distances by scipy, of what lies where it is strange; 0.995 of 401 are 399."""
+    rng = np.random.default_rng(1)
+    mixing = rng.standard_normal((len(FEATURES), len(FEATURES))) + 2 * np.eye(len(FEATURES))
+    rows = rng.standard_normal((400, len(FEATURES))) @ mixing.T
+    apart = rows - rows.mean(0)
+    covariance = np.cov(rows, rowvar=False)
+    shrunk = 0.9 * covariance + 0.1 * np.diag(np.diag(covariance))
+    strange = np.where(STRANGE * apart < 0, 0.0, apart)
+    inverse, nowhere = np.linalg.inv(shrunk), np.zeros(len(FEATURES))
+    distances = sorted(mahalanobis(row, nowhere, inverse) for row in strange)
+    known = Novelty.fit(list(rows))
+    assert known.limit == pytest.approx(1.5 * distances[-2], rel=1e-4)
+    assert known.distance(rows[0]) == pytest.approx(
+        mahalanobis(strange[0], nowhere, inverse), rel=1e-4
+    )
 
 
 def test_a_feature_that_is_the_same_for_all_ears_counts_for_nothing() -> None:

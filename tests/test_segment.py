@@ -29,6 +29,7 @@ from hydrops.model.contrast import USUAL_PAIR, InversionPair, write_timing
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
 from hydrops.model.pictures import segment_real_ear
 from hydrops.model.precision import choose_device
+from hydrops.model.unmix import FluidLevels, calibration_of
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import NOISE, Head, draw_head, render, truth_fractions
@@ -131,6 +132,22 @@ def test_an_unseen_ear_is_measured_near_its_truth(segmenter: Segmenter) -> None:
     marks = head.landmarks("left")
     for point, name in zip(points, LANDMARKS):
         assert np.linalg.norm(point - marks[name]) < 1.5
+
+
+def test_an_interval_is_as_much_wider_as_the_network_corrects_the_signal(
+    segmenter: Segmenter, left: tuple[FloatGrid, FloatGrid, Affine]
+) -> None:
+    """Levels of other fluids, by which the signal tells of more endolymph than the network."""
+    signal = segment_ear(segmenter, *left[:2], "left").signal
+    assert signal is not None
+    known = calibration_of(segmenter.calibrations["HYDROPS"], CROP_SPACING_MM)
+    levels = FluidLevels(signal.network + 0.2 + 0.5 * signal.level, -0.5, 0.0)
+    shifted = dataclasses.replace(known, levels=levels)
+    other = dataclasses.replace(segmenter, calibrations={"HYDROPS": (shifted,)})
+    found = segment_ear(other, *left[:2], "left")
+    correction = levels.correction(signal)
+    assert correction > 0.02
+    assert found.half_width == pytest.approx(known.half_width + correction)
 
 
 def test_a_mirrored_ear_is_the_other_side_with_the_same_ratio(

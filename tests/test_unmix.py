@@ -191,6 +191,30 @@ def test_what_is_agreed_on_lies_between_signal_and_network(signal: float, networ
         assert agreed == pytest.approx(network, abs=0.04)
 
 
+@given(st.floats(-0.4, 0.8), st.floats(0.0, 1.0), st.floats(0.0, 0.5))
+def test_what_was_changed_before_is_part_of_a_correction(
+    level: float, network: float, moved: float
+) -> None:
+    levels, signal = FluidLevels(0.55, -0.62, 0.3), FluidSignal(level, 0.1, network)
+    before = dataclasses.replace(signal, moved=moved)
+    assert levels.correction(before) == pytest.approx(levels.correction(signal) + moved)
+
+
+@pytest.mark.parametrize("apart", [-0.1, 0.1])
+def test_levels_are_free_of_bias_though_the_network_disagrees(apart: float) -> None:
+    """A third of the ears, whose network says more or less than their signal."""
+    rng = np.random.default_rng(6)
+    signals, shares = made_up_ears(rng, FluidLevels(0.55, -0.4, 0.0), 150, 0.01)
+    signals = [
+        dataclasses.replace(signal, network=signal.network + apart * (number % 3 == 0))
+        for number, signal in enumerate(signals)
+    ]
+    fitted = FluidLevels.fit(signals, shares)
+    found = [fitted.share(signal) for signal in signals]
+    assert max(fitted.correction(signal) for signal in signals) > 0.02
+    assert np.mean(found - shares) == pytest.approx(0.0, abs=1e-3)
+
+
 def test_levels_are_found_again_from_ears_that_follow_them() -> None:
     known = FluidLevels(0.55, -0.62, 0.3)
     found = FluidLevels.fit(*made_up_ears(np.random.default_rng(0), known, 200, 0.0))
@@ -334,6 +358,30 @@ def test_an_interval_allows_for_what_both_ears_of_a_head_share() -> None:
     signals, shares = [signals[head] for head in heads], shares[heads]
     by_head, by_ear = (half_width(signals, shares, h, 0.9) for h in (heads, np.arange(24)))
     assert by_head > by_ear
+
+
+def test_a_head_of_which_there_are_more_ears_has_no_larger_say() -> None:
+    """Every ear of those heads again and again that err most, or that err least."""
+    rng = np.random.default_rng(7)
+    levels = FluidLevels(0.55, -0.4, 0.2)
+    signals, shares = made_up_ears(rng, levels, 40, 0.03)
+    heads = np.arange(40)
+    once = half_width(signals, shares, heads, 0.9, levels)
+    errors = np.abs(shares - [levels.share(signal) for signal in signals])
+    for chosen in (errors > np.median(errors), errors < np.median(errors)):
+        rows = np.repeat(heads, np.where(chosen, 5, 1))
+        again = half_width([signals[row] for row in rows], shares[rows], rows, 0.9, levels)
+        assert again == pytest.approx(once)
+
+
+def test_an_error_as_large_as_the_correction_needs_no_further_interval() -> None:
+    signals, _ = made_up_ears(np.random.default_rng(8), FluidLevels(0.55, -0.4, 0.2), 40, 0.0)
+    signals = [dataclasses.replace(s, level=0.2, network=s.network + 0.2) for s in signals]
+    levels = FluidLevels(0.55, -0.4, 0.2)
+    corrections = np.array([levels.correction(signal) for signal in signals])
+    assert np.quantile(corrections, 0.9) > 0.02
+    shares = np.array([levels.share(signal) for signal in signals]) - corrections
+    assert half_width(signals, shares, np.arange(40), 0.9, levels) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_levels_of_other_ears_that_are_wrong_here_widen_the_interval() -> None:
