@@ -11,13 +11,30 @@ import numpy as np
 import pytest
 
 from hydrops.errors import ExcludedError
-from hydrops.images import image_stem, in_two_places, load_image, read_placement, save_image
+from hydrops.images import (
+    image_stem,
+    in_two_places,
+    load_image,
+    majority_labels,
+    read_placement,
+    save_image,
+)
 
 
 def an_image(path: Path) -> Path:
     values = (np.arange(24**3) * 7919 % 2000).astype(np.int16).reshape(24, 24, 24)
     nib.save(nib.Nifti1Image(values, np.eye(4)), path)
     return path
+
+
+def test_a_voxel_has_a_label_where_its_classes_fill_more_than_half() -> None:
+    """The likeliest class, be its own share as small as it may."""
+    fractions = np.zeros((3, 2, 2, 1), np.float32)
+    fractions[:, 0, 0, 0] = (0.16, 0.17, 0.16)
+    fractions[:, 0, 1, 0] = (0.17, 0.17, 0.17 + 1e-3)
+    fractions[:, 1, 0, 0] = (0.0, 0.51, 0.0)
+    fractions[:, 1, 1, 0] = (0.49, 0.0, 0.0)
+    assert majority_labels(fractions)[..., 0].tolist() == [[0, 3], [2, 0]]
 
 
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.95])

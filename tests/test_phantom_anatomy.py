@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from hydrops.labels import LABYRINTH, ORGANS
+from hydrops.labels import LABYRINTH, ORGANS, endolymph_code, perilymph_code
 from hydrops.model.simulate import load_specimens, specimen_ear
-from hydrops.phantom.anatomy import draw_ear, draw_hydrops, mirrored
+from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, mirrored
 
 SEED = st.integers(0, 2**31)
 
@@ -38,6 +38,38 @@ def test_hydrops_is_as_asked_at_constant_fluid(seed: int, shares: tuple[float, .
     for organ in ORGANS:
         assert ear.ratios()[organ] == pytest.approx(wanted[organ], abs=0.005)
         assert ear.volumes_mm3()[organ][0] == pytest.approx(other.volumes_mm3()[organ][0])
+
+
+def places_of(ear: Ear, code: int) -> np.ndarray:
+    return np.argwhere(ear.labels == code) * ear.spacing_mm + ear.origin_mm
+
+
+def depths(ear: Ear, origin: str, towards: str, code: int) -> np.ndarray:
+    """How far voxels lie along the line from one landmark to another, and how far from it."""
+    start = ear.landmarks[origin]
+    line = ear.landmarks[towards] - start
+    line /= np.linalg.norm(line)
+    apart = places_of(ear, code) - start
+    along = apart @ line
+    return np.stack([along, np.linalg.norm(apart - along[:, None] * line, axis=1)])
+
+
+def test_endolymph_lies_outside_in_the_cochlea_and_away_from_the_oval_window() -> None:
+    """As the scala media does; utricle and saccule lie on the medial wall of the vestibule."""
+    deeper = []
+    for seed in range(3):
+        ear = draw_ear(np.random.default_rng(seed), "right", dict.fromkeys(ORGANS, 0.3))
+        perilymph, endolymph = (
+            depths(ear, "modiolus", "helicotrema", code("cochlea")).mean(1)
+            for code in (perilymph_code, endolymph_code)
+        )
+        assert endolymph[1] > perilymph[1] + 0.2
+        perilymph, endolymph = (
+            depths(ear, "oval_window", "vestibule", code("vestibule")).mean(1)
+            for code in (perilymph_code, endolymph_code)
+        )
+        deeper.append(endolymph[0] - perilymph[0])
+    assert np.mean(deeper) > 0.1
 
 
 def test_mirrored_ear_has_the_same_ratios_on_the_other_side() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,9 +14,17 @@ import pytest
 
 from hydrops.ingest import ingest_session
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES
+from hydrops.model.calibrate import examine_as_people_differ
 from hydrops.paths import Paths, Unit
-from hydrops.phantom.cohort import simulate_reader, write_participant
+from hydrops.phantom.anatomy import Ear, draw_ear
+from hydrops.phantom.cohort import (
+    examine,
+    participants_table,
+    simulate_reader,
+    write_participant,
+)
 from hydrops.phantom.head import MATRIX, VOXEL_MM
+from hydrops.phantom.signal import USUAL_FLUIDS
 from hydrops.phantom.specs import ParticipantSpec
 from hydrops.protocol import load_protocol
 from places import REPOSITORY
@@ -98,6 +107,42 @@ def test_truth_agrees_with_itself(written: Path) -> None:
     motions = json.loads((folder / "motions.json").read_text())
     assert np.allclose(motions["MRC"], np.eye(4))
     assert not np.allclose(motions["PEI"], np.eye(4))
+
+
+def test_a_participants_hearing_is_told_of_either_ear() -> None:
+    spec = ParticipantSpec("01", 77, "meniere", (0.8, 0.1), affected_side="left", pta=(60.0, 10.0))
+    (row,) = participants_table([spec], Path("dicom")).to_dict("records")
+    assert (row["pta_left"], row["pta_right"]) == (60.0, 10.0)
+    assert row["affected_side"] == "left"
+
+
+@pytest.fixture(scope="module")
+def ears() -> tuple[Ear, Ear]:
+    left, right = (draw_ear(np.random.default_rng(1), side) for side in SIDES)
+    return left, right
+
+
+def test_twice_the_gadolinium_of_a_patient_is_twice_that_of_each_ear(
+    ears: tuple[Ear, Ear],
+) -> None:
+    twice = replace(USUAL_FLUIDS, perilymph_mmol=2.0 * USUAL_FLUIDS.perilymph_mmol)
+    usual, more = (
+        examine(np.random.default_rng(3), *ears, fluids=fluids, voxel_mm=(4.0, 4.0, 4.0)).head
+        for fluids in (USUAL_FLUIDS, twice)
+    )
+    for side in SIDES:
+        dose = usual.gadolinium_mmol[side]
+        assert more.gadolinium_mmol[side] == pytest.approx(2.0 * dose)
+
+
+def test_patients_of_a_calibration_differ_in_their_fluids(ears: tuple[Ear, Ear]) -> None:
+    heads = [
+        examine_as_people_differ(np.random.default_rng(seed), *ears, (4.0, 4.0, 4.0)).head
+        for seed in (1, 2)
+    ]
+    cochlea, vestibule, canals = zip(*(head.uptake for head in heads))
+    assert vestibule == (1.0, 1.0)
+    assert len({*cochlea, *canals, 1.0}) == 5
 
 
 def test_a_simulated_reader_scatters_about_the_truth(written: Path) -> None:

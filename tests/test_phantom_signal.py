@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hydrops.phantom.signal import (
     MRC,
     PEI,
+    PERILYMPH_MMOL,
     PPI,
     TISSUES,
     Sequence,
@@ -22,7 +23,7 @@ from hydrops.phantom.signal import (
     signal,
 )
 
-dose = st.floats(0.02, 0.12)
+dose = st.floats(0.01, 0.12)
 
 
 def hydrops_signal(tissue: Tissue) -> float:
@@ -60,6 +61,11 @@ def test_null_point_is_where_the_bloch_equation_puts_it(sequence: Sequence) -> N
         at_readout = course[int(sequence.ti_ms / 0.5)]
     # The formula takes the inverted magnetisation as that after one full recovery.
     assert at_readout == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_typical_patients_perilymph_is_what_pei_nulls() -> None:
+    perilymph = gadolinium(TISSUES["perilymph"], PERILYMPH_MMOL)
+    assert perilymph.t1_ms == pytest.approx(null_t1_ms(PEI), rel=0.005)
 
 
 @given(dose)

@@ -18,6 +18,7 @@ from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import MATRIX, VOXEL_MM, draw_head, ear_fractions, scanner_affine
 from hydrops.slices import (
     RING_DEGREES,
+    AcquiredSlices,
     on_acquired_slices,
     representative_slice,
     ring_degrees,
@@ -130,6 +131,40 @@ def test_the_cochleas_slice_is_where_it_is_longest() -> None:
         fluid[0, 5 : 5 + length, 8:12, z] = 1.0
     assert representative_slice("cochlea", fluid, PIXEL_MM) == 2
     assert representative_slice("cochlea", 0.0 * fluid, PIXEL_MM) is None
+
+
+def test_nothing_is_no_endolymph() -> None:
+    """Voxels of HYDROPS-Mi2 that are neither positive nor negative."""
+    fluid = np.zeros((3, 8, 8, 1), np.float32)
+    fluid[0, 2:6, 2:6] = 1.0
+    mi2 = np.zeros((8, 8, 1), np.float32)
+    assert AcquiredSlices(fluid, mi2, np.arange(1), PIXEL_MM).area_ratio("cochlea", 0) == 0.0
+    mi2[2:4] = -1e-6
+    assert AcquiredSlices(fluid, mi2, np.arange(1), PIXEL_MM).area_ratio("cochlea", 0) == 0.5
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_an_mrc_of_oblong_pixels_gives_the_ring_and_the_slice_that_were_drawn(
+    transposed: bool, tmp_path: Path
+) -> None:
+    """Pixels of 0.4 x 0.6 mm, whichever of both axes is listed first."""
+    seen = (100.0, 180.0, 300.0, 330.0)
+    drawn = np.stack([drawn_slice(angle, pixel_mm=0.2) for angle in seen], -1)
+    fractions = np.zeros((7, *drawn.shape[1:]), np.float32)
+    fractions[1::2] = drawn
+    fractions[0] = 1.0 - drawn.sum(0)
+    affine = np.diag([0.4, 0.6, 1.0, 1.0])
+    affine[:3, 3] = [0.1, 0.2, 0.0]
+    mrc = nib.Nifti1Image(np.zeros((40, 27, 4), np.float32), affine)
+    if transposed:
+        mrc = mrc.as_reoriented(np.array([[1.0, 1.0], [0.0, 1.0], [2.0, 1.0]]))
+    grid = np.diag([0.2, 0.2, 1.0, 1.0])
+    found = on_acquired_slices(fractions, grid, mrc, Unit("1", "1"), Paths(tmp_path))
+    assert found.pixel_mm == pytest.approx((0.6, 0.4) if transposed else (0.4, 0.6))
+    assert found.representative("vestibule") == 2
+    for z in range(4):
+        square = ring_degrees(drawn[..., z], (0.2, 0.2))
+        assert ring_degrees(found.fluid[..., z], found.pixel_mm) == pytest.approx(square, abs=25.0)
 
 
 def test_noise_at_the_borders_seldom_changes_the_vestibules_slice() -> None:
