@@ -45,7 +45,7 @@ from hydrops.model.compare_folds import count_tested, join_folds, write_fold_com
 from hydrops.model.course import Phase
 from hydrops.model.crossval import compare_variants, evaluate_cases, summarise_folds
 from hydrops.model.ct import CtModel, find_labyrinth, train_ct
-from hydrops.model.ct_ears import ear_fields, places
+from hydrops.model.ct_ears import LABYRINTH_MM3, ear_fields, likeness, places
 from hydrops.model.ct_look import Look, look_at
 from hydrops.model.ct_package import (
     draw_boxes,
@@ -858,6 +858,21 @@ def test_both_ears_of_an_image_are_found_and_told_apart(
         for name, truth in zip(LANDMARKS, case.landmarks):
             there = (truth - middle + (37.5, 0.0, 0.0)) * (sign, 1.0, 1.0)
             assert np.linalg.norm(ears[side][name]["ras_mm"] - there) < 1.2
+
+
+def test_what_has_labyrinth_enough_but_not_every_landmark_is_no_ear() -> None:
+    grid = np.diag([0.5, 0.5, 0.5, 1.0])
+    labyrinth = np.ones((12, 12, 12), bool)
+    probability, points = torch.ones(labyrinth.shape), np.zeros((3, 3))
+    sure, unsure = (
+        likeness(Look(probability, labyrinth, grid, points, np.array([0.9, 0.9, share])))
+        for share in (0.9, 1e-6)
+    )
+    assert sure == pytest.approx(0.9 * LABYRINTH_MM3)
+    assert unsure < 0.02 * LABYRINTH_MM3
+    little = labyrinth & (np.arange(12) < 6)
+    half = likeness(Look(probability, little, grid, points, np.full(3, 0.9)))
+    assert half == pytest.approx(0.9 * 12 * 12 * 6 * 0.125)
 
 
 @given(

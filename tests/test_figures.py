@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ears import a_reader, empty_like, made_up_cohort, made_up_statistics
-from hydrops.figures import CohortFigure, p_words, write_figures
+from hydrops.figures import CohortFigure, _hearing, _sides, _tidy, p_words, write_figures
 from hydrops.labels import LABYRINTH
 from hydrops.statistics import cohort_statistics
 
@@ -83,6 +83,23 @@ def test_numbers_on_the_figures_are_those_of_the_tables(
     ]
     for p in tests["p_corrected"]:
         assert p_words(p) in words_of(folder, "ratio_by_group").replace("&lt;", "<")
+
+
+def test_every_point_is_an_ear_with_its_own_hearing_or_a_left_against_a_right_one() -> None:
+    people, ears = made_up_cohort(6)
+    table = _tidy(ears, people)
+    whole = ears[ears["organ"] == LABYRINTH].set_index(["participant_id", "side"])
+    ratio = whole["eh_volume_ratio"]
+    heard = people.set_index("participant_id")
+    hearing = {(heard.loc[name, f"pta_{side}"], ratio[name, side]) for name, side in whole.index}
+    pairs = {(ratio[name, "left"], ratio[name, "right"]) for name in heard.index}
+    for (figure, _), expected in (
+        (_hearing(table, made_up_statistics(10)), hearing),
+        (_sides(table), pairs),
+    ):
+        lines = figure.axes[0].lines
+        points = np.concatenate([line.get_xydata() for line in lines if line.get_ls() == "None"])
+        assert {tuple(point) for point in points.tolist()} == expected
 
 
 def test_simulated_data_are_marked_and_real_ones_are_not(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ def test_without_the_second_image_there_is_fluid_and_no_ratio() -> None:
         ("vestibule", 0.51, "significant"),
         ("cochlea", 0.20, "none"),
         ("cochlea", 0.21, "mild"),
+        ("cochlea", 0.40, "mild"),
         ("cochlea", 0.41, "significant"),
         ("cochlea", None, None),
         ("semicircular_canals", 0.4, None),

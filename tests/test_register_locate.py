@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
-from hydrops.ears import SearchOptions, choose_ears, find_ears, places_of_one
+from hydrops.ears import SearchOptions, choose_ears, find_ears, places_of_one, share_outside
 from hydrops.errors import ExcludedError
 from hydrops.images import (
     coarsest_voxel_mm,
@@ -28,6 +28,7 @@ from hydrops.images import (
     save_image,
     write_itk_transform,
 )
+from hydrops.labels import SIDES
 from hydrops.locate import LocateOptions, locate_session
 from hydrops.model.contrast import USUAL_PAIR
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM
@@ -47,6 +48,7 @@ from hydrops.phantom.signal import (
 from hydrops.records import Record, write_record
 from hydrops.register import (
     RegisterOptions,
+    _averaged,
     check_sign,
     csf_ratio,
     ears_shown,
@@ -310,6 +312,8 @@ def test_an_ear_may_match_less_beside_one_that_matches_well() -> None:
     }
     assert not choose_ears({"left": [(here, weak)], "right": [(there, weak)]}, options).centres
     assert not choose_ears({"left": [], "right": [(there, weak)]}, options).centres
+    swapped = {"left": [(there, good)], "right": [(here, good)]}
+    assert len(choose_ears(swapped, options).centres) == 1
 
 
 def test_one_ear_is_looked_for_where_it_matches_nearly_as_well_as_best() -> None:
@@ -430,6 +434,40 @@ def test_a_crop_of_the_published_voxels_is_not_interpolated(
     assert np.allclose(places, np.round(places), atol=1e-6)
     own = image[tuple(np.moveaxis(np.round(places).astype(int), -1, 0))]
     assert np.allclose(crop_image(image, affine, grid), own, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("edge_mm", [-2.0, 2.0])
+def test_of_an_ear_at_the_edge_as_much_lies_outside_as_a_drawn_one_has_there(
+    side: str, edge_mm: float
+) -> None:
+    """The right edge of an image, which cuts off other parts of a right ear than of a left."""
+    ear = draw_ear(np.random.default_rng(3), side, variation=0.0)
+    right = (np.argwhere(ear.labels > 0) * ear.spacing_mm + ear.origin_mm)[:, 0]
+    shape, affine = (80, 100, 100), np.diag([0.5, 0.5, 0.5, 1.0])
+    centre = np.array([39.75 - edge_mm, 25.0, 25.0])
+    found = share_outside(side, centre, shape, affine)
+    assert found == pytest.approx((right > edge_mm).mean(), abs=0.005)
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
+    other = SIDES[1 - SIDES.index(side)]
+    there = share_outside(other, mirror[:3, :3] @ centre, shape, mirror @ affine)
+    assert there == pytest.approx(found, abs=1e-3)
+    assert abs(share_outside(other, centre, shape, affine) - found) > 0.03
+
+
+def test_averaged_voxels_lie_where_those_did_that_they_are_made_of() -> None:
+    """Voxels that hold their own place: what is made of them holds its own too."""
+    affine = np.diag([0.3, 0.5, 1.2, 1.0])
+    affine[:3, :3] = (
+        Rotation.from_euler("xyz", (10, -20, 30), degrees=True).as_matrix() @ (affine[:3, :3])
+    )
+    affine[:3, 3] = [5.0, -7.0, 11.0]
+    for axis in range(3):
+        places = apply_affine(affine, np.moveaxis(np.indices((20, 14, 6)), 0, -1))[..., axis]
+        data, coarse = _averaged(places.astype(np.float32), affine)
+        assert data.shape == (6, 7, 6)
+        expected = apply_affine(coarse, np.moveaxis(np.indices(data.shape), 0, -1))[..., axis]
+        assert np.allclose(data, expected, atol=1e-4)
 
 
 def test_finer_voxels_are_averaged_into_those_of_the_crop() -> None:
