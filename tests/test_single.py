@@ -17,14 +17,21 @@ from scipy.spatial.transform import Rotation
 
 from hydrops.cli import main
 from hydrops.errors import HydropsError
-from hydrops.images import Affine, FloatGrid, ball_around, crop_affine, save_image
-from hydrops.labels import ORGANS, perilymph_code
+from hydrops.images import (
+    Affine,
+    FloatGrid,
+    ball_around,
+    crop_affine,
+    majority_labels,
+    save_image,
+)
+from hydrops.labels import ORGANS, SIDES, perilymph_code
 from hydrops.model.bundle import find_bundle
 from hydrops.model.contrast import timing_doubt, write_timing
 from hydrops.model.ct import CtFinding
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
-from hydrops.phantom.head import Head, draw_head, render, scanner_affine
+from hydrops.phantom.head import Head, draw_head, render, scanner_affine, truth_fractions
 from hydrops.phantom.signal import MRC, PEI, PPI
 from hydrops.single import markups, paint, segment_files
 from places import REPOSITORY
@@ -71,6 +78,13 @@ def test_both_ears_are_labelled_in_the_images_own_grid(images: list[Path], tmp_p
     x = np.argwhere(codes > 0)[:, 0]
     halves = [(x >= SHAPE[0] / 2).sum() * 0.36, (x < SHAPE[0] / 2).sum() * 0.36]
     assert halves == pytest.approx([truth["left"], truth["right"]], rel=0.15)
+    # Labels are majorities, and thin canals fill less than half of a voxel, in truth as well.
+    drawn = [truth_fractions(head, side, SHAPE, source.affine) for side in SIDES]
+    labelled = [(majority_labels(fractions[1:]) > 0).sum() * 0.36 for fractions in drawn]
+    assert halves == pytest.approx(labelled, rel=0.06)
+    volumes = json.loads(written[3].read_text())["ears"]
+    for side in SIDES:
+        assert volumes[side]["labyrinth"]["tfs_mm3"] == pytest.approx(truth[side], rel=0.04)
     found = json.loads(written[1].read_text())
     for side in ("left", "right"):
         for name, point in head.landmarks(side).items():

@@ -67,7 +67,7 @@ def test_the_hydropic_ear_stands_out_and_volumes_are_near_the_truth(
     for (participant, side), row in ears.iterrows():
         truth = pd.read_csv(project.path(f"demo/truth/sub-{participant}/ears.tsv"), sep="\t")
         true = truth[(truth.side == side) & (truth.organ == "labyrinth")].tfs_mm3.item()
-        assert row.tfs_mm3 == pytest.approx(true, rel=0.15)
+        assert row.tfs_mm3 == pytest.approx(true, rel=0.05)
 
 
 def test_an_ear_is_read_from_both_inversion_images(finished: Project) -> None:
