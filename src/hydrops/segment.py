@@ -38,6 +38,7 @@ from hydrops.model.unmix import (
     calibration_of,
     endolymph_by_signal,
     fluid_by_signal,
+    hydrops_level,
     read_signal,
 )
 from hydrops.paths import SUM_MI2, Paths, Unit
@@ -326,6 +327,8 @@ def segment_ear(
             way = "unfolded"
             seen = unfolded_channels(turned(mi2), turned(summed), channels.numpy(), pure)
             seen, moved = evened_canals(as_if_moved(pure.evened(seen), kept), fractions)
+            shown = 0.5 - 0.5 * hydrops_level(seen, fractions[1:].sum(0))
+            moved += pure.doubt(shown)
         signal = read_signal(seen, fractions, moved)
         if way in segmenter.calibrations:
             known = calibration_of(segmenter.calibrations[way], voxel_mm)

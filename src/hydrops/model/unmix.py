@@ -83,8 +83,9 @@ class FluidSignal:
     network
         Share of endolymph in the fluid that the network finds.
     moved
-        By how much of the share the level was changed before, on the network's word alone
-        (`hydrops.model.pure.evened_canals`).
+        How much of the share hangs on the network's word alone: by how much that changed the level
+        before (`hydrops.model.pure.evened_canals`), and by how much it may be off for want of
+        voxels that hold endolymph alone (`hydrops.model.pure.PureVoxels.doubt`).
     """
 
     level: float
