@@ -25,6 +25,7 @@ from matplotlib.patheffects import withStroke
 from hydrops.images import Affine, FloatGrid, cube_affine, in_cubes, load_image, slice_axis
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, organ_codes
 from hydrops.measure import load_fractions
+from hydrops.model.geometry import FINE_SHAPE
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
 
@@ -143,7 +144,7 @@ def load_picture(
     )
 
 
-def height_of_slice(number: int, acquired: Affine, crop: Affine, size: int = 64) -> int:
+def height_of_slice(number: int, acquired: Affine, crop: Affine) -> int:
     """Voxel height (axis S) in a cube at which a slice of the MRC passes the cube's middle.
 
     Parameters
@@ -154,11 +155,11 @@ def height_of_slice(number: int, acquired: Affine, crop: Affine, size: int = 64)
         Voxel-to-RAS-mm affines of the MRC and of the crop's fine grid.
     """
     axis = slice_axis(acquired)
-    middle = (size - 1) / 2
+    middle = (FINE_SHAPE[2] - 1) / 2
     up = np.linalg.inv(acquired) @ crop
     # The slice is a plane in crop voxels: up[axis] . (x, y, z, 1) = number.
     height = (number - up[axis, 3] - up[axis, :2].sum() * middle) / up[axis, 2]
-    return int(np.clip(np.round(height), 0, size - 1))
+    return int(np.clip(np.round(height), 0, FINE_SHAPE[2] - 1))
 
 
 def draw_ear_overlay(picture: EarPicture, title: str) -> Figure:

@@ -420,7 +420,7 @@ def mutual_information(
 ) -> float:
     """Normalised mutual information (1 to 2) of two images on one grid.
 
-    Intensities are ranked into bins between the 1st and the 99.5th percentile.
+    Intensities fall into bins of one width between the 1st and the 99.5th percentile.
 
     Parameters
     ----------

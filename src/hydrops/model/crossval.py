@@ -239,22 +239,22 @@ def corrected_by_holm(tests: pd.DataFrame) -> pd.DataFrame:
     return tests.assign(p_corrected=corrected)
 
 
-def compare_parts(cases: pd.DataFrame, measure: str = "dice") -> pd.DataFrame:
-    """Training beside test, by model, with a flag of overfitting.
+def compare_parts(cases: pd.DataFrame) -> pd.DataFrame:
+    """Dice of training beside test, by model, with a flag of overfitting.
 
     Returns
     -------
     Columns measure, model, train, test, gap, overfitting (yes or no, see `OVERFITTING_GAP`),
     n_train, n_test.
     """
-    means = cases.groupby(["model", "part"], sort=False)[measure].agg(["mean", "size"])
+    means = cases.groupby(["model", "part"], sort=False)["dice"].agg(["mean", "size"])
     rows = []
     for model in cases["model"].unique():
         train, test = (means.loc[(model, part)] for part in ("train", "test"))
         gap = float(train["mean"] - test["mean"])
         rows.append(
             {
-                "measure": measure, "model": model, "train": float(train["mean"]),
+                "measure": "dice", "model": model, "train": float(train["mean"]),
                 "test": float(test["mean"]), "gap": gap,
                 "overfitting": "yes" if gap > OVERFITTING_GAP else "no",
                 "n_train": int(train["size"]), "n_test": int(test["size"]),

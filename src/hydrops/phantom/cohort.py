@@ -230,7 +230,7 @@ def _write_truth(folder: Path, examination: Examination) -> None:
     (folder / "motions.json").write_text(json.dumps(motions, indent=1) + "\n", encoding="utf-8")
 
 
-def simulate_reader(truths: Sequence[Path], seed: int = 1) -> pd.DataFrame:
+def simulate_reader(truths: Sequence[Path]) -> pd.DataFrame:
     """A simulated reader's table: the truth with the scatter of a person who reads by hand.
 
     Parameters
@@ -238,7 +238,7 @@ def simulate_reader(truths: Sequence[Path], seed: int = 1) -> pd.DataFrame:
     truths
         Truth folders of the participants, ``sub-<participant>``.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1)
     tables = []
     for folder in truths:
         truth = pd.read_csv(folder / "ears.tsv", sep="\t")

@@ -12,8 +12,6 @@ import numpy as np
 from hydrops.errors import HydropsError
 from hydrops.validate import load_yaml
 
-FAULTS = ("", "missing_slice", "wrong_inversion_time", "no_pei", "one_ear")
-
 
 @dataclass(frozen=True)
 class ParticipantSpec:
@@ -24,7 +22,7 @@ class ParticipantSpec:
     severity
         Hydrops of the left and the right ear, 0 (normal) to 1.
     fault
-        One of `FAULTS`: what is wrong with the examination, empty if nothing is.
+        What is wrong with the examination, as the schema names it; empty if nothing is.
     enhanced
         Write enhanced multi-frame DICOM.
     """
