@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError
-from hydrops.model.pure import LEAST_ALIKE, LEAST_SURE, PureVoxels, evened_canals, mean_of
+from hydrops.model.pure import (
+    LEAST_ALIKE,
+    LEAST_SURE,
+    SURE,
+    PureVoxels,
+    evened_canals,
+    mean_of,
+)
 from hydrops.model.unfold import unfolded_channels
-from hydrops.phantom.signal import Fluids, draw_fluids
+from hydrops.phantom.signal import USUAL_FLUIDS, Fluids, draw_fluids
 from pair import given_images
 
 FloatGrid = npt.NDArray[np.float32]
@@ -128,6 +135,37 @@ def test_what_canals_are_moved_by_covers_what_that_may_be_wrong_by(
     fluid = truth[1:].sum(0)
     found = (fluid * (0.5 - 0.5 * evened[1])).sum() / fluid.sum()
     assert abs(found - share_of_all(truth)) <= moved + NARROWEST
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.6, 0.95), st.floats(-1.0, 1.0))
+def test_the_doubt_covers_what_a_network_is_wrong_by_where_no_endolymph_is_pure(
+    told: float, wrong: float
+) -> None:
+    whole = an_ear()
+    held = told + wrong * (SURE - told)
+    truth, network = (_with_share(whole, held), _with_share(whole, told))
+    mi2, summed, channels = given_images(USUAL_FLUIDS, truth)
+    pure = PureVoxels.of(channels[0], network)
+    shown = (1.0 - unfolded_channels(mi2, summed, channels, pure)[1]) / 2.0
+    fluid = truth[1:].sum(0)
+    found = float((fluid * shown).sum() / fluid.sum())
+    doubt = pure.doubt(found)
+    assert doubt > 0.0
+    assert abs(found - share_of_all(truth)) <= doubt + NARROWEST
+
+
+def test_a_network_that_is_sure_of_endolymph_leaves_no_doubt() -> None:
+    fractions = an_ear()
+    assert PureVoxels.of(1.0 - fractions[0], fractions).doubt(0.5) == 0.0
+
+
+def _with_share(fractions: FloatGrid, most: float) -> FloatGrid:
+    """Fractions of an ear in which endolymph is at most a share of the fluid."""
+    changed = fractions.copy()
+    changed[1::2] += (1.0 - most) * fractions[2::2]
+    changed[2::2] *= most
+    return changed
 
 
 @given(st.floats(0.3, 1.0), st.floats(0.75, 1.3), st.integers(0, 2**16))
