@@ -2,7 +2,8 @@
 
 A person's two ears are not independent. Groups are therefore compared by one value a person, the
 larger ratio of the two ears, which is the diseased one in unilateral disease; sides are compared
-within persons, and intervals of a correlation or an agreement resample persons.
+within persons, and intervals of a correlation, or of an agreement of several ears a person,
+resample persons.
 """
 
 from __future__ import annotations
