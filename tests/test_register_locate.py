@@ -82,6 +82,17 @@ def coarse() -> Examination:
     return examined(77, voxel_mm=COARSE)
 
 
+@pytest.mark.parametrize("role", ["PPI", "PEI"])
+def test_an_inversion_image_that_kept_its_sign_is_refused(
+    examination: Examination, role: str
+) -> None:
+    mrc, image = examination.images["MRC"], examination.images[role]
+    # Brain, whose T1 is short, is positive; all fluid is made negative.
+    real = np.where(mrc > 0.3 * mrc.max(), -image, image)
+    with pytest.raises(ExcludedError, match=rf"the {role} has negative values .*real image"):
+        match(role, mrc, examination.affine, real, examination.affine, RegisterOptions())
+
+
 def errors_mm(examination: Examination, role: str, found: np.ndarray) -> tuple[float, float]:
     """Error at the landmarks after registration, and without any."""
     head = examination.head

@@ -135,10 +135,14 @@ def match(
     Raises
     ------
     ExcludedError
-        If it is the MRC once more, moved further than a patient can, or does not match the MRC.
+        If it is the MRC once more, a PPI or PEI that is no magnitude, moved further than a patient
+        can, or does not match the MRC.
     """
     if np.array_equal(image, mrc):
         raise ExcludedError(f"{role} is the same image as the MRC: was one file given for both?")
+    # HYDROPS, made by the scanner, is a difference.
+    if role in ("PPI", "PEI"):
+        check_magnitude(image, role)
     transform = register_rigid(mrc, affine, image, image_affine, options.box_mm)
     moved = resample(image, image_affine, mrc.shape, affine, transform)
     similarity = mutual_information(mrc, moved)
@@ -254,19 +258,20 @@ def check_sign(mrc: FloatGrid, hydrops: FloatGrid, affine: Affine) -> bool:
     return True
 
 
-def check_magnitude(mrc: FloatGrid) -> None:
-    """Refuse an MRC that is no magnitude: one whose values were shifted, as by a normalisation.
+def check_magnitude(image: FloatGrid, role: str = "MRC") -> None:
+    """Refuse an image that is no magnitude: one that was normalised, or that kept its sign.
 
     Raises
     ------
     ExcludedError
         If it has negative values of note; interpolation leaves some next to bright edges.
     """
-    lowest, highest = np.percentile(mrc, (0.1, 99.9))
+    lowest, highest = np.percentile(image, (0.1, 99.9))
     if lowest < -MOST_UNDERSHOOT * highest:
         raise ExcludedError(
-            f"the MRC has negative values (a thousandth are below {lowest:.4g}), which a magnitude "
-            "has not: was it normalised? Give the image as the scanner made it"
+            f"the {role} has negative values (a thousandth are below {lowest:.4g}), which a "
+            "magnitude has not: was it normalised, or is it a real image, which keeps the sign? "
+            "Give the magnitude as the scanner made it"
         )
 
 
