@@ -196,6 +196,16 @@ def test_the_perilymph_of_an_ear_is_not_taken_for_csf() -> None:
         csf_ratio(fluid, 2.0 * fluid, fluid, head)
 
 
+def test_csf_that_was_cut_off_at_zero_is_refused() -> None:
+    """As in the difference of two images, stored without a sign."""
+    fluid = np.zeros((30, 30, 30), np.float32)
+    fluid[5:25, 5:25, 5:25] = 1.0
+    cut = 0.5 * fluid
+    cut[:, :, :18] = 0.0
+    with pytest.raises(ExcludedError, match=r"CSF is exactly zero in the PPI"):
+        csf_ratio(fluid, cut, fluid, np.eye(4))
+
+
 def test_without_csf_no_t1_is_told() -> None:
     rng = np.random.default_rng(2)
     speckle = (rng.random((20, 20, 20)) > 0.98).astype(np.float32)

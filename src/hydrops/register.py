@@ -220,11 +220,18 @@ def csf_ratio(mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid, affine: Affine) ->
     Raises
     ------
     ExcludedError
-        If CSF is not darker in the PPI.
+        If CSF is not darker in the PPI, or exactly zero in most of its voxels there, as only an
+        image can be whose negative values were cut off.
     """
     csf = _inside_csf(mrc, pei, affine)
     if csf is None:
         return None
+    nothing = float((ppi[csf] == 0.0).mean())
+    if nothing > 0.5:
+        raise ExcludedError(
+            f"{nothing:.0%} of the CSF is exactly zero in the PPI, as in no magnitude: is it a "
+            "subtraction that was cut off at zero, or does it show less of the head than the PEI?"
+        )
     ratio = float(np.median(np.abs(ppi[csf] / pei[csf])))
     if ratio >= 1.0:
         raise ExcludedError(
