@@ -40,6 +40,10 @@ labels = st.text("abcXYZ019", min_size=1, max_size=8)
         ("participant_id\n01\n", ["column source is missing"]),
         (GOOD.replace("source", "source\tweight").replace("scans/01", "a\t1"), ["weight"]),
         (GOOD + "01\tscans/01b\n", ["line 4", "participant 01, session 1", "twice"]),
+        (GOOD + "03\tscans/../scans/01\n", ["line 4", "column source", "another row"]),
+        (GOOD + "03\tscans/03\tx\n", ["line 4", "more fields than the header's 2"]),
+        ("participant_id\tsource\tage\n01\ta\t4\n02\tb\tc\t5\n", ["line 3", "more fields"]),
+        ("participant_id\tsource\tsource\n01\ta\tb\n", ["source is there twice"]),
         (GOOD.replace("02\t", "0 2\t"), ["line 3", "participant_id", "'0 2'"]),
         (GOOD.replace("scans/02", ""), ["line 3", "column source"]),
         ("participant_id\tsource\tage\n01\ta\told\n", ["line 2", "column age", "'old'"]),
@@ -58,6 +62,15 @@ def test_a_mistake_in_the_table_is_named_with_its_line(
 def test_a_missing_table_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(HydropsError, match="hydrops scan"):
         read_participants(tmp_path / "nowhere.tsv")
+
+
+def test_what_spreadsheets_leave_at_the_ends_is_passed_over(tmp_path: Path) -> None:
+    text = "participant_id\tsource\tage\t\r\n\t\t\t\r\n01\ta\t4\t\r\n02\tb\r\n\t\t\r\n\r\n"
+    table = read_participants(table_of(tmp_path, text))
+    assert table["participant_id"].tolist() == ["01", "02"]
+    assert table["age"].isna().tolist() == [False, True]
+    with pytest.raises(HydropsError, match=r"line 4.*participant_id"):
+        read_participants(table_of(tmp_path, text.replace("02\tb", "0 2\tb")))
 
 
 def test_identifiers_stay_text_and_prefixes_go(tmp_path: Path) -> None:

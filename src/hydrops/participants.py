@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from pathlib import Path
 
 import jsonschema
@@ -19,18 +21,64 @@ IDENTITY = ("participant_id", "session_id")
 def read_participants(path: Path) -> pd.DataFrame:
     """Read a participants.tsv; identifiers are text, ``sub-`` and ``ses-`` may stand before them.
 
-    What is n/a or empty is missing in the table that is returned.
+    What is n/a or empty is missing in the table that is returned. Raises as `read_as_text` does.
+    """
+    table = read_as_text(path)
+    for column in NUMERIC:
+        if column in table:
+            table[column] = pd.to_numeric(table[column].replace({"n/a": None, "": None}))
+    for column in WORDS:
+        if column in table:
+            table[column] = table[column].where(~table[column].isin(["", "n/a"]))
+    return table
+
+
+def read_as_text(path: Path) -> pd.DataFrame:
+    """Read a participants.tsv, every value as it stands there, its rows checked.
+
+    Rows and columns at the end without a word, as spreadsheets leave them, are passed over.
 
     Raises
     ------
     HydropsError
         Naming the file, the line and the column: a missing or unknown column, an identifier that
-        is no BIDS label, a row twice, a value that is no number, no rows at all.
+        is no BIDS label, a row or a source twice, a row that is longer than the header, a value
+        that is no number, no rows at all.
     """
-    try:
-        table = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+    lines = _read_lines(path)
+    header, rows = lines[0][1], lines[1:]
+    table = pd.DataFrame([fields for _, fields in rows], columns=header, dtype=str)
+    schema = load_schema("participants")
+    _check_columns(table, schema["required"], list(schema["properties"]), path)
+    if "session_id" not in table:
+        table.insert(1, "session_id", "1")
+    table = tidy_identity(table)
+    numbers = [number for number, _ in rows]
+    _check_rows(table, numbers, schema, path)
+    twice = table.duplicated(list(IDENTITY))
+    if twice.any():
+        row = int(twice.to_numpy().argmax())
+        unit = units_of(table)[row]
+        raise HydropsError(
+            f"{path}, line {numbers[row]}: participant {unit.participant}, session {unit.session} "
+            "appears twice"
         )
+    again = table["source"].map(os.path.normpath).duplicated()
+    if again.any():
+        row = int(again.to_numpy().argmax())
+        raise HydropsError(
+            f"{path}, line {numbers[row]}, column source: {table['source'][row]} is that of "
+            "another row, too; each session has a folder of its own"
+        )
+    return table
+
+
+def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Number and fields of each line that holds a word, all as many as the header has."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, delimiter="\t", strict=True)
+            lines = [(reader.line_num, [field.strip() for field in row]) for row in reader]
     except FileNotFoundError:
         raise HydropsError(
             f"{path}: no such file; make one with: hydrops scan DICOM_DIR > {path}"
@@ -39,30 +87,19 @@ def read_participants(path: Path) -> pd.DataFrame:
         raise HydropsError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise HydropsError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except csv.Error as error:
         raise HydropsError(f"{path}: not a tab-separated table ({error})") from error
-    schema = load_schema("participants")
-    _check_columns(table, schema["required"], list(schema["properties"]), path)
-    table = table.apply(lambda column: column.str.strip())
-    if "session_id" not in table:
-        table.insert(1, "session_id", "1")
-    table = tidy_identity(table)
-    _check_rows(table, schema, path)
-    twice = table.duplicated(list(IDENTITY))
-    if twice.any():
-        line = int(twice.to_numpy().argmax())
-        unit = units_of(table)[line]
-        raise HydropsError(
-            f"{path}, line {line + 2}: participant {unit.participant}, session {unit.session} "
-            "appears twice"
-        )
-    for column in NUMERIC:
-        if column in table:
-            table[column] = pd.to_numeric(table[column].replace({"n/a": None, "": None}))
-    for column in WORDS:
-        if column in table:
-            table[column] = table[column].where(~table[column].isin(["", "n/a"]))
-    return table
+    told = [(number, fields) for number, fields in lines if any(fields)]
+    if not told:
+        raise HydropsError(f"{path}: not a tab-separated table (it is empty)")
+    width = max(n for n, name in enumerate(told[0][1], start=1) if name)
+    for number, fields in told:
+        if any(fields[width:]):
+            raise HydropsError(
+                f"{path}, line {number}: has more fields than the header's {width}; is there a tab "
+                "within one of them?"
+            )
+    return [(number, (fields + [""] * width)[:width]) for number, fields in told]
 
 
 def tidy_identity(table: pd.DataFrame) -> pd.DataFrame:
@@ -79,6 +116,9 @@ def units_of(table: pd.DataFrame) -> list[Unit]:
 
 
 def _check_columns(table: pd.DataFrame, required: list[str], known: list[str], path: Path) -> None:
+    twice = [column for column in table if list(table).count(column) > 1]
+    if twice:
+        raise HydropsError(f"{path}: column {twice[0]} is there twice")
     missing = [column for column in required if column not in table]
     if missing:
         raise HydropsError(f"{path}: column {missing[0]} is missing (is it tab-separated?)")
@@ -89,9 +129,11 @@ def _check_columns(table: pd.DataFrame, required: list[str], known: list[str], p
         raise HydropsError(f"{path}: lists no participants")
 
 
-def _check_rows(table: pd.DataFrame, schema: dict[str, object], path: Path) -> None:
+def _check_rows(
+    table: pd.DataFrame, lines: list[int], schema: dict[str, object], path: Path
+) -> None:
     validator = jsonschema.Draft202012Validator(schema)
-    for line, row in enumerate(table.to_dict("records"), start=2):
+    for line, row in zip(lines, table.to_dict("records")):
         fault = jsonschema.exceptions.best_match(validator.iter_errors(row))
         if fault is not None:
             column = fault.path[0]
