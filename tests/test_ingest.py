@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +16,19 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hydrops.dicom import find_series
+from hydrops.dicom import find_series, made_of_others
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.ingest import convert_series, ingest_session, source_state
+from hydrops.participants import read_as_text
 from hydrops.paths import Unit
 from hydrops.phantom.dicom import Series, Study, write_series
 from hydrops.phantom.head import scanner_affine
 from hydrops.phantom.signal import MRC, PEI, PPI
 from hydrops.phantom.signal import Sequence as MRSequence
-from hydrops.protocol import load_protocol, protocol_from
+from hydrops.protocol import Protocol, load_protocol, protocol_from
 from hydrops.scan import scan_to_participants
 from places import REPOSITORY
 
@@ -362,7 +368,7 @@ def test_a_time_that_is_not_a_number_is_told(tmp_path: Path, time: object) -> No
     path = source / "acq-PEI_x.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"EchoTime": time}))
     told = reason(source, tmp_path / "out")
-    assert "acq-PEI_x.json: its EchoTime is" in told
+    assert "the sidecar of image 2 of 3 by name: its EchoTime is" in told
     assert "not a number of seconds" in told
 
 
@@ -383,7 +389,7 @@ def test_broken_nifti(tmp_path: Path) -> None:
     assert "every voxel is the same" in reason(write_nifti(tmp_path / "b", MRC=flat), tmp_path)
     source = write_nifti(tmp_path / "c")
     (source / "acq-MRC_x.nii.gz").write_bytes(b"")
-    assert "acq-MRC_x.nii.gz: not a readable" in reason(source, tmp_path / "out")
+    assert "image 1 of 3 by name: not a readable" in reason(source, tmp_path / "out")
 
 
 def test_scan_lists_sessions_without_names(tmp_path: Path) -> None:
@@ -532,3 +538,387 @@ def test_a_conversion_that_moves_an_image_is_not_trusted(
     found = reason(source, tmp_path / "out")
     assert "lies 0.60 mm from where the DICOM headers put it" in found
     assert "cannot be trusted" in found
+
+
+def edit(files: Iterable[Path], **values: object) -> None:
+    """Set elements of files to these values, or to what a function makes of a file's place."""
+    for number, path in enumerate(sorted(files)):
+        header = pydicom.dcmread(path)
+        for keyword, value in values.items():
+            setattr(header, keyword, value(number) if callable(value) else value)
+        header.save_as(path)
+
+
+def add_series(source: Path, number: int, sequence: MRSequence, slices: int = 24) -> Path:
+    """Another series of the same examination."""
+    pixels = np.random.default_rng(number).integers(0, 4000, SHAPE).astype(np.uint16)
+    affine = scanner_affine(SHAPE, (1.0, 1.0, 1.2), (3.0, -2.0, 5.0), 7.0)
+    series = Series(number, "added", sequence, pixels[:, :, :slices], affine)
+    write_series(source, Study(1, "Doe^Jane", "PH-SECRET-7"), series, False)
+    return source / f"{number:04d}_added"
+
+
+MADE_OF_OTHERS = [
+    "DERIVED PRIMARY M SUB",
+    "ORIGINAL PRIMARY R ND",
+    "ORIGINAL PRIMARY R_IR R IR",
+    "ORIGINAL PRIMARY IMAGINARY",
+    "ORIGINAL PRIMARY I ND",
+    "DERIVED SECONDARY REFORMATTED AVERAGE",
+    "DERIVED SECONDARY M MEAN",
+    "DERIVED SECONDARY M MinIP",
+    "DERIVED SECONDARY OTHER CSA_MPR",
+]
+
+
+@pytest.mark.parametrize("told", MADE_OF_OTHERS)
+def test_what_is_no_magnitude_is_neither_taken_nor_in_the_way(tmp_path: Path, told: str) -> None:
+    source = write_study(tmp_path / "dicom")
+    kind = [word.replace("CSA_", "CSA ") for word in told.split()]
+    edit(add_series(source, 8, PPI).iterdir(), ImageType=kind)
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert numbers["roles"]["PPI"]["series_number"] == 5
+    shutil.rmtree(source / "0005_pei")
+    found = reason(source, tmp_path / "out")
+    assert "no series can be the PPI" in found
+    told_kind = "/".join(word for word in kind if word not in ("ORIGINAL", "PRIMARY"))
+    assert f"series 8 (TR 9000, TE 540, TI 2250 ms) of type {told_kind}" in found
+
+
+@pytest.mark.parametrize("kind", [["DERIVED", "PRIMARY", "M", "ND"], ["ORIGINAL", "M", "DIS3D"]])
+def test_an_ordinary_reconstruction_is_taken(tmp_path: Path, kind: list[str]) -> None:
+    source = write_study(tmp_path / "dicom")
+    edit((source / "0005_pei").iterdir(), ImageType=kind)
+    assert ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers["roles"]["PPI"]
+
+
+@pytest.mark.parametrize("component", ["PHASE", "REAL", "IMAGINARY", "MIXED"])
+def test_the_component_of_a_multi_frame_file_counts(tmp_path: Path, component: str) -> None:
+    source = write_study(tmp_path / "dicom", enhanced=True)
+    edit((source / "0005_pei").iterdir(), ComplexImageComponent=component)
+    assert "no series can be the PPI" in reason(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("number", "taken"), [(0, True), (1, False), (2, False), (3, False)])
+def test_what_ge_says_of_the_component_counts(tmp_path: Path, number: int, taken: bool) -> None:
+    source = write_study(tmp_path / "dicom")
+    for path in (source / "0005_pei").iterdir():
+        header = pydicom.dcmread(path)
+        header.Manufacturer = "GE MEDICAL SYSTEMS"
+        header.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", number)
+        header.save_as(path)
+    (series,) = (s for s in find_series(source.rglob("*.dcm"))[0] if s.number == 5)
+    assert (made_of_others(series.image_type) == set()) == taken
+
+
+def test_hydrops_of_the_scanner_may_be_a_subtraction(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    edit((source / "0005_pei").iterdir(), ImageType=["DERIVED", "PRIMARY", "M", "SUB"])
+    protocol = load_protocol(REPOSITORY / "config" / "protocols" / "scanner_hydrops.yaml")
+    assert ingest_session(source, UNIT, protocol, tmp_path / "out").numbers["roles"]["HYDROPS"]
+
+
+def test_magnitude_and_real_part_of_one_series_are_told_apart(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    uid = find_series((source / "0005_pei").iterdir())[0][0].uid
+    kind = ["ORIGINAL", "PRIMARY", "R", "ND"]
+    edit(
+        add_series(source, 8, PPI).iterdir(), SeriesInstanceUID=uid, SeriesNumber=5, ImageType=kind
+    )
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert numbers["roles"]["PPI"]["shape"][2] == SHAPE[2]
+    assert "warnings" not in numbers
+
+
+def with_number(role: str, number: int) -> Protocol:
+    rules = {**PROTOCOL.roles, role: replace(PROTOCOL.roles[role], series_number=number)}
+    return replace(PROTOCOL, roles=rules)
+
+
+@pytest.mark.parametrize("number", [1, 4, 6, 7])
+def test_a_series_number_never_overrides_physics(tmp_path: Path, number: int) -> None:
+    source = write_study(tmp_path / "dicom")
+    with pytest.raises(ExcludedError, match=f"no series by the number {number} can be the PPI"):
+        ingest_session(source, UNIT, with_number("PPI", number), tmp_path / "out")
+
+
+def test_a_series_number_tells_a_repeat_from_the_first(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    add_series(source, 8, PPI)
+    assert "2 series could be the PPI" in reason(source, tmp_path / "out")
+    chosen = ingest_session(source, UNIT, with_number("PPI", 8), tmp_path / "out").numbers
+    assert chosen["roles"]["PPI"]["series_number"] == 8
+
+
+def test_no_series_plays_two_roles(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    shutil.rmtree(source / "0006_ppi")
+    wide = replace(PROTOCOL.roles["PEI"], ti_ms=(1850, 2600))
+    with pytest.raises(ExcludedError, match="no series can be both"):
+        ingest_session(
+            source,
+            UNIT,
+            replace(PROTOCOL, roles={**PROTOCOL.roles, "PEI": wide}),
+            tmp_path / "out",
+        )
+
+
+@pytest.mark.parametrize(("number", "sequence", "slices"), [(8, PPI, 6), (9, MRC, 24)])
+def test_an_aborted_or_flat_series_gives_way_to_a_sound_one(
+    tmp_path: Path, number: int, sequence: MRSequence, slices: int
+) -> None:
+    source = write_study(tmp_path / "dicom")
+    added = add_series(source, number, sequence, slices)
+    if sequence is PPI:
+        sorted(added.iterdir())[3].unlink()
+    else:
+        edit(added.iterdir(), MRAcquisitionType="2D")
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert {n["series_number"] for n in numbers["roles"].values()} == {4, 5, 6}
+    assert f"series {number}" in numbers["warnings"][0]
+
+
+def test_times_that_differ_within_a_series_are_refused(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    edit(sorted((source / "0005_pei").iterdir())[5:], InversionTime=2050.0)
+    found = reason(source, tmp_path / "out")
+    assert "TI 2050 and 2250" in found
+    assert "differ in echo or inversion time" in found
+
+
+def test_no_name_of_a_file_or_folder_is_in_a_reason(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "Doe^Jane")
+    victim = sorted((source / "0004_mrc").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:-700])
+    named = victim.rename(victim.with_name("DOE_JANE.dcm"))
+    found = reason(source, tmp_path / "out")
+    assert "file 24 of 24, in the order of their names, is cut off" in found
+    assert "DOE" not in found
+    named.unlink()
+    assert "Doe" not in reason(tmp_path / "Doe^John", tmp_path / "out")
+    nifti = write_nifti(tmp_path / "nifti")
+    for end in ("nii.gz", "json"):
+        shutil.copyfile(nifti / f"acq-MRC_x.{end}", nifti / f"Doe_Jane.{end}")
+    found = reason(nifti, tmp_path / "out")
+    assert "image 1 of 4 by name and image 2 of 4 by name" in found
+
+
+def test_pydicom_says_nothing_of_what_it_reads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    source = write_study(tmp_path / "dicom")
+    with pydicom.config.disable_value_validation():
+        edit(source.rglob("*.dcm"), StudyInstanceUID="1.2.03.4711", StudyTime="18:30")
+    recwarn.clear()
+    assert len(find_series(source.rglob("*.dcm"))[0]) == 4
+    assert not list(recwarn)
+    assert not caplog.records
+
+
+def with_element(path: Path, kind: bytes) -> None:
+    """Put a private element of six bytes, of this kind, into a file."""
+    content = path.read_bytes()
+    where = content.index(bytes([0x20, 0, 0x0D, 0]))
+    element = bytes([0x19, 0, 0x99, 0x10]) + kind + (6).to_bytes(2, "little") + bytes(6)
+    path.write_bytes(content[:where] + element + content[where:])
+
+
+def test_an_odd_private_element_costs_nothing(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    with_element(sorted((source / "0004_mrc").iterdir())[3], b"FL")
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert numbers["ignored_files"] == 0
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("ImagePositionPatient", [0, 0]),
+        ("ImageOrientationPatient", [1, 0, 0, 0, 1]),
+        ("PixelSpacing", [1, 1, 1]),
+        ("PixelSpacing", [0, 1]),
+    ],
+)
+def test_a_place_that_is_none_costs_only_its_file(
+    tmp_path: Path, tag: str, value: list[float]
+) -> None:
+    source = write_study(tmp_path / "dicom")
+    odd = sorted((source / "0006_ppi").iterdir())[3]
+    edit([odd], **{tag: value})
+    series, ignored = find_series(source.rglob("*.dcm"))
+    assert ignored == [odd]
+    assert all(s.places == len(s.slices) for s in series)
+
+
+@pytest.fixture(scope="module")
+def some_files(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    folder = tmp_path_factory.mktemp("some")
+    files = [sorted((write_study(folder / "a") / "0005_pei").iterdir())[3]]
+    files += (write_study(folder / "b", enhanced=True) / "0005_pei").iterdir()
+    return [path.read_bytes() for path in files]
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_no_broken_header_stops_a_scan(some_files: list[bytes], data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(some_files)))
+    for _ in range(4):
+        content[data.draw(st.integers(132, 1700))] = data.draw(st.integers(0, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "1.dcm"
+        path.write_bytes(content[: data.draw(st.integers(140, len(content)))])
+        series, ignored = find_series([path])
+    for one in series:
+        assert one.describe()
+        assert one.places >= 1
+        one.geometry_fault()
+    assert len(series) + len(ignored) == 1
+
+
+def test_patients_with_the_same_uids_are_two(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_study(tmp_path / "dicom" / name)
+    edit((tmp_path / "dicom" / "b").rglob("*.dcm"), PatientID="OTHER")
+    table, _ = scan_to_participants(tmp_path / "dicom", PROTOCOL)
+    assert table.participant_id.tolist() == ["001", "002"]
+    assert "more than one study" in reason(tmp_path / "dicom", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "people"),
+    [
+        ({"PatientName": "Doe^Jane"}, {"PatientName": "DOE^JANE^^^"}, 1),
+        ({"PatientID": ""}, {"PatientID": "", "PatientName": "DOE^JANE^"}, 1),
+        ({"PatientID": ""}, {"PatientID": "", "PatientName": "Roe^Jane"}, 2),
+        ({"PatientID": "1"}, {"PatientID": "2"}, 2),
+    ],
+)
+def test_a_patient_is_told_by_number_else_by_name(
+    tmp_path: Path, first: dict[str, str], second: dict[str, str], people: int
+) -> None:
+    for seed, values in ((1, first), (2, second)):
+        edit(write_study(tmp_path / "dicom" / str(seed), seed=seed).rglob("*.dcm"), **values)
+    table, messages = scan_to_participants(tmp_path / "dicom", PROTOCOL)
+    assert table.participant_id.nunique() == people
+    assert not any("differ in" in message for message in messages)
+
+
+def test_doubts_about_one_patient_number_are_told(tmp_path: Path) -> None:
+    for seed, name, born in ((1, "Doe^Jane", "19700101"), (2, "Roe^Jim", "19800101")):
+        folder = write_study(tmp_path / "dicom" / str(seed), seed=seed)
+        edit(folder.rglob("*.dcm"), PatientName=name, PatientBirthDate=born, StudyDate="")
+    _, messages = scan_to_participants(tmp_path / "dicom", PROTOCOL)
+    assert any("differ in name and date of birth" in message for message in messages)
+    assert any("the order of its 2 sessions is not known" in message for message in messages)
+    assert not any("Roe" in message for message in messages)
+
+
+def test_sessions_of_one_day_are_in_the_order_of_their_times(tmp_path: Path) -> None:
+    for seed, time in ((1, "180000"), (2, "080000")):
+        folder = write_study(tmp_path / "dicom" / str(seed), seed=seed)
+        edit(folder.rglob("*.dcm"), StudyTime=time)
+    table, _ = scan_to_participants(tmp_path / "dicom", PROTOCOL)
+    assert [Path(source).name for source in table.source] == ["2", "1"]
+
+
+def test_a_later_scan_keeps_what_is_there(tmp_path: Path) -> None:
+    root = tmp_path / "dicom"
+    edit(write_study(root / "b").rglob("*.dcm"), PatientID="1")
+    table, _ = scan_to_participants(root, PROTOCOL)
+    first = table.assign(participant_id="007", group="meniere")
+    edit(write_study(root / "a", seed=2).rglob("*.dcm"), PatientID="2")
+    edit(write_study(root / "c", seed=3).rglob("*.dcm"), PatientID="1", StudyDate="20250101")
+    (tmp_path / "table.tsv").write_text(first.to_csv(sep="\t", index=False))
+    later, _ = scan_to_participants(root, PROTOCOL, read_as_text(tmp_path / "table.tsv"))
+    assert later.iloc[0].to_dict() == first.iloc[0].to_dict()
+    added = {Path(row.source).name: (row.participant_id, row.session_id, row.group)
+             for row in later.iloc[1:].itertuples()}  # fmt: skip
+    assert added == {"a": ("008", "1", "n/a"), "c": ("007", "2", "n/a")}
+
+
+def test_an_nifti_beside_dicom_does_not_hide_it(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.uint8), np.eye(4)), source / "roi.nii.gz")
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert numbers["roles"]["PPI"]["series_number"] == 5
+    assert numbers["ignored_files"] == 1
+
+
+def test_a_copy_of_a_file_is_passed_over_and_told(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    shutil.copytree(source / "0005_pei", source / "copy")
+    shutil.copy(source / "0004_mrc" / "0003.dcm", source / "0004_mrc" / "0003 (1).dcm")
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert [w.split(": ")[1][:33] for w in numbers["warnings"]] == [
+        "1 of its files were there twice, ",
+        "24 of its files were there twice,",
+    ]
+
+
+@pytest.mark.parametrize("name", ["0001.dcm", "0024.dcm"])
+def test_a_lost_slice_at_an_end_is_told(tmp_path: Path, name: str) -> None:
+    source = write_study(tmp_path / "dicom")
+    (source / "0005_pei" / name).write_bytes(b"")
+    numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
+    assert any("1 file(s) beside its own" in warning for warning in numbers["warnings"])
+    gap = any("images numbered 1 to 24, 1 are not there" in w for w in numbers["warnings"])
+    assert gap == (name == "0001.dcm")
+
+
+def test_the_state_tells_folders_and_survives_any_name(tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller")
+    for name in (folder, str(tmp_path / "b")):
+        os.mkdir(name)
+        (Path(name) / "1.dcm").write_text("one")
+        os.utime(Path(name) / "1.dcm", (0, 0))
+    assert source_state(Path(folder)) != source_state(tmp_path / "b")
+    write_study(Path(folder))
+    with pytest.raises(HydropsError, match=r"M\\udcfcller: its name is not UTF-8"):
+        scan_to_participants(tmp_path, PROTOCOL)
+
+
+def test_what_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_study(tmp_path / "dicom")
+    before = source_state(source)
+    scandir = os.scandir
+
+    def denied(folder: str) -> object:
+        if str(folder).endswith("0005_pei"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert "cannot be read: permission denied" in reason(source, tmp_path / "out")
+    assert source_state(source) != before
+    _, messages = scan_to_participants(source, PROTOCOL)
+    assert any("cannot be read" in message for message in messages)
+
+
+@pytest.mark.parametrize(("slope", "refused"), [(1.0, False), (1.3, True)])
+def test_a_philips_scanner_without_its_own_scale(
+    tmp_path: Path, slope: float, refused: bool
+) -> None:
+    source = write_study(tmp_path / "dicom")
+    for series, own in (("0004_mrc", 3.0), ("0005_pei", slope), ("0006_ppi", 1.0)):
+        edit(
+            (source / series).iterdir(),
+            Manufacturer="Philips",
+            RescaleSlope=own,
+            RescaleIntercept=0.0,
+        )
+    if refused:
+        assert "export them again with the private tags" in reason(source, tmp_path / "out")
+    else:
+        ingest_session(source, UNIT, PROTOCOL, tmp_path / "out")
+
+
+def test_why_a_conversion_failed_is_told_without_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(command: list[object], **_: object) -> subprocess.CompletedProcess[str]:
+        said = f"Found 24\nWarning: Unsupported transfer syntax '{command[-1]}/00002.dcm'\nbye\n"
+        return subprocess.CompletedProcess([], 1, said, "")
+
+    monkeypatch.setattr("hydrops.ingest.subprocess.run", fails)
+    found = reason(write_study(tmp_path / "dicom"), tmp_path / "out")
+    assert "Unsupported transfer syntax 'file 3 of 24'" in found

@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scan = commands.add_parser("scan", help="list the examinations below a folder of DICOM")
     scan.add_argument("folder", type=Path)
     scan.add_argument("--protocol", type=Path, default=Path("config/protocols/hydrops.yaml"))
+    scan.add_argument("--keep", type=Path, help="an earlier table, whose rows stay as they are")
     scan.set_defaults(run=_scan)
     status = commands.add_parser("status", help="where a study stands")
     status.add_argument("--config", type=Path, default=Path("config/config.yaml"))
@@ -81,10 +82,12 @@ def _models_dir() -> Path:
 
 
 def _scan(chosen: argparse.Namespace) -> None:
+    from hydrops.participants import read_as_text
     from hydrops.protocol import load_protocol
     from hydrops.scan import scan_to_participants
 
-    table, messages = scan_to_participants(chosen.folder, load_protocol(chosen.protocol))
+    kept = None if chosen.keep is None else read_as_text(chosen.keep)
+    table, messages = scan_to_participants(chosen.folder, load_protocol(chosen.protocol), kept)
     for message in messages:
         print(message, file=sys.stderr)
     print(table.to_csv(sep="\t", index=False), end="")

@@ -61,7 +61,7 @@ class Study:
         Snakemake compares the text, so that a folder replaced by an older one is noticed, too.
         """
         folder = self.sources[unit]
-        known = folder.is_dir() and not self.phantoms
+        known = os.path.isdir(folder) and not self.phantoms
         return str(folder), str(folder.stat().st_mtime_ns) if known else ""
 
     def batches_of(self, chunk: str) -> list[str]:

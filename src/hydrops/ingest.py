@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,14 @@ import nibabel as nib
 import numpy as np
 from nibabel.openers import ImageOpener
 
-from hydrops.dicom import SeriesHeader, files_below, find_series
+from hydrops.dicom import (
+    SUBTRACTED,
+    SeriesHeader,
+    find_series,
+    look_below,
+    made_of_others,
+    words_of,
+)
 from hydrops.errors import ExcludedError
 from hydrops.images import (
     Affine,
@@ -50,7 +60,10 @@ LEAST_EXTENT_MM, LEAST_VOXELS = 15.0, 8
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that may play a role: how to name it, its timing in ms, whether it is 2D."""
+    """An image that may play a role: how to name it, its timing in ms, whether it is 2D.
+
+    `sound` is false where its slices are known to make no volume.
+    """
 
     name: str
     tr_ms: float | None
@@ -60,6 +73,7 @@ class Candidate:
     image_type: tuple[str, ...]
     series_number: int | None = None
     flat: bool = False
+    sound: bool = True
 
 
 def ingest_session(source: Path, unit: Unit, protocol: Protocol, output: Path) -> StageResult:
@@ -78,64 +92,121 @@ def ingest_session(source: Path, unit: Unit, protocol: Protocol, output: Path) -
         If a role has no or two candidates, slices are missing, files are broken, the folder
         holds two studies, or the images do not share a field of view.
     """
-    if not source.is_dir():
-        raise ExcludedError(f"the source folder {source.name} does not exist")
-    files = files_below(source)
-    niftis = [path for path in files if path.name.endswith((".nii", ".nii.gz"))]
-    ingest = _ingest_nifti if niftis else _ingest_dicom
-    numbers = ingest(niftis or files, unit, protocol, output)
+    if not os.path.isdir(source):
+        raise ExcludedError("its source folder does not exist, or may not be entered")
+    files, closed = look_below(source)
+    if closed:
+        raise ExcludedError(
+            f"{len(closed)} of the files and folders in its source folder cannot be read: "
+            "permission denied; let the user who runs this read them"
+        )
+    niftis = sorted(path for path in files if path.name.endswith((".nii", ".nii.gz")))
+    # An NIfTI beside DICOM is a mask, or was made of it.
+    series, ignored = find_series(set(files) - set(niftis))
+    if series or not niftis:
+        numbers = _ingest_dicom(series, [*ignored, *niftis], unit, protocol, output)
+    else:
+        numbers = _ingest_nifti(niftis, unit, protocol, output)
     _check_overlap(unit, protocol, output)
     return StageResult(numbers)
 
 
 def source_state(source: Path) -> str:
-    """How a session's files lie on disk: a digest that changes when one is added or replaced.
+    """Where a session's files lie, and how: a digest that changes when one is added or replaced.
 
     A link whose file was not fetched counts as a file that is not there.
     """
-    files = [path for path in sorted(files_below(source)) if path.exists()]
-    states = [(path.relative_to(source), path.stat()) for path in files]
-    return digest(*(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states))
+    files, closed = look_below(source)
+    states = [_as_text(source), *(f"closed {_as_text(path)}" for path in sorted(closed))]
+    for path in sorted(set(files) - set(closed)):
+        if path.exists():
+            state, name = path.stat(), _as_text(path.relative_to(source))
+            states.append(f"{name} {state.st_size} {state.st_mtime_ns}")
+    return digest(*states)
+
+
+def _as_text(path: Path) -> str:
+    """A path as text that can be encoded, also where its name is not UTF-8."""
+    return os.fsencode(path).decode("latin-1")
 
 
 def choose_series(series: Sequence[SeriesHeader], protocol: Protocol) -> dict[str, SeriesHeader]:
     """The one series of each role; raises as `choose` does."""
-    candidates = [
-        Candidate(
-            s.describe(), s.tr_ms, s.te_ms, s.ti_ms, s.inversion, s.image_type, s.number, s.flat
-        )
-        for s in series
+    chosen = choose([_dicom_candidate(s) for s in series], protocol)
+    return {role: series[n] for role, n in chosen.items()}
+
+
+def passed_over(series: Sequence[SeriesHeader], protocol: Protocol) -> list[str]:
+    """What is to be said of series that fit a role, but make no volume where another does."""
+    candidates = [_dicom_candidate(s) for s in series]
+    return [
+        f"{candidates[n].name} could be the {role}, too, but makes no sound volume"
+        for role, taken in choose(candidates, protocol).items()
+        for n in _fitting(candidates, role, protocol.roles[role])
+        if n != taken
     ]
-    return {role: series[n] for role, n in choose(candidates, protocol).items()}
+
+
+def _dicom_candidate(s: SeriesHeader) -> Candidate:
+    return Candidate(
+        s.describe(),
+        s.tr_ms,
+        s.te_ms,
+        s.ti_ms,
+        s.inversion,
+        s.image_type,
+        s.number,
+        s.flat,
+        s.geometry_fault() is None and not s.flat,
+    )
 
 
 def choose(candidates: Sequence[Candidate], protocol: Protocol) -> dict[str, int]:
     """Index of the one candidate of each role.
 
+    Where several fit and one of them alone is sound, it is that.
+
     Raises
     ------
     ExcludedError
-        If a role has none, or more than one.
+        If a role has none, or more than one, or one candidate is that of two roles.
     """
-    chosen = {}
+    chosen: dict[str, int] = {}
     for role, rule in protocol.roles.items():
-        fitting = [n for n, candidate in enumerate(candidates) if _fits(candidate, rule)]
+        fitting = _fitting(candidates, role, rule)
         if not fitting:
             seen = "; ".join(c.name for c in candidates) or "no images"
-            raise ExcludedError(f"no series can be the {role}; found: {seen}")
-        if len(fitting) > 1:
-            names = " and ".join(candidates[n].name for n in fitting)
+            asked = "" if rule.series_number is None else f" by the number {rule.series_number}"
+            raise ExcludedError(f"no series{asked} can be the {role}; found: {seen}")
+        sound = [n for n in fitting if candidates[n].sound]
+        left = sound if len(sound) == 1 else fitting
+        if len(left) > 1:
+            names = " and ".join(candidates[n].name for n in left)
             raise ExcludedError(
-                f"{len(fitting)} series could be the {role}: {names}; "
-                "name one by series_number in the protocol"
+                f"{len(left)} series could be the {role}: {names}; keep one of them in the source "
+                "folder, or name one by series_number in the protocol"
             )
-        chosen[role] = fitting[0]
+        chosen[role] = left[0]
+    for role, n in chosen.items():
+        others = [other for other, m in chosen.items() if m == n and other != role]
+        if others:
+            raise ExcludedError(
+                f"{candidates[n].name} could be the {role} and the {others[0]}, and no series can "
+                "be both; tell them apart in the protocol"
+            )
     return chosen
 
 
-def _fits(candidate: Candidate, rule: Rule) -> bool:
-    if rule.series_number is not None:
-        return candidate.series_number == rule.series_number
+def _fitting(candidates: Sequence[Candidate], role: str, rule: Rule) -> list[int]:
+    """Those that fit a rule by physics and, where it names a number, have it."""
+    return [
+        n
+        for n, candidate in enumerate(candidates)
+        if _fits(candidate, role, rule) and rule.series_number in (None, candidate.series_number)
+    ]
+
+
+def _fits(candidate: Candidate, role: str, rule: Rule) -> bool:
     within = all(
         allowed is None or (value is not None and allowed[0] <= value <= allowed[1])
         for value, allowed in (
@@ -146,26 +217,35 @@ def _fits(candidate: Candidate, rule: Rule) -> bool:
     )
     inverted = rule.inversion is None or candidate.inversion == rule.inversion
     typed = rule.image_type is None or rule.image_type in candidate.image_type
-    # A phase or a projection image has the timing of the image that it was made of.
-    magnitude = not {"P", "PHASE", "MIP", "PROJECTION IMAGE", "MPR"} & set(candidate.image_type)
+    # A phase image, a projection, a subtraction has the timing of the image that it was made of.
+    asked = words_of([rule.image_type or ""]) | (SUBTRACTED if role == "HYDROPS" else set())
+    proper = not made_of_others(candidate.image_type) - asked
     # A FLAIR taken slice by slice for the brain may have the timing of an inversion image.
     whole = not (candidate.flat and candidate.inversion)
-    return within and inverted and typed and magnitude and whole
+    return within and inverted and typed and proper and whole
 
 
 def _ingest_dicom(
-    files: Sequence[Path], unit: Unit, protocol: Protocol, output: Path
+    series: Sequence[SeriesHeader],
+    ignored: Sequence[Path],
+    unit: Unit,
+    protocol: Protocol,
+    output: Path,
 ) -> dict[str, Any]:
-    series, ignored = find_series(files)
     if not series:
-        told = f"; of {len(ignored)} files none could be read as one" if ignored else ""
-        raise ExcludedError(f"the source folder holds no DICOM or NIfTI image{told}")
+        none = f"; of {len(ignored)} files none could be read as one" if ignored else ""
+        raise ExcludedError(f"the source folder holds no DICOM or NIfTI image{none}")
     if len({s.study_uid for s in series}) > 1 or len({s.patient for s in series}) > 1:
         raise ExcludedError(
             "the source folder holds more than one study; give each its own row and folder"
         )
     chosen = choose_series(series, protocol)
+    _check_philips(chosen)
     numbers: dict[str, Any] = {"ignored_files": len(ignored), "roles": {}}
+    told = passed_over(series, protocol)
+    told += [doubt for header in chosen.values() for doubt in _doubts(header, series, ignored)]
+    if told:
+        numbers["warnings"] = told
     for role, header in chosen.items():
         fault = header.geometry_fault()
         if fault:
@@ -186,6 +266,35 @@ def _ingest_dicom(
     numbers["field_t"] = chosen["MRC"].field_t
     numbers["manufacturer"] = chosen["MRC"].manufacturer
     return numbers
+
+
+def _check_philips(chosen: Mapping[str, SeriesHeader]) -> None:
+    """Refuse inversion images of a Philips scanner in units that do not compare."""
+    pair = [chosen[role] for role in ("PPI", "PEI") if role in chosen]
+    scales = {scale for header in pair for scale in header.scales}
+    if any(header.lacks_philips_scale for header in pair) and len(scales) > 1:
+        raise ExcludedError(
+            "PPI and PEI of this Philips scanner are scaled differently, and without its private "
+            "tags (2005,100E) they do not compare; export them again with the private tags"
+        )
+
+
+def _doubts(
+    header: SeriesHeader, series: Sequence[SeriesHeader], ignored: Sequence[Path]
+) -> list[str]:
+    """What may be amiss with a series that can be used all the same, in sentences."""
+    told = []
+    if header.copies:
+        told.append(f"{header.copies} of its files were there twice, and the first was taken")
+    numbers = {n for s in series if s.uid == header.uid for n in s.numbers}
+    lacking = max(numbers, default=0) - len(numbers)
+    if len(header.files) > 1 and lacking > 0:
+        told.append(f"of the images numbered 1 to {max(numbers)}, {lacking} are not there")
+    folders = {path.parent for path in header.files}
+    beside = sum(path.parent in folders for path in ignored)
+    if beside:
+        told.append(f"{beside} file(s) beside its own cannot be read as DICOM images")
+    return [f"{header.describe()}: {words}" for words in told]
 
 
 def convert_series(header: SeriesHeader, folder: Path) -> Path:
@@ -214,12 +323,24 @@ def convert_series(header: SeriesHeader, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     made = sorted(folder.glob("*.nii"))
     if len(made) != 1:
-        last = next((li for li in reversed(done.stdout.splitlines()) if "rror" in li), "")
+        last = _last_complaint(done.stdout, links, len(header.files))
         reason = f"it made {len(made)} images of it" if made else f"it made no image of it {last}"
         raise ExcludedError(f"{header.describe()}: dcm2niix cannot convert it, {reason}".strip())
     if not header.is_mosaic:
         _check_geometry(nib.load(made[0]), header)
     return made[0]
+
+
+def _last_complaint(said: str, links: Path, count: int) -> str:
+    """The last line in which dcm2niix complains, without the names of files."""
+    signs = ("rror", "Warning", "Unsupported", "not large enough")
+    last = next((li for li in reversed(said.splitlines()) if any(s in li for s in signs)), "")
+    numbered = re.sub(
+        rf"{re.escape(str(links))}/(\d+)\.dcm",
+        lambda found: f"file {int(found[1]) + 1} of {count}",
+        last,
+    )
+    return re.sub(r"(?<!\S)[\"']?/\S+", "a file", numbered)
 
 
 def _check_geometry(image: nib.Nifti1Image, header: SeriesHeader) -> None:
@@ -238,8 +359,12 @@ def _check_geometry(image: nib.Nifti1Image, header: SeriesHeader) -> None:
 def _ingest_nifti(
     files: Sequence[Path], unit: Unit, protocol: Protocol, output: Path
 ) -> dict[str, Any]:
-    sidecars = [read_sidecar(sidecar_of(path)) for path in files]
-    candidates = [_nifti_candidate(p, s) for p, s in zip(files, sidecars)]
+    names = [f"image {n} of {len(files)} by name" for n in range(1, len(files) + 1)]
+    sidecars = []
+    for path, name in zip(files, names):
+        with _called(f"the sidecar of {name}", sidecar_of(path)):
+            sidecars.append(read_sidecar(sidecar_of(path)))
+    candidates = [_nifti_candidate(n, s) for n, s in zip(names, sidecars)]
     by_physics = [n for n, s in enumerate(sidecars) if s.get("EchoTime") is not None]
     if by_physics:
         chosen = {
@@ -250,15 +375,16 @@ def _ingest_nifti(
             labelled = _role_in_name(files[n], protocol)
             if labelled not in (None, role):
                 raise ExcludedError(
-                    f"{files[n].name} is called {labelled} but its timing is that of the {role}; "
+                    f"{names[n]} is called {labelled} but its timing is that of the {role}; "
                     "were the two swapped?"
                 )
     else:
         chosen = _chosen_by_name(files, protocol)
     numbers: dict[str, Any] = {"roles": {}}
     for role, n in chosen.items():
-        data, affine = load_image(files[n])
-        _check_extent(data.shape, affine, files[n].name)
+        with _called(names[n], files[n]):
+            data, affine = load_image(files[n])
+        _check_extent(data.shape, affine, names[n])
         _store(files[n], sidecars[n], unit, role, output)
         numbers["roles"][role] = {
             "shape": list(data.shape),
@@ -270,14 +396,23 @@ def _ingest_nifti(
     return numbers
 
 
-def _nifti_candidate(path: Path, sidecar: Mapping[str, Any]) -> Candidate:
+@contextmanager
+def _called(what: str, path: Path) -> Iterator[None]:
+    """Why a file is refused, with other words in place of its name, which may be a patient's."""
+    try:
+        yield
+    except ExcludedError as error:
+        raise ExcludedError(error.reason.replace(path.name, what)) from error
+
+
+def _nifti_candidate(name: str, sidecar: Mapping[str, Any]) -> Candidate:
     def milliseconds(key: str) -> float | None:
         value = sidecar.get(key)
         return None if value is None else round(1000.0 * float(value), 3)
 
     ti, kind = milliseconds("InversionTime"), sidecar.get("ImageType")
     return Candidate(
-        path.name,
+        name,
         milliseconds("RepetitionTime"),
         milliseconds("EchoTime"),
         ti or None,
@@ -304,7 +439,7 @@ def _chosen_by_name(files: Sequence[Path], protocol: Protocol) -> dict[str, int]
     for role in protocol.roles:
         fitting = [n for n, name in enumerate(names) if name == role]
         if len(fitting) != 1:
-            found = " and ".join(files[n].name for n in fitting) or "none"
+            found = f"{len(fitting)} of {len(files)}"
             raise ExcludedError(
                 f"without sidecars the {role} is told by its name, and one file must carry it; "
                 f"found: {found}"
@@ -314,10 +449,8 @@ def _chosen_by_name(files: Sequence[Path], protocol: Protocol) -> dict[str, int]
 
 
 def _check_content(path: Path, what: str) -> None:
-    try:
+    with _called(what, path):
         data, affine = load_image(path)
-    except ExcludedError as error:
-        raise ExcludedError(error.reason.replace(path.name, what)) from error
     _check_extent(data.shape, affine, what)
 
 
