@@ -669,9 +669,7 @@ def test_an_aborted_or_flat_series_gives_way_to_a_sound_one(
 ) -> None:
     source = write_study(tmp_path / "dicom")
     added = add_series(source, number, sequence, slices)
-    if sequence is PPI:
-        sorted(added.iterdir())[3].unlink()
-    else:
+    if sequence is MRC:
         edit(added.iterdir(), MRAcquisitionType="2D")
     numbers = ingest_session(source, UNIT, PROTOCOL, tmp_path / "out").numbers
     assert {n["series_number"] for n in numbers["roles"].values()} == {4, 5, 6}
@@ -834,6 +832,38 @@ def test_a_later_scan_keeps_what_is_there(tmp_path: Path) -> None:
     added = {Path(row.source).name: (row.participant_id, row.session_id, row.group)
              for row in later.iloc[1:].itertuples()}  # fmt: skip
     assert added == {"a": ("008", "1", "n/a"), "c": ("007", "2", "n/a")}
+
+
+def test_two_patients_in_one_folder_have_a_row_each(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_study(tmp_path / "apart" / str(seed), seed=seed)
+    edit((tmp_path / "apart" / "2").rglob("*.dcm"), PatientID="OTHER")
+    (tmp_path / "flat").mkdir()
+    for number, path in enumerate((tmp_path / "apart").rglob("*.dcm")):
+        path.rename(tmp_path / "flat" / f"{number}.dcm")
+    table, messages = scan_to_participants(tmp_path / "flat", PROTOCOL)
+    assert table.participant_id.tolist() == ["001", "002"]
+    assert all("shares its folder" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    "told", [{"ImageType": ["ORIGINAL", "P", 3]}, {"ComplexImageComponent": "REAL"}]
+)
+def test_a_sidecar_that_tells_no_magnitude_is_believed(
+    tmp_path: Path, told: dict[str, object]
+) -> None:
+    source = write_nifti(tmp_path / "nifti")
+    path = source / "acq-PPI_x.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    assert "no series can be the PPI" in reason(source, tmp_path / "out")
+
+
+def test_of_many_candidates_a_few_are_named(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom")
+    edit((source / "0005_pei").iterdir(), SeriesInstanceUID=lambda number: f"1.2.{number}")
+    assert "series 5 (TR 9000, TE 540, TI 2250 ms) of type M/ND/NORM and 21 more" in reason(
+        source, tmp_path / "out"
+    )
 
 
 def test_an_nifti_beside_dicom_does_not_hide_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import dcm2niix
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 from nibabel.openers import ImageOpener
 
 from hydrops.dicom import (
@@ -56,6 +57,8 @@ SIDECAR_KEYS = (
 FREE_TEXT = {"data_type", "db_name", "descrip", "aux_file", "intent_name"}
 #: Least extent of an image that can hold an ear, mm, and voxels across that show it.
 LEAST_EXTENT_MM, LEAST_VOXELS = 15.0, 8
+#: Of series that could all play one role, so many are named.
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ def passed_over(series: Sequence[SeriesHeader], protocol: Protocol) -> list[str]
 
 
 def _dicom_candidate(s: SeriesHeader) -> Candidate:
+    shape = s.columns, s.rows, s.places
     return Candidate(
         s.describe(),
         s.tr_ms,
@@ -157,7 +161,7 @@ def _dicom_candidate(s: SeriesHeader) -> Candidate:
         s.image_type,
         s.number,
         s.flat,
-        s.geometry_fault() is None and not s.flat,
+        s.geometry_fault() is None and not s.flat and _shows_an_ear(shape, s.spacing_mm()),
     )
 
 
@@ -181,7 +185,8 @@ def choose(candidates: Sequence[Candidate], protocol: Protocol) -> dict[str, int
         sound = [n for n in fitting if candidates[n].sound]
         left = sound if len(sound) == 1 else fitting
         if len(left) > 1:
-            names = " and ".join(candidates[n].name for n in left)
+            names = " and ".join(candidates[n].name for n in left[:MOST_NAMED])
+            names += f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
             raise ExcludedError(
                 f"{len(left)} series could be the {role}: {names}; keep one of them in the source "
                 "folder, or name one by series_number in the protocol"
@@ -323,7 +328,7 @@ def convert_series(header: SeriesHeader, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     made = sorted(folder.glob("*.nii"))
     if len(made) != 1:
-        last = _last_complaint(done.stdout, links, len(header.files))
+        last = _last_complaint(done.stdout + done.stderr, links, len(header.files))
         reason = f"it made {len(made)} images of it" if made else f"it made no image of it {last}"
         raise ExcludedError(f"{header.describe()}: dcm2niix cannot convert it, {reason}".strip())
     if not header.is_mosaic:
@@ -333,8 +338,8 @@ def convert_series(header: SeriesHeader, folder: Path) -> Path:
 
 def _last_complaint(said: str, links: Path, count: int) -> str:
     """The last line in which dcm2niix complains, without the names of files."""
-    signs = ("rror", "Warning", "Unsupported", "not large enough")
-    last = next((li for li in reversed(said.splitlines()) if any(s in li for s in signs)), "")
+    signs = "error|warning|unsupported|not large enough"
+    last = next((li for li in reversed(said.splitlines()) if re.search(signs, li, re.I)), "")
     numbered = re.sub(
         rf"{re.escape(str(links))}/(\d+)\.dcm",
         lambda found: f"file {int(found[1]) + 1} of {count}",
@@ -410,14 +415,17 @@ def _nifti_candidate(name: str, sidecar: Mapping[str, Any]) -> Candidate:
         value = sidecar.get(key)
         return None if value is None else round(1000.0 * float(value), 3)
 
-    ti, kind = milliseconds("InversionTime"), sidecar.get("ImageType")
+    ti, told = milliseconds("InversionTime"), sidecar.get("ImageType")
+    kind = [str(value) for value in told] if isinstance(told, list) else []
+    component = str(sidecar.get("ComplexImageComponent", "MAGNITUDE"))
+    kind += [component] if component != "MAGNITUDE" else []
     return Candidate(
         name,
         milliseconds("RepetitionTime"),
         milliseconds("EchoTime"),
         ti or None,
         bool(ti),
-        tuple(kind) if isinstance(kind, list) else (),
+        tuple(kind),
         sidecar.get("SeriesNumber"),
         sidecar.get("MRAcquisitionType") == "2D",
     )
@@ -455,12 +463,17 @@ def _check_content(path: Path, what: str) -> None:
 
 
 def _check_extent(shape: Sequence[int], affine: Affine, what: str) -> None:
-    extent = spacing_mm(affine) * np.array(shape)
-    if min(shape) < LEAST_VOXELS or extent.min() < LEAST_EXTENT_MM:
-        voxels = " x ".join(map(str, shape))
+    spacing = spacing_mm(affine)
+    if not _shows_an_ear(shape, spacing):
+        voxels, extent = " x ".join(map(str, shape)), spacing * np.array(shape)
         raise ExcludedError(
             f"{what}: {voxels} voxels over {in_words(extent)} mm cannot show an inner ear"
         )
+
+
+def _shows_an_ear(shape: Sequence[int], spacing: npt.ArrayLike) -> bool:
+    extent = np.asarray(spacing) * np.array(shape)
+    return min(shape) >= LEAST_VOXELS and bool(extent.min() >= LEAST_EXTENT_MM)
 
 
 def _check_overlap(unit: Unit, protocol: Protocol, output: Path) -> None:

@@ -48,7 +48,8 @@ def scan_to_participants(
     files, closed = look_below(root)
     series, ignored = find_series(files)
     if not series:
-        raise HydropsError(f"{root}: no DICOM image below this folder")
+        denied = f"; {len(closed)} files and folders cannot be read" if closed else ""
+        raise HydropsError(f"{root}: no DICOM image below this folder{denied}")
     patients = _by_patient(series)
     old = pd.DataFrame(columns=["participant_id", "session_id", "source"]) if kept is None else kept
     rows = old.to_dict("records")
@@ -63,7 +64,6 @@ def scan_to_participants(
             if unit is None:
                 unit = participant, labels.next_session(participant)
                 rows.append(_row(old, *unit, folder))
-                labels.take(*unit, folder)
             shared = sum(_holds(folder, other) for other in folders) > 1
             finding = (
                 "shares its folder with another study; give each its own"
@@ -92,25 +92,21 @@ def scan_to_participants(
 
 
 class _Labels:
-    """Who has which number, and in which folder the scan of a session is."""
+    """Who has which number, and whose the folders of an earlier table are."""
 
     def __init__(self, kept: pd.DataFrame, patients: int) -> None:
         self._units: dict[Path, tuple[str, str]] = {}
-        self._sessions: dict[str, list[str]] = defaultdict(list)
+        self._sessions: dict[str, list[int]] = defaultdict(list)
         for participant, session, source in zip(
             kept["participant_id"], kept["session_id"], kept["source"]
         ):
-            self.take(participant, session, Path(source))
+            self._units[Path(source).resolve()] = participant, session
+            self._sessions[participant].append(_as_number(session))
         self._last = max(map(_as_number, self._sessions), default=0)
         self._digits = max(3, len(str(self._last + patients)))
 
-    def take(self, participant: str, session: str, folder: Path) -> None:
-        """Note a session."""
-        self._units[folder.resolve()] = participant, session
-        self._sessions[participant].append(session)
-
     def unit_in(self, folder: Path) -> tuple[str, str] | None:
-        """Participant and session of a folder."""
+        """Participant and session of a folder in the earlier table."""
         return self._units.get(folder.resolve())
 
     def participant_of(self, folders: Iterable[Path]) -> str:
@@ -123,8 +119,9 @@ class _Labels:
         return f"{self._last:0{self._digits}d}"
 
     def next_session(self, participant: str) -> str:
-        """The session after a participant's last."""
-        return str(max(map(_as_number, self._sessions[participant]), default=0) + 1)
+        """Take the session after a participant's last."""
+        self._sessions[participant].append(max(self._sessions[participant], default=0) + 1)
+        return str(self._sessions[participant][-1])
 
 
 def _as_number(label: str) -> int:
