@@ -199,7 +199,7 @@ def test_what_a_table_does_not_tell_leaves_the_rest_as_it_is(
 def test_who_has_no_group_is_in_none(tmp_path: Path) -> None:
     ears, people = cohort(0.2)
     people.loc[[0, 8], "group"] = ["", "n/a"]
-    people["source"] = "x"
+    people["source"] = people["participant_id"]
     path = tmp_path / "participants.tsv"
     people.to_csv(path, sep="\t", index=False)
     table = cohort_statistics(ears, read_participants(path), None)
