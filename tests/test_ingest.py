@@ -811,12 +811,13 @@ def test_doubts_about_one_patient_number_are_told(tmp_path: Path) -> None:
     assert not any("Roe" in message for message in messages)
 
 
-def test_sessions_of_one_day_are_in_the_order_of_their_times(tmp_path: Path) -> None:
-    for seed, time in ((1, "180000"), (2, "080000")):
+@pytest.mark.parametrize("later", [1, 2])
+def test_sessions_of_one_day_are_in_the_order_of_their_times(tmp_path: Path, later: int) -> None:
+    for seed, time in ((later, "180000"), (3 - later, "080000")):
         folder = write_study(tmp_path / "dicom" / str(seed), seed=seed)
         edit(folder.rglob("*.dcm"), StudyTime=time)
     table, _ = scan_to_participants(tmp_path / "dicom", PROTOCOL)
-    assert [Path(source).name for source in table.source] == ["2", "1"]
+    assert [Path(source).name for source in table.source] == [str(3 - later), str(later)]
 
 
 def test_a_later_scan_keeps_what_is_there(tmp_path: Path) -> None:
