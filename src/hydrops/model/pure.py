@@ -34,9 +34,9 @@ SURE = 0.98
 #: Voxels of each fluid that count as pure at least, should the network be sure of fewer.
 LEAST_SURE = 20
 #: How far the network's share of the purest endolymph may be off, as a multiple of what it lacks of
-#: `SURE`, of which it lacks nothing in nearly all ears of this project's simulation. In one of little
-#: hydrops, by another simulator and with fluids beyond those that models are trained on, it gave
-#: 0.83 to voxels that held 0.60.
+#: `SURE`, of which nearly all ears of this project's simulation lack nothing. In one of little
+#: hydrops, by another simulator and with fluids unlike those of the training, the network gave 0.83
+#: to voxels that held 0.60.
 UNSURE = 2.0
 #: Share of the pure voxels that is left out at either end of their mean. Noise moves what lies at
 #: a corner of the line of `hydrops.model.unfold` inwards, so that a median is not what the mean of
