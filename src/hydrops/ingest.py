@@ -139,14 +139,16 @@ def choose_series(series: Sequence[SeriesHeader], protocol: Protocol) -> dict[st
     return {role: series[n] for role, n in chosen.items()}
 
 
-def passed_over(series: Sequence[SeriesHeader], protocol: Protocol) -> list[str]:
-    """What is to be said of series that fit a role, but make no volume where another does."""
+def passed_over(
+    series: Sequence[SeriesHeader], chosen: Mapping[str, SeriesHeader], protocol: Protocol
+) -> list[str]:
+    """What is to be said of series that fit a role, but make no volume where the chosen does."""
     candidates = [_dicom_candidate(s) for s in series]
     return [
         f"{candidates[n].name} could be the {role}, too, but makes no sound volume"
-        for role, taken in choose(candidates, protocol).items()
+        for role, taken in chosen.items()
         for n in _fitting(candidates, role, protocol.roles[role])
-        if n != taken
+        if series[n] is not taken
     ]
 
 
@@ -247,7 +249,7 @@ def _ingest_dicom(
     chosen = choose_series(series, protocol)
     _check_philips(chosen)
     numbers: dict[str, Any] = {"ignored_files": len(ignored), "roles": {}}
-    told = passed_over(series, protocol)
+    told = passed_over(series, chosen, protocol)
     told += [doubt for header in chosen.values() for doubt in _doubts(header, series, ignored)]
     if told:
         numbers["warnings"] = told

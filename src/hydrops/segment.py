@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ from hydrops.model.unmix import (
     calibration_of,
     endolymph_by_signal,
     fluid_by_signal,
-    hydrops_level,
     read_signal,
 )
 from hydrops.paths import SUM_MI2, Paths, Unit
@@ -327,9 +326,10 @@ def segment_ear(
             way = "unfolded"
             seen = unfolded_channels(turned(mi2), turned(summed), channels.numpy(), pure)
             seen, moved = evened_canals(as_if_moved(pure.evened(seen), kept), fractions)
-            shown = 0.5 - 0.5 * hydrops_level(seen, fractions[1:].sum(0))
-            moved += pure.doubt(shown)
         signal = read_signal(seen, fractions, moved)
+        if way == "unfolded":
+            doubt = pure.doubt(0.5 - 0.5 * signal.level)
+            signal = replace(signal, moved=moved + doubt)
         if way in segmenter.calibrations:
             known = calibration_of(segmenter.calibrations[way], voxel_mm)
             _check_readable(known, signal)
