@@ -48,6 +48,8 @@ MRC_WEIGHT = "mrc_weight"
 #: Fluid without its surface that is CSF for the most part, mm3: both ears together have 500 at
 #: most, surface and all.
 LEAST_CSF_MM3 = 500.0
+#: Percentile of the gradients of an MRC above which one is an edge to register by.
+EDGE_PERCENTILE = 90.0
 #: How far below zero, as a share of what is bright, interpolation may have taken a magnitude.
 MOST_UNDERSHOOT = 0.05
 
@@ -302,17 +304,39 @@ def register_rigid(
 ) -> Affine:
     """Rigid transform from the fixed image's world to the moving one's, 4 x 4, RAS mm.
 
-    ANTs (Avants et al., NeuroImage 2011;54:2033), Mattes mutual information, on voxels of about
-    2 mm around the skull base, started from no motion. One thread and a seed make it repeat
-    itself bit for bit.
+    ANTs (Avants et al., NeuroImage 2011;54:2033), Mattes mutual information, around the skull
+    base, started from no motion: on blurred voxels of about 2 mm, then by the sharpest edges of the
+    fixed image on voxels of about 1 mm. Tissues that lie side by side and are bright in one image,
+    dark in the other, draw a blurred match to where they are not, by 0.4 mm where little of the
+    head is seen. One thread and a seed make it repeat itself bit for bit.
     """
-    return _rigid(
-        _averaged(*_box_around_middle(fixed, fixed_affine, box_mm)),
-        _averaged(*_box_around_middle(moving, moving_affine, box_mm)),
-        shrink=2,
-        smoothing=1.0,
-        sampled=0.4,
+    still, still_affine = _averaged(*_box_around_middle(fixed, fixed_affine, box_mm))
+    moved, moved_affine = _averaged(*_box_around_middle(moving, moving_affine, box_mm))
+    coarse = _rigid(
+        (still, still_affine), (moved, moved_affine), shrink=2, smoothing=1.0, sampled=0.4
     )
+    fine = _rigid(
+        (_without_brightest(still), still_affine),
+        (_without_brightest(moved), np.linalg.inv(coarse) @ moved_affine),
+        shrink=1,
+        smoothing=0.0,
+        sampled=0.3,
+        counts=_at_edges(still),
+    )
+    return coarse @ fine
+
+
+def _at_edges(data: FloatGrid) -> npt.NDArray[np.bool_]:
+    """Voxels at the sharpest edges of an image, or next to one."""
+    steepness = ndimage.gaussian_gradient_magnitude(data, 1.0)
+    return np.asarray(
+        ndimage.binary_dilation(steepness > np.percentile(steepness, EDGE_PERCENTILE))
+    )
+
+
+def _without_brightest(data: FloatGrid) -> FloatGrid:
+    """An image cut off where few voxels are brighter: they would leave few bins to all others."""
+    return np.asarray(np.clip(data, 0.0, np.percentile(data, 99.5)), np.float32)
 
 
 def ears_shown(
