@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from scipy.special import expit
 
 from hydrops.ears import SearchOptions, choose_ears, find_ears, places_of_one, share_outside
 from hydrops.errors import ExcludedError
@@ -115,6 +117,33 @@ def test_registration_recovers_real_motion_and_repeats_itself(examination: Exami
         assert after < before
     again = register_rigid(mrc, affine, examination.images["PEI"], affine, box)
     assert np.array_equal(found, again)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_layers_that_are_bright_in_one_image_only_do_not_draw_it_away(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    affine, shape = np.diag([0.5, 0.5, 1.0, 1.0]), (100, 160, 46)
+    x, y, z = (np.indices(shape).T * affine.diagonal()[:3]).T
+    above = z - (30 + 2 * np.sin(x / 5) + 3 * np.sin(y / 9))
+    brain = expit(above / 0.3)
+    # CSF below it, then bone with small spaces of fluid.
+    csf = expit((above + 2.5) / 0.3) - brain
+    spaces = np.zeros(shape)
+    for _ in range(12):
+        centre = rng.uniform((10, 20, 8), (40, 60, 22))
+        spaces[np.linalg.norm(np.stack([x, y, z], -1) - centre, axis=-1) < rng.uniform(1, 2)] = 1
+    fluid = ndimage.gaussian_filter(spaces, (0.8, 0.8, 0.4))
+
+    def seen(signal: np.ndarray) -> np.ndarray:
+        noise = rng.normal(0.0, 0.01, (2, *shape))
+        return np.asarray(np.hypot(signal + noise[0], noise[1]), np.float32)
+
+    mrc = seen(0.85 * csf + 0.08 * brain + 0.8 * fluid)
+    ppi = seen(0.02 * csf + 0.07 * brain + 0.1 * fluid)
+    found = register_rigid(mrc, affine, ppi, affine, RegisterOptions().box_mm)
+    middle = np.array([25.0, 40.0, 15.0])
+    # Nobody moved. Blurred, the CSF draws the brain down by 1.4 and 0.5 mm.
+    assert np.linalg.norm(apply_affine(found, middle) - middle) < 0.15
 
 
 def test_another_patient_is_refused_with_a_reason(coarse: Examination, tmp_path: Path) -> None:

@@ -273,6 +273,11 @@ def spacing_mm(affine: Affine) -> FloatGrid:
     return np.asarray(np.linalg.norm(affine[:3, :3], axis=0), np.float32)
 
 
+def voxel_mm3(affine: Affine) -> float:
+    """Volume of a voxel, mm3."""
+    return float(abs(np.linalg.det(affine[:3, :3])))
+
+
 def corners_of(shape: Sequence[int], affine: Affine) -> Affine:
     """Middles (8, 3) of the voxels at the corners of a grid, in the units of its affine."""
     return np.asarray(apply_affine(affine, CUBE_CORNERS * (np.array(shape) - 1)))

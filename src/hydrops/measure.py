@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hydrops.errors import ExcludedError
-from hydrops.images import Affine, FloatGrid
+from hydrops.images import Affine, FloatGrid, voxel_mm3
 from hydrops.labels import LABYRINTH, ORGANS, SIDES, endolymph_code, perilymph_code
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
@@ -129,7 +129,7 @@ def implausible(
         Organs that the model finds; without all of them there is no least total.
     """
     fluid = fractions[1:].sum(0)
-    total = float(fluid.sum()) * _voxel_mm3(affine)
+    total = float(fluid.sum()) * voxel_mm3(affine)
     if border_share(fluid) > options.max_border_share:
         return "the labyrinth is cut by the edge of the field of view"
     low, high = options.tfs_range_mm3
@@ -156,7 +156,7 @@ def organ_volumes(fractions: FloatGrid, affine: Affine) -> dict[str, tuple[float
 
     Sums of volume fractions, so that a voxel half filled counts half.
     """
-    sums = fractions.reshape(len(fractions), -1).sum(1, dtype=np.float64) * _voxel_mm3(affine)
+    sums = fractions.reshape(len(fractions), -1).sum(1, dtype=np.float64) * voxel_mm3(affine)
     volumes = {
         organ: (
             float(sums[perilymph_code(organ)] + sums[endolymph_code(organ)]),
@@ -225,7 +225,3 @@ def grade(organ: str, area_ratio: float | None) -> str | None:
     if area_ratio <= mild:
         return "none"
     return "mild" if area_ratio <= significant else "significant"
-
-
-def _voxel_mm3(affine: Affine) -> float:
-    return float(abs(np.linalg.det(affine[:3, :3])))

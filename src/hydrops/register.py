@@ -30,6 +30,7 @@ from hydrops.images import (
     resample,
     save_image,
     spacing_mm,
+    voxel_mm3,
     write_itk_transform,
 )
 from hydrops.paths import Paths, Unit
@@ -291,7 +292,7 @@ def _inside_csf(mrc: FloatGrid, other: FloatGrid, affine: Affine) -> npt.NDArray
     `LEAST_CSF_MM3` of it, it may be that of the ears.
     """
     csf = np.asarray(ndimage.binary_erosion(_is_fluid(mrc)) & (other != 0.0))
-    enough = csf.sum() * abs(np.linalg.det(affine[:3, :3])) >= LEAST_CSF_MM3
+    enough = csf.sum() * voxel_mm3(affine) >= LEAST_CSF_MM3
     return csf if enough else None
 
 
@@ -306,20 +307,21 @@ def register_rigid(
 
     ANTs (Avants et al., NeuroImage 2011;54:2033), Mattes mutual information, around the skull
     base, started from no motion: on blurred voxels of about 2 mm, then by the sharpest edges of the
-    fixed image on voxels of about 1 mm. Tissues that lie side by side and are bright in one image,
-    dark in the other, draw a blurred match to where they are not, by 0.4 mm where little of the
-    head is seen. One thread and a seed make it repeat itself bit for bit.
+    fixed image on voxels of about 1 mm, blurred and as they are. Tissues that lie side by side,
+    bright in one image and dark in the other, draw a blurred match to where they are not, in a
+    small field of view by a millimetre and more. One thread and a seed make it repeat
+    itself bit for bit.
     """
     still, still_affine = _averaged(*_box_around_middle(fixed, fixed_affine, box_mm))
     moved, moved_affine = _averaged(*_box_around_middle(moving, moving_affine, box_mm))
     coarse = _rigid(
-        (still, still_affine), (moved, moved_affine), shrink=2, smoothing=1.0, sampled=0.4
+        (still, still_affine), (moved, moved_affine), shrink=2, smoothing=(1.0,), sampled=0.4
     )
     fine = _rigid(
         (_without_brightest(still), still_affine),
         (_without_brightest(moved), np.linalg.inv(coarse) @ moved_affine),
         shrink=1,
-        smoothing=0.0,
+        smoothing=(1.0, 0.0),
         sampled=0.3,
         counts=_at_edges(still),
     )
@@ -374,7 +376,7 @@ def register_by_ears(
     there, there_affine = part_under(mrc[box].shape, around, image.shape, image_affine)
     fixed, counts = _averaged_ears(mrc[box], around, ears)
     moving, _ = _averaged_ears(image[there], there_affine, ears)
-    return _rigid(fixed, moving, shrink=1, smoothing=0.5, sampled=1.0, counts=counts)
+    return _rigid(fixed, moving, shrink=1, smoothing=(0.5,), sampled=1.0, counts=counts)
 
 
 def _averaged_ears(
@@ -394,7 +396,7 @@ def _rigid(
     fixed: tuple[FloatGrid, Affine],
     moving: tuple[FloatGrid, Affine],
     shrink: int,
-    smoothing: float,
+    smoothing: Sequence[float],
     sampled: float,
     counts: npt.NDArray[np.bool_] | None = None,
 ) -> Affine:
@@ -402,8 +404,10 @@ def _rigid(
 
     Parameters
     ----------
-    shrink, smoothing
-        By how many voxels the images are thinned out, and the SD of the blur before, voxels.
+    shrink
+        By how many voxels the images are thinned out.
+    smoothing
+        SD of the blur before, voxels; one for each level.
     sampled
         Share of the voxels that are looked at.
     counts
@@ -427,9 +431,9 @@ def _rigid(
             aff_metric="mattes",
             aff_sampling=32,
             aff_random_sampling_rate=sampled,
-            aff_iterations=(80,),
-            aff_shrink_factors=(shrink,),
-            aff_smoothing_sigmas=(smoothing,),
+            aff_iterations=(80,) * len(smoothing),
+            aff_shrink_factors=(shrink,) * len(smoothing),
+            aff_smoothing_sigmas=tuple(smoothing),
             random_seed=1,
             **masked,
         )

@@ -45,6 +45,7 @@ from hydrops.images import (
     save_image,
     sidecar_of,
     spacing_mm,
+    voxel_mm3,
 )
 from hydrops.labels import LABELS, LABYRINTH, ORGANS, SIDES, organ_codes
 from hydrops.locate import LocateOptions, missing_reason
@@ -285,7 +286,7 @@ def _segment_one(image: FloatGrid, affine: Affine, bundle: Bundle, device: str) 
 
 
 def _volume_mm3(label: npt.NDArray[np.bool_], affine: Affine) -> float:
-    return round(float(label.sum() * abs(np.linalg.det(affine[:3, :3]))), 1)
+    return round(float(label.sum() * voxel_mm3(affine)), 1)
 
 
 def _doubt_ct(name: str, ear: CtFinding, affine: Affine) -> None:
@@ -540,7 +541,7 @@ def paint(
     covered, part = part_under(CROP_SHAPE, grid, labels.shape, affine)
     region = labels[covered]
     inside = average_onto(fractions[1:], grid, region.shape, part)
-    finer = abs(np.linalg.det(affine[:3, :3])) < FINER * abs(np.linalg.det(grid[:3, :3]))
+    finer = voxel_mm3(affine) < FINER * voxel_mm3(grid)
     found = _labels_of_volume(inside) if finer else majority_labels(inside)
     region[found > 0] = found[found > 0]
 

@@ -18,7 +18,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError
-from hydrops.images import affine_of
+from hydrops.images import affine_of, voxel_mm3
 from hydrops.model.ct_look import NO_EAR, Look
 from hydrops.model.field import (
     Field,
@@ -98,7 +98,7 @@ def likeness(look: Look) -> float:
     landmarks' confidences: in cavities that are no ear, a network may well find as much labyrinth,
     but hardly its landmarks.
     """
-    volume = look.labyrinth.sum() * abs(float(np.linalg.det(look.grid[:3, :3])))
+    volume = look.labyrinth.sum() * voxel_mm3(look.grid)
     return float(min(volume, LABYRINTH_MM3) * np.prod(look.shares) ** (1 / len(look.shares)))
 
 

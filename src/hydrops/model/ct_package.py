@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from hydrops.cohort import markdown_table
 from hydrops.figures import PALETTE, draw_box
+from hydrops.images import spacing_mm
 from hydrops.labels import LANDMARKS
 from hydrops.model.bundle import CARD, Bundle, understood, verify_weights
 from hydrops.model.cases import Case, split_cases
@@ -191,7 +192,7 @@ def draw_overlays(models: Sequence[tuple[Model, Case, float]]) -> Figure:
     panels = figure.subplots(2, len(models), squeeze=False)
     for column, (model, case, dice) in enumerate(models):
         found = model.find(case.image, case.affine)
-        voxel = np.linalg.norm(case.affine[:3, :3], axis=0)
+        voxel = spacing_mm(case.affine)
         for row, axis in enumerate((2, 1)):
             panel = panels[row, column]
             place = int(case.label.sum(tuple(a for a in range(3) if a != axis)).argmax())

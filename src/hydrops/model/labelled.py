@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hydrops.errors import HydropsError
-from hydrops.images import read_image
+from hydrops.images import read_image, voxel_mm3
 
 #: Fewer grey levels than this, and an image is a label.
 LEAST_LEVELS = 10
@@ -49,7 +49,7 @@ def refuse_no_labyrinth(path: Path, label: npt.NDArray[np.bool_], affine: Affine
     HydropsError
         If it is.
     """
-    volume = float(label.sum() * abs(np.linalg.det(affine[:3, :3])))
+    volume = float(label.sum() * voxel_mm3(affine))
     least, largest = LABYRINTH_MM3
     if not least <= volume <= largest:
         raise HydropsError(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from hydrops.images import corners_of, grid_around
+from hydrops.images import corners_of, grid_around, spacing_mm
 from hydrops.labels import LABELS, ORGANS, perilymph_code
 from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.signal import PERILYMPH_MMOL, TISSUES, Tissue, gadolinium, signal
@@ -241,7 +241,7 @@ def render(
     levels = {name: signal(tissue, sequence) for name, tissue in tissues.items()}
     image = _coarse_background(head, placed, levels, shape, affine)
     for side in head.ears:
-        _paint_ear(image, head, side, placed, sequence, tissues, affine)
+        _paint_ear(image, head, side, motion, sequence, tissues, affine)
     image = ndimage.gaussian_filter(image, (0.35, 0.35, 0.25), truncate=2.0)
     image *= _shading(rng, shape, affine)
     spread = NOISE[sequence.name] if noise is None else noise
@@ -269,7 +269,7 @@ def ear_fractions(
     size = [r.stop - r.start for r in region]
     if min(size) <= 0:
         return np.zeros((len(LABELS), *size), np.float32), region  # type: ignore[return-value]
-    factors = np.ceil(np.linalg.norm(affine[:3, :3], axis=0) / 0.25 - 1e-6).astype(int)
+    factors = np.ceil(spacing_mm(affine) / 0.25 - 1e-6).astype(int)
     chain = to_raster @ affine
     fine = chain[:3, :3] / factors
     start = chain[:3, :3] @ (low + 0.5 / factors - 0.5) + chain[:3, 3]
@@ -420,7 +420,7 @@ def _paint_ear(
     image: FloatGrid,
     head: Head,
     side: str,
-    placed: Affine,
+    motion: Affine | None,
     sequence: MRSequence,
     tissues: Mapping[str, Tissue],
     affine: Affine,
@@ -429,7 +429,7 @@ def _paint_ear(
     ear = head.ears[side]
     mmol = head.gadolinium_mmol[side]
     canal_level = signal(gadolinium(tissues["csf"], 0.15 * mmol), sequence)
-    to_head = np.linalg.inv(placed) @ affine
+    to_head = np.linalg.inv(_placed(head, motion)) @ affine
     fundus, porus, narrow, wide = ear.canal
     start, end = (head.places[side] + p for p in (fundus, porus))
     soft = float(np.linalg.norm(affine[:3, 0]))
@@ -439,10 +439,7 @@ def _paint_ear(
         shift = np.array([0.0, 0.3, lift])
         nerve = Tube("nerve", tuple(start + 0.6 * shift), tuple(end + shift * 1.2), (0.45, 0.6))
         _paint_tube(image, nerve, signal(tissues["nerve"], sequence), to_head, soft)
-    motion_free = placed @ np.linalg.inv(head.pose)
-    fractions, region = ear_fractions(
-        head, side, image.shape, affine, _about_centre(motion_free, head.pose[:3, 3])
-    )
+    fractions, region = ear_fractions(head, side, image.shape, affine, motion)
     if fractions[1:].size == 0:
         return
     fluid = fractions[1:].sum(0)
@@ -456,12 +453,6 @@ def _paint_ear(
     part += np.float32(signal(tissues["endolymph"], sequence)) * fractions[2::2].sum(0)
 
 
-def _about_centre(matrix: Affine, centre: npt.NDArray[np.float64]) -> Affine:
-    """The motion about a centre that a scanner-frame matrix amounts to."""
-    shift = _shifted(centre)
-    return np.asarray(np.linalg.inv(shift) @ matrix @ shift)
-
-
 def _shading(
     rng: np.random.Generator, shape: Sequence[int], affine: npt.NDArray[np.float64]
 ) -> FloatGrid:
@@ -469,7 +460,7 @@ def _shading(
     field = (np.array(MATRIX) - 1) * VOXEL_MM
     # Of each axis, the one of R, A and S that it lies nearest to.
     nearest = np.abs(affine[:3, :3]).argmax(0)
-    extent = (np.array(shape) - 1) * np.linalg.norm(affine[:3, :3], axis=0)
+    extent = (np.array(shape) - 1) * spacing_mm(affine)
     reach = extent / field[nearest]
     axes = [np.linspace(-r, r, n, dtype=np.float32) for r, n in zip(reach, shape)]
     weights = rng.normal(0.0, 0.06, (3, 2)).astype(np.float32)
