@@ -355,14 +355,14 @@ def _check_readable(known: Calibration, signal: FluidSignal) -> None:
     """Refuse an ear too noisy, or of which signal and network tell too different things."""
     if signal.noise > known.most_noise:
         raise ExcludedError(
-            f"HYDROPS is too noisy in the labyrinth (noise {signal.noise:.2f} of the distance "
-            f"between its fluids' levels, at most {known.most_noise:.2f})"
+            f"HYDROPS is too noisy in the labyrinth (noise {signal.noise:.3f} of the distance "
+            f"between its fluids' levels, at most {known.most_noise:.3f})"
         )
     contradiction = known.levels.contradiction(signal)
     if contradiction > MOST_CONTRADICTION:
         raise ExcludedError(
             "the brightness of HYDROPS and the network contradict each other: by them the share of "
-            f"endolymph differs by {contradiction:.2f}, at most {MOST_CONTRADICTION:.2f} is taken. "
+            f"endolymph differs by {contradiction:.3f}, at most {MOST_CONTRADICTION:.3f} is taken. "
             "Were PPI and PEI swapped, or taken at other inversion times than is told?"
         )
 
