@@ -119,6 +119,17 @@ def test_registration_recovers_real_motion_and_repeats_itself(examination: Exami
     assert np.array_equal(found, again)
 
 
+@pytest.mark.parametrize("seed", [77, 79])
+def test_hydrops_of_the_scanner_is_registered_by_what_is_negative_in_it_too(seed: int) -> None:
+    head, rng = examined(seed, voxel_mm=COARSE), np.random.default_rng(seed)
+    mrc, affine, motion = head.images["MRC"], head.affine, draw_motion(rng)
+    ppi, pei = (render(head.head, s, mrc.shape, affine, rng, motion) for s in (PPI, PEI))
+    box = RegisterOptions().box_mm
+    found = register_rigid(mrc, affine, np.asarray(ppi - pei, np.float32), affine, box)
+    after, _ = errors_mm(replace(head, motions={"HYDROPS": motion}), "HYDROPS", found)
+    assert after < 0.12
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_layers_that_are_bright_in_one_image_only_do_not_draw_it_away(seed: int) -> None:
     rng = np.random.default_rng(seed)

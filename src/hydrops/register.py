@@ -318,8 +318,8 @@ def register_rigid(
         (still, still_affine), (moved, moved_affine), shrink=2, smoothing=(1.0,), sampled=0.4
     )
     fine = _rigid(
-        (_without_brightest(still), still_affine),
-        (_without_brightest(moved), np.linalg.inv(coarse) @ moved_affine),
+        (_without_extremes(still), still_affine),
+        (_without_extremes(moved), np.linalg.inv(coarse) @ moved_affine),
         shrink=1,
         smoothing=(1.0, 0.0),
         sampled=0.3,
@@ -336,9 +336,13 @@ def _at_edges(data: FloatGrid) -> npt.NDArray[np.bool_]:
     )
 
 
-def _without_brightest(data: FloatGrid) -> FloatGrid:
-    """An image cut off where few voxels are brighter: they would leave few bins to all others."""
-    return np.asarray(np.clip(data, 0.0, np.percentile(data, 99.5)), np.float32)
+def _without_extremes(data: FloatGrid) -> FloatGrid:
+    """An image cut off where few voxels are brighter: they would leave few bins to all others.
+
+    So is one with a sign, as HYDROPS has, at its other end; a magnitude ends at zero.
+    """
+    low, high = np.percentile(data, (0.5, 99.5))
+    return np.asarray(np.clip(data, min(0.0, float(low)), high), np.float32)
 
 
 def ears_shown(
