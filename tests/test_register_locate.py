@@ -130,6 +130,24 @@ def test_hydrops_of_the_scanner_is_registered_by_what_is_negative_in_it_too(seed
     assert after < 0.12
 
 
+@pytest.mark.parametrize("large", ["MRC", "PPI"])
+def test_a_slab_is_registered_to_an_image_that_reaches_much_further(
+    coarse: Examination, large: str
+) -> None:
+    """The middle of the one lies beyond the other."""
+    affine, cut = coarse.affine, slice(14, 42)
+    above = np.random.default_rng(1).normal(0.0, 0.002, (*coarse.images["MRC"].shape[:2], 80))
+    images = {}
+    for role in ("MRC", "PPI"):
+        image, slab = coarse.images[role], affine.copy()
+        slab[:3, 3] += affine[:3, 2] * cut.start
+        whole = np.concatenate([image, np.abs(above)], 2).astype(np.float32)
+        images[role] = (whole, affine) if role == large else (image[:, :, cut], slab)
+    found = register_rigid(*images["MRC"], *images["PPI"], RegisterOptions().box_mm)
+    after, before = errors_mm(coarse, "PPI", found)
+    assert after < 0.6 * before
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_layers_that_are_bright_in_one_image_only_do_not_draw_it_away(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -64,7 +65,8 @@ class RegisterOptions:
     combination
         How HYDROPS is made: PPI-PEI, HYDROPS, MRC-PPI or none.
     box_mm
-        Region around the middle of the MRC, along R, A and S, that is registered: the skull base.
+        Region around the middle of what both images show, along R, A and S, that is registered:
+        the skull base.
     max_rotation_deg, max_translation_mm
         More motion than a patient makes between two series in a head coil; of 242 real patients
         none exceeded 2.5 degrees and 1.3 mm. Another patient's head needs more.
@@ -305,15 +307,16 @@ def register_rigid(
 ) -> Affine:
     """Rigid transform from the fixed image's world to the moving one's, 4 x 4, RAS mm.
 
-    ANTs (Avants et al., NeuroImage 2011;54:2033), Mattes mutual information, around the skull
-    base, started from no motion: on blurred voxels of about 2 mm, then by the sharpest edges of the
-    fixed image on voxels of about 1 mm, blurred and as they are. Tissues that lie side by side,
-    bright in one image and dark in the other, draw a blurred match to where they are not, in a
-    small field of view by a millimetre and more. One thread and a seed make it repeat
-    itself bit for bit.
+    ANTs (Avants et al., NeuroImage 2011;54:2033), Mattes mutual information, around the middle of
+    what both show, started from no motion: on blurred voxels of about 2 mm, then by the sharpest
+    edges of the fixed image on voxels of about 1 mm, blurred and as they are. Tissues that lie side
+    by side, bright in one image and dark in the other, draw a blurred match to where they are not,
+    in a small field of view by a millimetre and more. One thread and a seed make it repeat itself
+    bit for bit.
     """
-    still, still_affine = _averaged(*_box_around_middle(fixed, fixed_affine, box_mm))
-    moved, moved_affine = _averaged(*_box_around_middle(moving, moving_affine, box_mm))
+    middle = _middle_of_both(fixed.shape, fixed_affine, moving.shape, moving_affine)
+    still, still_affine = _averaged(*_box_around(middle, fixed, fixed_affine, box_mm))
+    moved, moved_affine = _averaged(*_box_around(middle, moving, moving_affine, box_mm))
     coarse = _rigid(
         (still, still_affine), (moved, moved_affine), shrink=2, smoothing=(1.0,), sampled=0.4
     )
@@ -520,17 +523,34 @@ def _entropy(shares: npt.NDArray[np.float64]) -> float:
     return float(-(positive * np.log(positive)).sum())
 
 
-def _box_around_middle(
-    data: FloatGrid, affine: Affine, box_mm: Sequence[float]
+def _middle_of_both(
+    shape: Sequence[int], affine: Affine, other_shape: Sequence[int], other: Affine
+) -> Point:
+    """Voxel, as its RAS mm, in the middle of what one image shows of another's field of view.
+
+    The middle of the image where the other shows none of it.
+    """
+    part, _ = part_under(other_shape, other, shape, affine)
+    shown = part if all(side.stop > side.start for side in part) else [slice(0, n) for n in shape]
+    return np.asarray(apply_affine(affine, [(side.start + side.stop) // 2 for side in shown]))
+
+
+def _box_around(
+    middle: Point, data: FloatGrid, affine: Affine, box_mm: Sequence[float]
 ) -> tuple[FloatGrid, Affine]:
-    """Part of an image within a box along its own axes, which lie closest to R, A and S."""
+    """Part of an image within a box around a point along its axes, which lie closest to R, A, S.
+
+    All of the image where it has nothing there.
+    """
     directions = np.abs(affine[:3, :3]) / spacing_mm(affine)
     extent = np.array([box_mm[int(np.argmax(directions[:, axis]))] for axis in range(3)])
     half = np.ceil(extent / 2 / spacing_mm(affine)).astype(int)
-    middle = np.array(data.shape) // 2
-    low = np.maximum(middle - half, 0)
-    high = np.minimum(middle + half, data.shape)
-    box = tuple(slice(a, b) for a, b in zip(low, high))
+    voxel = np.round(apply_affine(np.linalg.inv(affine), middle)).astype(int)
+    low = np.maximum(voxel - half, 0)
+    high = np.minimum(voxel + half, data.shape)
+    if (high <= low).any():
+        return data, affine
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high))
     return data[box], affine_of(box, affine)
 
 
