@@ -953,3 +953,22 @@ def test_why_a_conversion_failed_is_told_without_names(
     monkeypatch.setattr("hydrops.ingest.subprocess.run", fails)
     found = reason(write_study(tmp_path / "dicom"), tmp_path / "out")
     assert "Unsupported transfer syntax 'file 3 of 24'" in found
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "SeriesDescription": "内耳"},
+        {"SequenceName": "*spcir_für"},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "M", "GRÖßE"]},
+    ],
+)
+def test_words_in_other_letters_do_not_stop_a_conversion(
+    tmp_path: Path, values: dict[str, object]
+) -> None:
+    source = write_study(tmp_path / "dicom")
+    with pydicom.config.disable_value_validation():
+        edit(source.rglob("*.dcm"), **values)
+    ingest_session(source, UNIT, PROTOCOL, tmp_path / "out")
+    sidecar = json.loads((tmp_path / "out/anat/sub-01_ses-1_acq-PPI_FLAIR.json").read_text())
+    assert sidecar["InversionTime"] == pytest.approx(2.25)

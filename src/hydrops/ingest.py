@@ -259,7 +259,7 @@ def _ingest_dicom(
             raise ExcludedError(f"{role}: {fault}")
         with tempfile.TemporaryDirectory() as scratch:
             image = convert_series(header, Path(scratch))
-            sidecar = json.loads(image.with_suffix(".json").read_text(encoding="utf-8"))
+            sidecar = _converted_sidecar(image.with_suffix(".json"))
             _check_content(image, f"{role}: {header.describe()}")
             _store(image, sidecar, unit, role, output)
         numbers["roles"][role] = {
@@ -327,7 +327,9 @@ def convert_series(header: SeriesHeader, folder: Path) -> Path:
     switches = {"-g": "i", "-p": "y", "-z": "n", "-b": "y", "-ba": "y", "-f": "image"}
     pairs = [part for pair in switches.items() for part in pair]
     command = [dcm2niix.bin, *pairs, "-o", folder, links]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False
+    )
     made = sorted(folder.glob("*.nii"))
     if len(made) != 1:
         last = _last_complaint(done.stdout + done.stderr, links, len(header.files))
@@ -336,6 +338,12 @@ def convert_series(header: SeriesHeader, folder: Path) -> Path:
     if not header.is_mosaic:
         _check_geometry(nib.load(made[0]), header)
     return made[0]
+
+
+def _converted_sidecar(path: Path) -> dict[str, Any]:
+    """What dcm2niix says of an image; words of a header stand there in the header's own letters."""
+    told = json.loads(path.read_text(encoding="utf-8", errors="replace"), strict=False)
+    return dict(told)
 
 
 def _last_complaint(said: str, links: Path, count: int) -> str:
