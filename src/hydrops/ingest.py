@@ -327,9 +327,7 @@ def convert_series(header: SeriesHeader, folder: Path) -> Path:
     switches = {"-g": "i", "-p": "y", "-z": "n", "-b": "y", "-ba": "y", "-f": "image"}
     pairs = [part for pair in switches.items() for part in pair]
     command = [dcm2niix.bin, *pairs, "-o", folder, links]
-    done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     made = sorted(folder.glob("*.nii"))
     if len(made) != 1:
         last = _last_complaint(done.stdout + done.stderr, links, len(header.files))
