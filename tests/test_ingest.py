@@ -972,3 +972,22 @@ def test_words_in_other_letters_do_not_stop_a_conversion(
     ingest_session(source, UNIT, PROTOCOL, tmp_path / "out")
     sidecar = json.loads((tmp_path / "out/anat/sub-01_ses-1_acq-PPI_FLAIR.json").read_text())
     assert sidecar["InversionTime"] == pytest.approx(2.25)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"), [("nothing", "codes are 0"), ("two things", "by its qform left is where")]
+)
+def test_a_nifti_that_does_not_tell_left_from_right_is_refused(
+    tmp_path: Path, told: str, words: str
+) -> None:
+    source = write_nifti(tmp_path / "nifti")
+    for path in source.glob("*.nii.gz"):
+        image = nib.load(path)
+        affine, data = image.affine, image.get_fdata(dtype=np.float32)
+        turned = nib.Nifti1Image(data, affine)
+        turned.set_sform(affine, code=0 if told == "nothing" else 1)
+        turned.set_qform(np.diag([-1.0, 1, 1, 1]) @ affine, code=0 if told == "nothing" else 1)
+        nib.save(turned, path)
+    found = reason(source, tmp_path / "out")
+    assert "image 1 of 3 by name: " in found
+    assert words in found

@@ -222,6 +222,21 @@ def mirrored_between(header: nib.Nifti1Header) -> bool:
     return bool((one @ np.linalg.inv(other))[0, 0] < 0.0)
 
 
+def why_sides_are_unknown(header: nib.Nifti1Header | None) -> str | None:
+    """Why left cannot be told from right by what `read_placement` returned; None if it can."""
+    if header is None:
+        return (
+            "its header does not say how the head lies (qform and sform codes are 0), so left "
+            "cannot be told from right; convert it from its DICOM anew"
+        )
+    if mirrored_between(header):
+        return (
+            "by its qform left is where right is by its sform, so the ears cannot be told apart; "
+            "convert it from its DICOM anew"
+        )
+    return None
+
+
 def save_image(
     path: Path,
     data: npt.NDArray[np.generic],

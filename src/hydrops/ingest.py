@@ -35,9 +35,11 @@ from hydrops.images import (
     grid_centre,
     in_words,
     load_image,
+    read_placement,
     read_sidecar,
     sidecar_of,
     spacing_mm,
+    why_sides_are_unknown,
     write_gzip,
 )
 from hydrops.paths import Paths, Unit
@@ -93,7 +95,8 @@ def ingest_session(source: Path, unit: Unit, protocol: Protocol, output: Path) -
     ------
     ExcludedError
         If a role has no or two candidates, slices are missing, files are broken, the folder
-        holds two studies, or the images do not share a field of view.
+        holds two studies, the images do not share a field of view, or a NIfTI does not tell left
+        from right.
     """
     if not os.path.isdir(source):
         raise ExcludedError("its source folder does not exist, or may not be entered")
@@ -397,6 +400,9 @@ def _ingest_nifti(
     for role, n in chosen.items():
         with _called(names[n], files[n]):
             data, affine = load_image(files[n])
+        fault = why_sides_are_unknown(read_placement(files[n]))
+        if fault is not None:
+            raise ExcludedError(f"{names[n]}: {fault}")
         _check_extent(data.shape, affine, names[n])
         _store(files[n], sidecars[n], unit, role, output)
         numbers["roles"][role] = {

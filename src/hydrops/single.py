@@ -38,7 +38,6 @@ from hydrops.images import (
     image_stem,
     in_two_places,
     majority_labels,
-    mirrored_between,
     part_under,
     read_image,
     read_placement,
@@ -46,6 +45,7 @@ from hydrops.images import (
     sidecar_of,
     spacing_mm,
     voxel_mm3,
+    why_sides_are_unknown,
 )
 from hydrops.labels import LABELS, LABYRINTH, ORGANS, SIDES, organ_codes
 from hydrops.locate import LocateOptions, missing_reason
@@ -195,21 +195,14 @@ def _write_case(case: _Case, image: Path, bundle: Bundle, output: Path) -> list[
 def _check_placement(path: Path, bundle: Bundle) -> None:
     """Refuse a head that may lie either way; say where a header tells little, or two things."""
     header = read_placement(path)
-    if header is None and bundle.metadata["kind"] not in FOLD_KINDS:
-        raise HydropsError(
-            f"{path}: its header does not say how the head lies (qform and sform codes are 0), so "
-            "left cannot be told from right; convert it from its DICOM anew"
-        )
+    fault = why_sides_are_unknown(header)
+    if fault is not None and bundle.metadata["kind"] not in FOLD_KINDS:
+        raise HydropsError(f"{path}: {fault}")
     if header is None:
         LOG.warning(
             "%s: its header does not say how it lies (qform and sform codes are 0): directions are "
             "made up, and other tools may make up others",
             path,
-        )
-    elif mirrored_between(header) and bundle.metadata["kind"] not in FOLD_KINDS:
-        raise HydropsError(
-            f"{path}: by its qform left is where right is by its sform, so the ears cannot be told "
-            "apart; convert it from its DICOM anew"
         )
     elif in_two_places(header):
         LOG.warning(
