@@ -835,6 +835,33 @@ def test_a_later_scan_keeps_what_is_there(tmp_path: Path) -> None:
     assert added == {"a": ("008", "1", "n/a"), "c": ("007", "2", "n/a")}
 
 
+def test_a_later_scan_adds_nothing_that_lies_in_a_folder_of_the_table(tmp_path: Path) -> None:
+    """Who writes a table by hand may name the folder above."""
+    edit(write_study(tmp_path / "dicom" / "a" / "study").rglob("*.dcm"), PatientID="1")
+    path, row = tmp_path / "table.tsv", f"007\t1\t{tmp_path / 'dicom' / 'a'}\n"
+    path.write_text("participant_id\tsession_id\tsource\n" + row)
+    table, messages = scan_to_participants(tmp_path / "dicom", PROTOCOL, read_as_text(path))
+    assert table.to_csv(sep="\t", index=False) == path.read_text()
+    assert [message.split(" (")[0] for message in messages] == ["sub-007 ses-1"]
+    write_study(tmp_path / "dicom" / "a" / "later", seed=2)
+    table, messages = scan_to_participants(tmp_path / "dicom", PROTOCOL, read_as_text(path))
+    assert len(table) == 1
+    assert sum("shares its folder" in message for message in messages) == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "fault"),
+    [("{}/a/study", "lies within"), ("{}/link", "is that of"), ("{}/a/../a", "is that of")],
+)
+def test_no_folder_is_that_of_two_rows(tmp_path: Path, other: str, fault: str) -> None:
+    (tmp_path / "a" / "study").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    path = tmp_path / "table.tsv"
+    path.write_text(f"participant_id\tsource\n1\t{tmp_path}/a\n2\t{other.format(tmp_path)}\n")
+    with pytest.raises(HydropsError, match=f"line 3, column source: .* {fault}"):
+        read_as_text(path)
+
+
 def test_two_patients_in_one_folder_have_a_row_each(tmp_path: Path) -> None:
     for seed in (1, 2):
         write_study(tmp_path / "apart" / str(seed), seed=seed)

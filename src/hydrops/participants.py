@@ -42,8 +42,8 @@ def read_as_text(path: Path) -> pd.DataFrame:
     ------
     HydropsError
         Naming the file, the line and the column: a missing or unknown column, an identifier that
-        is no BIDS label, a row or a source twice, a row that is longer than the header, a value
-        that is no number, no rows at all.
+        is no BIDS label, a row or a source twice, a source within another, a row that is longer
+        than the header, a value that is no number, no rows at all.
     """
     lines = _read_lines(path)
     header, rows = lines[0][1], lines[1:]
@@ -63,13 +63,7 @@ def read_as_text(path: Path) -> pd.DataFrame:
             f"{path}, line {numbers[row]}: participant {unit.participant}, session {unit.session} "
             "appears twice"
         )
-    again = table["source"].map(os.path.normpath).duplicated()
-    if again.any():
-        row = int(again.to_numpy().argmax())
-        raise HydropsError(
-            f"{path}, line {numbers[row]}, column source: {table['source'][row]} is that of "
-            "another row, too; each session has a folder of its own"
-        )
+    _check_sources(table["source"], numbers, path)
     return table
 
 
@@ -127,6 +121,23 @@ def _check_columns(table: pd.DataFrame, required: list[str], known: list[str], p
         raise HydropsError(f"{path}: unknown column {unknown[0]}; known are {', '.join(known)}")
     if table.empty:
         raise HydropsError(f"{path}: lists no participants")
+
+
+def _check_sources(sources: pd.Series, lines: list[int], path: Path) -> None:
+    """Refuse a folder that is that of another row, under whatever name, or lies within it."""
+    real = [Path(os.path.realpath(source)) for source in sources]
+    seen: set[Path] = set()
+    rows = set(real)
+    for line, source, folder in zip(lines, sources, real):
+        fault = "is that of another row, too" if folder in seen else ""
+        seen.add(folder)
+        if not fault and not rows.isdisjoint(folder.parents):
+            fault = "lies within that of another row"
+        if fault:
+            raise HydropsError(
+                f"{path}, line {line}, column source: {source} {fault}; each session has a folder "
+                "of its own"
+            )
 
 
 def _check_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -30,8 +31,9 @@ def scan_to_participants(
     Parameters
     ----------
     kept
-        Rows of an earlier table, as text. They stay as they are, and only examinations in other
-        folders are added: as sessions of the same participants, or under numbers of their own.
+        Rows of an earlier table, as text. They stay as they are, and only examinations that lie in
+        none of their folders are added: as sessions of the same participants, or under numbers of
+        their own.
 
     Returns
     -------
@@ -54,12 +56,12 @@ def scan_to_participants(
     old = pd.DataFrame(columns=["participant_id", "session_id", "source"]) if kept is None else kept
     rows = old.to_dict("records")
     labels = _Labels(old, len(patients))
-    folders = [_folder(study) for studies in patients for study in studies]
+    folders = [labels.place_of(_folder(study)) for studies in patients for study in studies]
     messages = []
     for studies in patients:
         participant = labels.participant_of(map(_folder, studies))
         for study in studies:
-            folder = _folder(study)
+            folder = labels.place_of(_folder(study))
             unit = labels.unit_in(folder)
             if unit is None:
                 unit = participant, labels.next_session(participant)
@@ -96,18 +98,26 @@ class _Labels:
 
     def __init__(self, kept: pd.DataFrame, patients: int) -> None:
         self._units: dict[Path, tuple[str, str]] = {}
+        self._sources: dict[Path, Path] = {}
         self._sessions: dict[str, list[int]] = defaultdict(list)
         for participant, session, source in zip(
             kept["participant_id"], kept["session_id"], kept["source"]
         ):
-            self._units[Path(source).resolve()] = participant, session
+            self._units[_real(Path(source))] = participant, session
+            self._sources[_real(Path(source))] = Path(source)
             self._sessions[participant].append(_as_number(session))
         self._last = max(map(_as_number, self._sessions), default=0)
         self._digits = max(3, len(str(self._last + patients)))
 
+    def place_of(self, folder: Path) -> Path:
+        """The folder of the earlier table that holds this one, or is it; else this one."""
+        real = _real(folder)
+        holding = (p for p in (real, *real.parents) if p in self._sources)
+        return next((self._sources[p] for p in holding), folder)
+
     def unit_in(self, folder: Path) -> tuple[str, str] | None:
         """Participant and session of a folder in the earlier table."""
-        return self._units.get(folder.resolve())
+        return self._units.get(_real(self.place_of(folder)))
 
     def participant_of(self, folders: Iterable[Path]) -> str:
         """The participant that one of these folders is of, or the next number."""
@@ -122,6 +132,10 @@ class _Labels:
         """Take the session after a participant's last."""
         self._sessions[participant].append(max(self._sessions[participant], default=0) + 1)
         return str(self._sessions[participant][-1])
+
+
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
 
 
 def _as_number(label: str) -> int:
