@@ -125,6 +125,16 @@ def test_ppi_and_pei_stand_for_hydrops_though_the_head_has_moved(
         segment_files(given, PAIRED, tmp_path / "list")
 
 
+def test_a_ppi_that_kept_its_sign_is_refused(images: list[Path], tmp_path: Path) -> None:
+    head, rng = a_head(), np.random.default_rng(4)
+    affine, given = nib.load(images[0]).affine, [images[0]]
+    for sequence in (replace(PPI, real=True), PEI):
+        given.append(tmp_path / f"{sequence.name}.nii.gz")
+        save_image(given[-1], render(head, sequence, SHAPE, affine, rng), affine)
+    with pytest.raises(HydropsError, match=r"PPI\.nii\.gz has negative values .*real image"):
+        segment_files(given, PAIRED, tmp_path / "out")
+
+
 def test_hydrops_of_the_other_sign_is_refused(images: list[Path], tmp_path: Path) -> None:
     turned, image = tmp_path / "turned.nii.gz", nib.load(images[1])
     save_image(turned, -np.asarray(image.dataobj, np.float32), image.affine)
