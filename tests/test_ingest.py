@@ -970,6 +970,19 @@ def test_a_philips_scanner_without_its_own_scale(
         ingest_session(source, UNIT, PROTOCOL, tmp_path / "out")
 
 
+def test_a_scale_that_all_frames_share_counts(tmp_path: Path) -> None:
+    source = write_study(tmp_path / "dicom", enhanced=True)
+    for series, slope in (("0005_pei", 1.3), ("0006_ppi", 1.0)):
+        (path,) = (source / series).iterdir()
+        header, scale = pydicom.dcmread(path), pydicom.Dataset()
+        header.Manufacturer = "Philips"
+        scale.RescaleSlope, scale.RescaleIntercept, scale.RescaleType = slope, 0.0, "US"
+        groups = header.SharedFunctionalGroupsSequence[0]
+        groups.PixelValueTransformationSequence = pydicom.Sequence([scale])
+        header.save_as(path)
+    assert "export them again with the private tags" in reason(source, tmp_path / "out")
+
+
 def test_why_a_conversion_failed_is_told_without_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -380,11 +380,15 @@ def _times(
 
 
 def _scales(header: pydicom.Dataset) -> set[tuple[float, ...]]:
-    """Slope, intercept and Philips' scale of the stored intensities of each frame."""
+    """Slope, intercept and Philips' scale of the stored intensities of each frame.
+
+    Where a frame tells none, those that all of a file's share.
+    """
+    shared = (header.get("SharedFunctionalGroupsSequence") or [header])[0]
     return {
         (
-            _first(frame, "RescaleSlope") or 1.0,
-            _first(frame, "RescaleIntercept") or 0.0,
+            _first(frame, "RescaleSlope") or _first(shared, "RescaleSlope") or 1.0,
+            _first(frame, "RescaleIntercept") or _first(shared, "RescaleIntercept") or 0.0,
             _philips_scale(frame),
         )
         for frame in header.get("PerFrameFunctionalGroupsSequence") or [header]
