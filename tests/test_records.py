@@ -192,6 +192,14 @@ def test_an_excluded_side_is_remembered_with_the_stage_that_excluded_it(tmp_path
     }
 
 
+def test_an_ear_that_was_excluded_before_the_session_keeps_its_reason(tmp_path: Path) -> None:
+    first = tmp_path / "first" / "unit" / "record.json"
+    second = tmp_path / "second" / "unit" / "record.json"
+    run_stage(first, "first", UNIT, [], writes("a", left="left: cut off"))
+    record = run_stage(second, "second", UNIT, [first], excludes("right: no fluid"))
+    assert (record.stage, record.reason) == ("second", "left: cut off; right: no fluid")
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"stage": "x"}', '{"no": "record"}'])
 def test_what_is_no_record_is_named_and_never_current(tmp_path: Path, content: str) -> None:
     path = tmp_path / "record.json"

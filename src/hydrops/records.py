@@ -177,7 +177,9 @@ def run_stage(
             child.replace(folder / child.name)
     except ExcludedError as exclusion:
         _empty(folder)
-        record = Record(stage, unit.participant, unit.session, "excluded", exclusion.reason)
+        # An ear that was excluded before is out for its own reason.
+        reasons = [*(side["reason"] for side in excluded_sides.values()), exclusion.reason]
+        record = Record(stage, unit.participant, unit.session, "excluded", "; ".join(reasons))
         record.fingerprint = fingerprint
     except BaseException:
         # The next try goes on with what is whole.
