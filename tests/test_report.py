@@ -185,6 +185,14 @@ def test_a_table_of_participants_alone_has_a_report_too(tmp_path: Path) -> None:
     assert "all participants" in words
 
 
+def test_who_has_no_group_is_not_called_all_participants(tmp_path: Path) -> None:
+    paths, people = cohort_on_disk(tmp_path, 8)
+    people["group"] = people["group"].where(people["participant_id"] != "03")
+    words = Reader(written(paths, people)).words
+    assert "all participants" not in words
+    assert words.count("no group") > 2
+
+
 def test_words_of_a_table_cannot_become_markup(tmp_path: Path) -> None:
     paths, people = cohort_on_disk(tmp_path, 8)
     evil = "<script>alert(1)</script>"

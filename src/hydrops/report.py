@@ -15,7 +15,7 @@ import pandas as pd
 from hydrops import page
 from hydrops.cohort import read_table
 from hydrops.cost import cost_section, measured_cost
-from hydrops.figures import KEYS, ORGAN_NAMES, RATIO, CohortFigure, p_words, write_figures
+from hydrops.figures import KEYS, NO_GROUP, ORGAN_NAMES, RATIO, CohortFigure, p_words, write_figures
 from hydrops.files import write_text_atomically
 from hydrops.labels import LABYRINTH, ORGANS, SIDES
 from hydrops.measure import GRADE_THRESHOLDS
@@ -270,7 +270,7 @@ def _summary(cohort: _Cohort, quality: pd.DataFrame) -> str:
 def _who(cohort: _Cohort) -> str:
     """Who took part, by group; nothing of a single person."""
     table = cohort.participants.drop_duplicates("participant_id").copy()
-    table["group"] = _named(table, "group", "all participants")
+    table["group"] = _groups(table)
     measured = cohort.whole.groupby("participant_id").size()
     table["ears"] = table["participant_id"].map(measured).fillna(0)
     rows = []
@@ -289,11 +289,11 @@ def _who(cohort: _Cohort) -> str:
     return page.table(pd.DataFrame(rows), "Participants")
 
 
-def _named(table: pd.DataFrame, column: str, missing: str) -> pd.Series:
-    """A column of words with a name for what is missing."""
-    if column not in table:
-        return pd.Series(missing, table.index)
-    return table[column].fillna(missing)
+def _groups(table: pd.DataFrame) -> pd.Series:
+    """Group of each row, with a name for those in none; all are one where nobody has a group."""
+    if "group" not in table or table["group"].isna().all():
+        return pd.Series("all participants", table.index)
+    return table["group"].fillna(NO_GROUP)
 
 
 def _counts(values: pd.Series) -> str:
@@ -369,7 +369,7 @@ def _grade_table(cohort: _Cohort) -> str:
     )
     if graded.empty:
         return ""
-    graded["group"] = _named(graded, "group", "all participants")
+    graded["group"] = _groups(graded)
     counts = (
         graded.groupby(["organ", "group", "grade"]).size().unstack("grade", fill_value=0)
         .reindex(columns=["none", "mild", "significant"], fill_value=0).reset_index()
