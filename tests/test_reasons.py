@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from hydrops import config, slurm
+from hydrops.chunks import run_chunk
 from hydrops.config import is_full, resolve
 from hydrops.errors import HydropsError
 from hydrops.jobs import logged, slurm_job
 from hydrops.paths import Paths, Unit
-from hydrops.reasons import why_not_done
+from hydrops.reasons import what_failed, why_not_done
 from hydrops.records import Record, StageResult, run_stage, write_record
 from hydrops.status import closing_words, words_about_models
 from studies import study_in
@@ -56,6 +57,21 @@ def test_an_error_is_quoted_and_a_traceback_by_its_last_line(tmp_path: Path) -> 
     assert why_not_done(log, NO_SLURM) == f"OSError: [Errno 28] No space left on device ({log})"
     write_failed(log, HydropsError("device: no CUDA here"))
     assert why_not_done(log, NO_SLURM) == f"device: no CUDA here ({log})"
+
+
+def test_each_session_of_a_job_has_the_reason_that_it_failed_for(tmp_path: Path) -> None:
+    log, units = tmp_path / "job.log", [Unit(number, "1") for number in ("01", "02", "03")]
+
+    def work(unit: Unit, _: Path) -> StageResult:
+        if unit.participant == "03":
+            return StageResult()
+        raise OSError(f"no room for {unit.participant}")
+
+    with suppress(SystemExit), logged(str(log)):
+        run_chunk("ingest", [], None, units, Paths(tmp_path), [], tmp_path / "m.json", work)
+    assert [what_failed(log, unit) for unit in units] == [
+        f"OSError: no room for 01 ({log})", f"OSError: no room for 02 ({log})", "",
+    ]  # fmt: skip
 
 
 def test_a_job_that_is_asked_to_stop_says_so(tmp_path: Path) -> None:

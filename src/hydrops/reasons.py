@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from pathlib import Path
 
 from hydrops.jobs import slurm_job
+from hydrops.paths import Unit
 from hydrops.slurm import job_state
 
 #: What SLURM writes when it ends a job, and what it means; the first that is found counts.
@@ -53,6 +55,16 @@ def why_not_done(log: Path, slurm_logs: Path) -> str:
     return f"{words or _CUT_OFF} ({log})"
 
 
+def what_failed(log: Path, unit: Unit) -> str:
+    """What a job's log says of a session whose work failed in it; empty if it says nothing."""
+    if not log.is_file():
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [found for found in map(_LINE.match, lines) if found and found[1] == "ERROR"]
+    own = [error for error in errors if error[2].startswith(f"{unit.name}: ")]
+    return f"{_last_words(lines, own[-1])} ({log})" if own else ""
+
+
 def _said_by_slurm(number: str, slurm_logs: Path) -> str:
     """What SLURM wrote when it ended a job; empty if it did not."""
     text = "".join(
@@ -65,6 +77,6 @@ def _said_by_slurm(number: str, slurm_logs: Path) -> str:
 
 def _last_words(lines: list[str], error: re.Match[str]) -> str:
     """The message of an error; of one with a traceback, its last line."""
-    after = lines[lines.index(error.string) + 1 :]
+    after = takewhile(lambda line: not _LINE.match(line), lines[lines.index(error.string) + 1 :])
     traceback = [line for line in after if line and not line.startswith(" ")]
     return traceback[-1] if traceback else error[2]

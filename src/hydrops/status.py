@@ -12,7 +12,7 @@ from hydrops.chunks import CHUNK_STAGES, SHARED_STAGES
 from hydrops.config import Study, is_full
 from hydrops.errors import HydropsError
 from hydrops.paths import Paths, Unit
-from hydrops.reasons import why_not_done
+from hydrops.reasons import what_failed, why_not_done
 from hydrops.records import read_record
 
 #: Those that a session goes through, in their order.
@@ -154,7 +154,8 @@ def _reason(
     behind = [u.name for u in members if u in missing and missing[u].place < status.place]
     if behind:
         return f"its chunk waits for {', '.join(shortened(behind))}"
-    return why(study.paths.log(stage, job if shared else f"{model}/{job}"))
+    log = study.paths.log(stage, job if shared else f"{model}/{job}")
+    return what_failed(log, status.unit) or why(log)
 
 
 def _next_stage(status: UnitStatus) -> str:
