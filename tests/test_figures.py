@@ -162,3 +162,13 @@ def test_p_is_never_written_as_zero() -> None:
     assert p_words(0.5) == "p = 0.50"
     for p in np.geomspace(1e-6, 1, 200):
         assert p_words(float(p)) not in ("p = 0.000", "p = 0.00")
+
+
+@pytest.mark.parametrize("count", [3, 6])
+def test_a_caption_tells_of_rho_where_it_is_shown(tmp_path: Path, count: int) -> None:
+    people, ears = made_up_cohort(count)
+    statistics = cohort_statistics(ears, people, None)
+    hearing = write_figures(ears, people, None, statistics, False, tmp_path)[2]
+    assert hearing.png is not None
+    shown = "Spearman" in words_of(tmp_path, "hearing")
+    assert shown == ("Spearman" in hearing.caption) == (count > 4)

@@ -259,10 +259,13 @@ def _hearing(table: pd.DataFrame, statistics: pd.DataFrame) -> tuple[Figure, str
     panel.set_ylim(0, max(0.5, float(part[RATIO].max()) * 1.1))
     figure.legend(loc="outside upper left", frameon=False, fontsize=9)
     sns.despine(ax=panel)
-    return figure, (
-        "One point an ear, with the pure-tone average of the same ear. The interval of Spearman's "
-        "rho resamples participants, whose two ears are not independent."
-    )
+    caption = "One point an ear, with the pure-tone average of the same ear."
+    if not rows.empty:
+        caption += (
+            " The interval of Spearman's rho resamples participants, whose two ears are not "
+            "independent."
+        )
+    return figure, caption
 
 
 def draw_differences(panel: Axes, ours: Values, theirs: Values, colour: str) -> None:
