@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -127,8 +126,7 @@ def test_slurm_is_asked_how_a_silent_job_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str, word: str
 ) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    if shutil.which("scontrol") is None:
-        command_that_says(tmp_path / "bin", "scontrol", "exit 1")
+    command_that_says(tmp_path / "bin", "scontrol", "exit 1")
     command_that_says(tmp_path / "bin", name, says)
     log = tmp_path / "job.log"
     cut_off(log, 7)
