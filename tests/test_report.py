@@ -16,7 +16,7 @@ from ears import MODEL, empty_like, made_up_cohort, made_up_statistics, paths_in
 from hydrops import report
 from hydrops.cohort import read_table, write_table
 from hydrops.labels import LABYRINTH, ORGANS
-from hydrops.methods import methods_section
+from hydrops.methods import Done, methods_section
 from hydrops.model.bundle import Bundle
 from hydrops.paths import Paths, Unit
 from hydrops.records import Record, write_record
@@ -27,6 +27,9 @@ BUNDLE = Bundle(
     "net", "1.0.0", Path("models"), "ab" * 32,
     {"description": "trained on phantoms", "landmarks": ["helicotrema"]},
 )  # fmt: skip
+EVERY_ANALYSIS = frozenset(
+    {"group comparison", "side comparison", "correlation with hearing", "agreement with reader"}
+)
 REASON = "PEI <series 6> is missing a slice & cannot be used"
 VOID = {"meta", "img", "input", "br", "hr", "link"}
 
@@ -124,7 +127,7 @@ def test_it_names_model_checksum_versions_and_options(told: tuple[Path, str]) ->
 
 def test_each_ear_can_be_looked_at(told: tuple[Path, str]) -> None:
     page = Reader(told[1])
-    overlays = [alt for alt in page.values("img", "alt") if "HYDROPS-Mi2" in alt]
+    overlays = [alt for alt in page.values("img", "alt") if alt.startswith("Images of the ")]
     assert len(overlays) == 14
     assert len(set(overlays)) == 14
 
@@ -248,10 +251,55 @@ def test_the_sentence_of_a_comparison_has_the_larger_group_first() -> None:
 @pytest.mark.parametrize("landmarks", [[], ["helicotrema"]])
 def test_the_methods_say_what_the_model_is_and_gives(landmarks: list[str]) -> None:
     told = {"description": "2D U-Net on axial slices", "landmarks": landmarks}
-    words = Reader(methods_section(replace(BUNDLE, metadata=told))).words
+    words = Reader(methods_section(replace(BUNDLE, metadata=told), Done())).words
     assert "net-1.0.0 (2D U-Net on axial slices)" in words
     assert "A paired 3D U-Net" not in words
     assert ("and the landmarks" in words) == bool(landmarks)
+
+
+@pytest.mark.parametrize(
+    ("done", "told", "untold"),
+    [
+        (
+            Done(),
+            ["dcm2niix", "The inversion images were registered", "minus the positive endolymph",
+             "The EH volume ratio is", "The EH area ratio", "given MRC and HYDROPS-Mi2"],
+            ["given as NIfTI", "weighted so that", "made by the scanner", "groups were", "hearing",
+             "ICC", "Holm's", "after Holm"],
+        ),
+        (
+            Done(converted=False, registered=frozenset(), volume_ratios=False),
+            ["given as NIfTI", "given the MRC alone", "no EH ratio"],
+            ["dcm2niix", "inversion image", "HYDROPS", "The EH volume ratio is", "EH area ratio",
+             "gave the volume fraction of endolymph"],
+        ),
+        (
+            Done(registered=frozenset({"PPI"}), weighted=True, volume_ratios=False),
+            ["The inversion image was registered", "minus the MRC", "No ear has an EH volume ratio",
+             "The EH area ratio"],
+            ["positive endolymph image", "The EH volume ratio is"],
+        ),
+        (
+            Done(registered=frozenset({"HYDROPS"})),
+            ["HYDROPS was registered", "made by the scanner", "The EH volume ratio is"],
+            ["inversion images were"],
+        ),
+        (
+            Done(analyses=frozenset({"group comparison", "agreement with reader"})),
+            ["groups were compared", "after Holm", "Agreement is ICC"],
+            ["hearing", "sides were compared"],
+        ),
+    ],
+)  # fmt: skip
+def test_the_methods_tell_what_was_done_and_nothing_else(
+    done: Done, told: list[str], untold: list[str]
+) -> None:
+    bundle = replace(BUNDLE, metadata=BUNDLE.metadata | {"calibrations": {}})
+    section = methods_section(bundle, done)
+    words = Reader(section[: section.index("<ol")] + "</section>").words
+    assert [text for text in told if text not in words] == []
+    assert [text for text in untold if text in words] == []
+    assert ("of the two inversion images over the MRC" in words) == done.volume_ratios
 
 
 @pytest.mark.parametrize(
@@ -261,13 +309,13 @@ def test_the_methods_say_what_the_model_is_and_gives(landmarks: list[str]) -> No
         ("positive endolymph image", "Naganawa S"), ("slices)", "Yoo TW"),
         ("slices)", "Stebani J"), ("in MONAI", "Cardoso MJ"),
         ("and PyTorch", "Paszke A"), ("The EH area ratio", "Cho YS"),
-        ("Nakashima et al.", "Nakashima T"), ("Holm's correction", "Holm S"),
+        ("Nakashima et al.", "Nakashima T"), ("after Holm", "Holm S"),
         ("ICC(2,1)", "Shrout PE"), ("Bland-Altman", "Bland JM"), ("by Snakemake", "Mölder F"),
     ],
 )  # fmt: skip
 def test_what_is_cited_is_what_its_number_says(cited: str, author: str) -> None:
     told = {"description": "2D U-Net on axial slices", "landmarks": ["helicotrema"]}
-    section = methods_section(replace(BUNDLE, metadata=told))
+    section = methods_section(replace(BUNDLE, metadata=told), Done(analyses=EVERY_ANALYSIS))
     listed = re.findall(r"<li>(.*?)</li>", section)
     (numbers,) = re.findall(rf"{re.escape(html.escape(cited))}[^\[\]]*\[([\d, ]+)\]", section)[:1]
     assert any(listed[int(n) - 1].startswith(author) for n in numbers.split(", "))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -88,6 +89,35 @@ REFERENCES = {
 }
 
 
+#: How the endolymph of a calibrated model is read from the signal.
+_SIGNAL = (
+    " At the surface of the labyrinth a voxel's brightness, between bone and full fluid, gave "
+    "its share of fluid; its share of endolymph is the mean of the network's and of that "
+    "which its signal shows, weighted by their precision, the latter's distance from one half "
+    f"times {UNMIXED}, for neighbours mix into a voxel. The signal is the signed sum of the "
+    "two inversion images over the MRC, their signs told by the sum and the difference of "
+    "their magnitudes; it falls evenly with the share of endolymph whatever the sequences "
+    "null, and its levels in pure fluids are those where the network is sure. Where HYDROPS "
+    "alone was to be had, it is HYDROPS over MRC between the levels of perilymph and CSF. "
+    "Images of a patient who moves lose signal at the borders of the fluid, where their voxels "
+    "lie between those of the MRC, as those of the simulated heads did; in images of one who "
+    f"did not, the signed sum was lowered by {MOVED_LOSS:.0%} to be read alike. "
+    "Perilymph of the cochlea that was brighter or darker than the vestibule's, for more or "
+    "less gadolinium had reached it, was brought to the same level; so was that of the "
+    "canals, where their endolymph would else be far more or less than the network's. An ear "
+    "whose cochlea or vestibule had taken up far less than the other (its brightest fluid less "
+    f"than {LEAST_ALIKE} times as far from endolymph) was left out. How much of the "
+    "labyrinth's fluid is endolymph in all follows from the signal's mean and the network's "
+    "share, weighted as was fitted on simulated ears of different noise, T1 and voxel size, "
+    "and the more by the network's the further the two lie apart; the odds of endolymph were "
+    "multiplied in each ear so that its fractions agree. An ear's ratio has an interval, "
+    "conformal on those simulated heads, that is wider by what the network changes beyond its "
+    "usual weight, in the canals as in the whole. Inversion times other than 2250 and 2050 ms, "
+    "and a T1 of the patient's fluids that the CSF shows to be other than usual, are allowed "
+    "for by the recovery of their magnetisation."
+)
+
+
 def numbered(text: str) -> str:
     """A text that cites `REFERENCES` by their words, as ``[@ICC]`` or ``[@U-Net, @joint]``."""
     names = list(REFERENCES)
@@ -99,90 +129,168 @@ def numbered(text: str) -> str:
     return re.sub(r"\[(@[^\]]+)\]", numbers, text)
 
 
-def methods_section(bundle: Bundle) -> str:
+@dataclass(frozen=True)
+class Done:
+    """What was done in a cohort, so that its methods tell nothing else.
+
+    Parameters
+    ----------
+    converted
+        Whether an image came as DICOM.
+    registered
+        Roles that were registered to an MRC.
+    weighted
+        Whether an MRC took the place of the PEI.
+    volume_ratios
+        Whether an ear has an EH volume ratio.
+    analyses
+        Those of `hydrops.statistics.cohort_statistics` that gave an estimate.
+    """
+
+    converted: bool = True
+    registered: frozenset[str] = frozenset({"PPI", "PEI"})
+    weighted: bool = False
+    volume_ratios: bool = True
+    analyses: frozenset[str] = frozenset()
+
+
+def methods_section(bundle: Bundle, done: Done) -> str:
     """How the numbers were made, with citations and the versions that are installed."""
-    calibrated = (
-        " At the surface of the labyrinth a voxel's brightness, between bone and full fluid, gave "
-        "its share of fluid; its share of endolymph is the mean of the network's and of that "
-        "which its signal shows, weighted by their precision, the latter's distance from one half "
-        f"times {UNMIXED}, for neighbours mix into a voxel. The signal is the signed sum of the "
-        "two inversion images over the MRC, their signs told by the sum and the difference of "
-        "their magnitudes; it falls evenly with the share of endolymph whatever the sequences "
-        "null, and its levels in pure fluids are those where the network is sure. Where HYDROPS "
-        "alone was to be had, it is HYDROPS over MRC between the levels of perilymph and CSF. "
-        "Images of a patient who moves lose signal at the borders of the fluid, where their voxels "
-        "lie between those of the MRC, as those of the simulated heads did; in images of one who "
-        f"did not, the signed sum was lowered by {MOVED_LOSS:.0%} to be read alike. "
-        "Perilymph of the cochlea that was brighter or darker than the vestibule's, for more or "
-        "less gadolinium had reached it, was brought to the same level; so was that of the "
-        "canals, where their endolymph would else be far more or less than the network's. An ear "
-        "whose cochlea or vestibule had taken up far less than the other (its brightest fluid less "
-        f"than {LEAST_ALIKE} times as far from endolymph) was left out. How much of the "
-        "labyrinth's fluid is endolymph in all follows from the signal's mean and the network's "
-        "share, weighted as was fitted on simulated ears of different noise, T1 and voxel size, "
-        "and the more by the network's the further the two lie apart; the odds of endolymph were "
-        "multiplied in each ear so that its fractions agree. An ear's ratio has an interval, "
-        "conformal on those simulated heads, that is wider by what the network changes beyond its "
-        "usual weight, in the canals as in the whole. Inversion times other than 2250 and 2050 ms, "
-        "and a T1 of the patient's fluids that the CSF shows to be other than usual, are allowed "
-        "for by the recovery of their magnetisation."
-        if "calibrations" in bundle.metadata
-        else ""
-    )
-    spacing = " x ".join(map(str, CROP_SPACING_MM))
+    reads_signal = "calibrations" in bundle.metadata and done.volume_ratios
     return page.section(
         "methods",
         "Methods",
+        _cited(f"{_conversion_words(done)}{_registration_words(done)}{_location_words()}"),
         _cited(
-            "DICOM series were assigned to their roles by timing and geometry and converted by "
-            f"dcm2niix {_version('dcm2niix')} [@dcm2niix]. The inversion images were registered to "
-            f"the MRC rigidly by ANTs (antspyx {_version('antspyx')}) [@ANTs] with mutual "
-            "information, by the ears alone where an image nulls all fluid but the perilymph, and "
-            "every crop was resampled once. HYDROPS is the positive perilymph image minus the "
-            "positive endolymph image [@HYDROPS], or what the protocol puts in its place; "
-            "HYDROPS-Mi2 is its product with the MRC. Both ears were located in the MRC by "
-            f"correlation with a mean labyrinth and cut out at {spacing} mm."
+            f"{_network_words(bundle, done)}{_SIGNAL if reads_signal else ''}{_area_words(done)}"
         ),
-        _cited(
-            f"{_network_words(bundle)}{calibrated} The EH area ratio [@area ratio] is the share of "
-            "pixels with negative HYDROPS-Mi2 in the organ's region on its representative slice, "
-            "which was chosen automatically: for the cochlea the one on which it is longest, for "
-            "the vestibule the lowest that shows the ring of the lateral canal over more than "
-            f"{RING_DEGREES:.0f} degrees, or where no ring is seen the one below which three "
-            "quarters of it lie, but none above the last on which the vestibule's section has "
-            f"{LEAST_SECTION:.0%} of its largest. The vestibule's grades follow Nakashima et al. "
-            "[@grades]; the cochlea's, by area, are this project's reading of theirs."
-        ),
-        _cited(
-            "Two ears of a person are not independent: groups were compared by the larger ear of "
-            "each participant with both measured (Mann-Whitney, Hodges-Lehmann shift), sides "
-            "within participants (Wilcoxon), the correlation with hearing (Spearman) by resampling "
-            "participants, with Holm's correction [@Holm]. Agreement is ICC(2,1), absolute "
-            "agreement [@ICC], and Bland-Altman [@Bland-Altman], their intervals by resampling "
-            "participants where someone has several ears. The work was run by Snakemake "
-            f"{_version('snakemake')} [@Snakemake]."
-        ),
+        _cited(f"{_statistics_words(done)}{_run_words()}"),
         "<ol class=soft>"
         + "".join(f"<li>{escape(reference)}</li>" for reference in REFERENCES.values())
         + "</ol>",
     )
 
 
+def _conversion_words(done: Done) -> str:
+    if not done.converted:
+        return "Images were given as NIfTI. "
+    return (
+        "DICOM series were assigned to their roles by timing and geometry and converted by "
+        f"dcm2niix {_version('dcm2niix')} [@dcm2niix]. "
+    )
+
+
+def _registration_words(done: Done) -> str:
+    if not done.registered:
+        return ""
+    one = len(done.registered) == 1
+    images = (
+        "HYDROPS was"
+        if "HYDROPS" in done.registered
+        else ("The inversion image was" if one else "The inversion images were")
+    )
+    if done.weighted:
+        made = (
+            "HYDROPS is the positive perilymph image minus the MRC, which was weighted so that the "
+            "brightest perilymph is as far above zero as what the PPI nulls is below; "
+        )
+    elif "HYDROPS" in done.registered:
+        made = (
+            "HYDROPS, the positive perilymph image minus the positive endolymph image [@HYDROPS], "
+            "was made by the scanner; "
+        )
+    else:
+        made = (
+            "HYDROPS is the positive perilymph image minus the positive endolymph image "
+            "[@HYDROPS]; "
+        )
+    return (
+        f"{images} registered to the MRC rigidly by ANTs (antspyx {_version('antspyx')}) [@ANTs] "
+        "with mutual information, of blurred voxels first, then at the sharpest edges of the MRC, "
+        "and by the ears alone where an image nulls all fluid but the perilymph; every crop was "
+        f"resampled once. {made}HYDROPS-Mi2 is its product with the MRC. "
+    )
+
+
+def _location_words() -> str:
+    spacing = " x ".join(map(str, CROP_SPACING_MM))
+    return (
+        "Both ears were located in the MRC by correlation with a mean labyrinth and cut out at "
+        f"{spacing} mm."
+    )
+
+
+def _area_words(done: Done) -> str:
+    if not done.registered:
+        return ""
+    return (
+        " The EH area ratio [@area ratio] is the share of "
+        "pixels with negative HYDROPS-Mi2 in the organ's region on its representative slice, "
+        "which was chosen automatically: for the cochlea the one on which it is longest, for "
+        "the vestibule the lowest that shows the ring of the lateral canal over more than "
+        f"{RING_DEGREES:.0f} degrees, or where no ring is seen the one below which three "
+        "quarters of it lie, but none above the last on which the vestibule's section has "
+        f"{LEAST_SECTION:.0%} of its largest. The vestibule's grades follow Nakashima et al. "
+        "[@grades]; the cochlea's, by area, are this project's reading of theirs."
+    )
+
+
+def _statistics_words(done: Done) -> str:
+    """How estimates were had, of the analyses that gave any."""
+    compared = {
+        "group comparison": (
+            "groups were compared by the larger ear of each participant with both measured "
+            "(Mann-Whitney, Hodges-Lehmann shift)"
+        ),
+        "side comparison": "sides were compared within participants (Wilcoxon)",
+        "correlation with hearing": (
+            "the correlation with hearing (Spearman) has its interval by resampling participants"
+        ),
+    }
+    told = [words for analysis, words in compared.items() if analysis in done.analyses]
+    words = ""
+    if told:
+        words += (
+            f"Two ears of a person are not independent: {'; '.join(told)}. p is corrected after "
+            "Holm [@Holm]. "
+        )
+    if "agreement with reader" in done.analyses:
+        words += (
+            "Agreement is ICC(2,1), absolute agreement [@ICC], and Bland-Altman [@Bland-Altman], "
+            "their intervals by resampling participants where someone has several ears. "
+        )
+    return words
+
+
+def _run_words() -> str:
+    return f"The work was run by Snakemake {_version('snakemake')} [@Snakemake]."
+
+
 def _cited(text: str) -> str:
     return page.paragraph(numbered(text))
 
 
-def _network_words(bundle: Bundle) -> str:
+def _network_words(bundle: Bundle, done: Done) -> str:
     """What the network is, what it saw and what it gave."""
+    if bundle.endolymph and not done.registered and not done.volume_ratios:
+        return (
+            f"{bundle.identifier} ({bundle.metadata['description']}) [@U-Net, @paired, @joint], in "
+            f"MONAI {_version('monai')} [@MONAI] and PyTorch {_version('torch')} [@PyTorch], was "
+            "given the MRC alone, so that it tells nothing of endolymph: there is no EH ratio."
+        )
     if bundle.endolymph:
+        ratio = (
+            " The EH volume ratio is endolymph over total fluid, both as sums of fractions."
+            if done.volume_ratios
+            else " No ear has an EH volume ratio."
+        )
         landmarks = " and the landmarks" if bundle.metadata["landmarks"] else ""
         papers = "@U-Net, @paired, @joint" if landmarks else "@U-Net, @paired"
         return (
             f"{bundle.identifier} ({bundle.metadata['description']}) [{papers}], in MONAI "
             f"{_version('monai')} [@MONAI] and PyTorch {_version('torch')} [@PyTorch], was given "
             "MRC and HYDROPS-Mi2 and gave the volume fraction of endolymph and perilymph in each "
-            f"organ{landmarks}. The EH volume ratio is endolymph over total fluid, both as sums of "
-            "fractions."
+            f"organ{landmarks}.{ratio}"
         )
     network = (
         f"A 3D U-Net [@U-Net] in MONAI {_version('monai')} [@MONAI] with a second head for the "

@@ -19,11 +19,12 @@ from hydrops.figures import KEYS, NO_GROUP, ORGAN_NAMES, RATIO, CohortFigure, p_
 from hydrops.files import write_text_atomically
 from hydrops.labels import LABYRINTH, ORGANS, SIDES
 from hydrops.measure import GRADE_THRESHOLDS
-from hydrops.methods import LIMITS, methods_section, provenance_section
+from hydrops.methods import LIMITS, Done, methods_section, provenance_section
 from hydrops.model.bundle import Bundle
 from hydrops.participants import units_of
 from hydrops.paths import Paths, Unit
 from hydrops.records import read_record
+from hydrops.register import MRC_WEIGHT
 
 #: Above so many examinations the overlays are linked to, not put into the file.
 MOST_EMBEDDED = 60
@@ -138,7 +139,7 @@ def write_report(
         _results(cohort, figures),
         _statistics(cohort.statistics),
         _pictures(cohort, quality),
-        methods_section(bundle),
+        methods_section(bundle, _done(cohort)),
         page.section("limits", "Limits", page.bullets(LIMITS)),
         cost_section(measured_cost(paths, gpu_stages)),
         provenance_section(bundle, len(participants), options),
@@ -184,6 +185,24 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     with_ratio = set(rated[[*KEYS, "side"]].astype(str).itertuples(index=False, name=None))
     table["look_first"] = [_why_look(row, limit, with_ratio) for _, row in table.iterrows()]
     return table
+
+
+def _done(cohort: _Cohort) -> Done:
+    """What was done, by the records of the work and by what came out."""
+    units = units_of(cohort.participants)
+    read, matched = (
+        [_numbers(cohort.paths.record(stage, unit)) for unit in units]
+        for stage in ("ingest", "register")
+    )
+    images = [image for numbers in read for image in numbers.get("roles", {}).values()]
+    estimated = cohort.statistics[cohort.statistics["estimate"].notna()]
+    return Done(
+        any("series_number" in image for image in images),
+        frozenset(role for numbers in matched for role in numbers.get("roles", {})),
+        any(MRC_WEIGHT in numbers for numbers in matched),
+        bool(cohort.ears[RATIO].notna().any()),
+        frozenset(estimated["analysis"]),
+    )
 
 
 def _numbers(record: Path) -> dict[str, Any]:
@@ -523,8 +542,8 @@ def _entries(cohort: _Cohort, quality: pd.DataFrame) -> list[str]:
             overlay = cohort.paths.overlay(unit, side, cohort.model)
             if overlay.is_file():
                 words = (
-                    f"MRC and HYDROPS-Mi2 of the {side} ear of {unit.name} with the contours of "
-                    "the organs and the endolymph"
+                    f"Images of the {side} ear of {unit.name} with the contours of the organs, and "
+                    "of the endolymph where it was told"
                 )
                 pictures.append(page.figure(page.embedded_small(overlay), words))
         marked = quality[
