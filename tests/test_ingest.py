@@ -489,6 +489,11 @@ def test_a_protocol_has_the_roles_that_hydrops_is_made_of() -> None:
         protocol_from({"combination": "PPI-PEI", "roles": {"MRC": {}}})
 
 
+def test_a_range_whose_ends_are_the_wrong_way_round_is_refused() -> None:
+    with pytest.raises(HydropsError, match="te_ms of MRC is 1000 to 100, which nothing fits"):
+        protocol_from({"combination": "none", "roles": {"MRC": {"te_ms": [1000, 100]}}})
+
+
 @pytest.mark.parametrize("kind", ["P", "PHASE", "MIP", "PROJECTION IMAGE", "MPR"])
 def test_what_was_made_of_an_image_does_not_stand_for_it(tmp_path: Path, kind: str) -> None:
     """A phase image or a projection beside the PPI, of the same timing."""
@@ -933,6 +938,13 @@ def test_the_state_tells_folders_and_survives_any_name(tmp_path: Path) -> None:
     write_study(Path(folder))
     with pytest.raises(HydropsError, match=r"M\\udcfcller: its name is not UTF-8"):
         scan_to_participants(tmp_path, PROTOCOL)
+
+
+@pytest.mark.parametrize("name", ["Doe ", "Doe\tJ", "Doe\nJ"])
+def test_a_folder_that_no_line_of_a_table_can_hold_is_named(tmp_path: Path, name: str) -> None:
+    write_study(tmp_path / "dicom" / name)
+    with pytest.raises(HydropsError, match=r"Doe.*its name ends in a blank or holds a tab"):
+        scan_to_participants(tmp_path / "dicom", PROTOCOL)
 
 
 def test_what_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

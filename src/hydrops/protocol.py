@@ -58,7 +58,8 @@ def protocol_from(values: Mapping[str, Any], where: str = "protocol") -> Protoco
     Raises
     ------
     HydropsError
-        If the data break the schema, or lack a role that HYDROPS is to be made of.
+        If the data break the schema, lack a role that HYDROPS is to be made of, or have a range
+        whose ends are the wrong way round.
     """
     check(values, "protocol", where)
     lacking = [r for r in MOVING_ROLES[values["combination"]] if r not in values["roles"]]
@@ -67,6 +68,13 @@ def protocol_from(values: Mapping[str, Any], where: str = "protocol") -> Protoco
             f"{where}: combination {values['combination']} needs the role {lacking[0]}, which is "
             "not among its roles"
         )
+    for role, rule in values["roles"].items():
+        for what, limits in rule.items():
+            if isinstance(limits, list) and limits[0] > limits[1]:
+                raise HydropsError(
+                    f"{where}: {what} of {role} is {limits[0]:g} to {limits[1]:g}, which nothing "
+                    "fits; the lower end comes first"
+                )
     return Protocol(
         values["combination"], {role: _rule(rule) for role, rule in values["roles"].items()}
     )

@@ -151,6 +151,11 @@ def _row(kept: pd.DataFrame, participant: str, session: str, folder: Path) -> di
             f"{str(folder).encode(errors='backslashreplace').decode()}: its name is not UTF-8, so "
             "no table can hold it; rename it"
         ) from None
+    if str(folder) != str(folder).strip() or re.search("[\t\r\n]", str(folder)):
+        raise HydropsError(
+            f"{str(folder)!r}: its name ends in a blank or holds a tab or a line break, which no "
+            "table can hold; rename it"
+        )
     known = {"participant_id": participant, "session_id": session, "source": str(folder)}
     return dict.fromkeys(kept.columns, "n/a") | known
 
