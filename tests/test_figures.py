@@ -172,3 +172,13 @@ def test_a_caption_tells_of_rho_where_it_is_shown(tmp_path: Path, count: int) ->
     assert hearing.png is not None
     shown = "Spearman" in words_of(tmp_path, "hearing")
     assert shown == ("Spearman" in hearing.caption) == (count > 4)
+
+
+def test_an_ear_seen_in_two_sessions_is_one_point(tmp_path: Path) -> None:
+    people, ears = made_up_cohort(10)
+    again, later = (table.assign(session_id="9") for table in (people, ears))
+    figures = figures_of(tmp_path, pd.concat([later, ears]), pd.concat([people, again]))
+    assert words_of(tmp_path, "ratio_by_group").count("n = 10 | 10") == 4
+    assert words_of(tmp_path, "hearing").count("(n = 10 ears)") == 2
+    for name in ("ratio_by_group", "hearing"):
+        assert "listed first" in figures[name].caption

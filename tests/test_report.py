@@ -196,6 +196,19 @@ def test_who_has_no_group_is_not_called_all_participants(tmp_path: Path) -> None
     assert words.count("no group") > 2
 
 
+def test_an_ear_seen_in_two_sessions_is_graded_once(tmp_path: Path) -> None:
+    paths, people = cohort_on_disk(tmp_path, 8)
+    ears = read_table(paths.cohort(MODEL, "ears.tsv"))
+    once = written(paths, people)
+    grades = re.compile("Ears by grade.*?</table>", re.DOTALL)
+    again, listed = ears.assign(session_id="9"), people.assign(session_id="9")
+    write_table(pd.concat([again, ears]), paths.cohort(MODEL, "ears.tsv"))
+    twice = written(paths, pd.concat([people, listed], ignore_index=True))
+    assert grades.findall(once) == grades.findall(twice) != []
+    assert "an ear counts once" in twice
+    assert "an ear counts once" not in once
+
+
 def test_words_of_a_table_cannot_become_markup(tmp_path: Path) -> None:
     paths, people = cohort_on_disk(tmp_path, 8)
     evil = "<script>alert(1)</script>"

@@ -297,6 +297,43 @@ def test_agreement_with_a_reader_who_agrees() -> None:
     assert rows[rows.estimate_name == "bias"].estimate.iloc[0] == pytest.approx(-0.01)
 
 
+@pytest.mark.parametrize("missing", ["eh_volume_ratio", "pta_left"])
+def test_an_ear_seen_in_two_sessions_counts_once(missing: str) -> None:
+    ears, people = cohort(0.2)
+    once = cohort_statistics(ears, people, None)
+    # Listed first, but one ear of the first participant has no value there.
+    first_ears, first = ears.assign(session_id="2"), people.assign(session_id="2")
+    (first_ears if missing in first_ears else first).loc[0, missing] = np.nan
+    twice = cohort_statistics(
+        pd.concat([ears, first_ears], ignore_index=True),
+        pd.concat([first, people], ignore_index=True),
+        None,
+    )
+    for analysis in ("group summary", "correlation with hearing"):
+        expected, found = (
+            table[table.analysis == analysis].set_index(["organ", "measure", "comparison"])
+            for table in (once, twice)
+        )
+        assert found.n.to_dict() == expected.n.to_dict()
+        assert found.estimate.to_dict() == pytest.approx(expected.estimate.to_dict(), nan_ok=True)
+    assert find(twice, "correlation with hearing", "pure-tone average").n == 32
+    assert find(twice, "group summary", "meniere").n == 16
+
+
+def test_an_ear_counts_by_the_session_listed_first_whatever_the_order_of_rows() -> None:
+    ears, people = cohort(0.2)
+    changed = ears.assign(session_id="2", eh_volume_ratio=0.9 - ears.eh_volume_ratio)
+    listed = pd.concat([people, people.assign(session_id="2")], ignore_index=True)
+    table = cohort_statistics(pd.concat([changed, ears], ignore_index=True), listed, None)
+    once = cohort_statistics(ears, people, None)
+    for analysis, comparison in (
+        ("group summary", "control"),
+        ("correlation with hearing", "pure-tone average"),
+    ):
+        kept, expected = (find(found, analysis, comparison) for found in (table, once))
+        assert kept[["n", "estimate"]].tolist() == expected[["n", "estimate"]].tolist()
+
+
 def test_of_several_readers_the_mean_counts() -> None:
     ears, people = cohort(0.2)
     readers = [

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hydrops.labels import LABYRINTH, ORGANS
-from hydrops.statistics import agreement_of, matched_with_reader
+from hydrops.statistics import agreement_of, first_seen, matched_with_reader, with_participants
 
 #: Okabe and Ito (2008), told apart by colour-blind readers.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -115,7 +115,7 @@ def _write(
 
 def _tidy(ears: pd.DataFrame, participants: pd.DataFrame) -> pd.DataFrame:
     """Ears that have a ratio, with what is known of their participants; groups always named."""
-    table = ears.merge(participants, on=KEYS, how="left")
+    table = with_participants(ears, participants)
     table[RATIO] = pd.to_numeric(table[RATIO])
     table = table[table[RATIO].notna()].copy()
     for column, missing in (("group", NO_GROUP), ("affected_side", "not given")):
@@ -125,10 +125,18 @@ def _tidy(ears: pd.DataFrame, participants: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def _each_ear_once(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """As `first_seen`, and the words of a caption that say so where it left something out."""
+    once = first_seen(table)
+    words = " Of an ear seen in several sessions the one listed first counts."
+    return once, words if len(once) < len(table) else ""
+
+
 def _by_group(table: pd.DataFrame, statistics: pd.DataFrame) -> tuple[Figure, str]:
     """Boxes and points of every organ, groups side by side; n below, p above."""
     if table.empty:
         raise _NothingToDrawError("No ear has an EH volume ratio.")
+    table, chosen_words = _each_ear_once(table)
     groups = sorted(table["group"].unique())
     order = [*ORGANS, LABYRINTH]
     colours = _colours(groups)
@@ -168,6 +176,7 @@ def _by_group(table: pd.DataFrame, statistics: pd.DataFrame) -> tuple[Figure, st
         "Share of the fluid space that is endolymph. One point an ear; boxes show the median and "
         "the quartiles, whiskers reach 1.5 times the box; n counts ears"
         + (f" ({', '.join(groups)})." if len(groups) > 1 else ".")
+        + chosen_words
     )
     if tests:
         caption += (
@@ -235,7 +244,7 @@ def _hearing(table: pd.DataFrame, statistics: pd.DataFrame) -> tuple[Figure, str
     part = table[table["organ"] == LABYRINTH].copy()
     part["pta"] = np.where(part["side"] == "left", part["pta_left"], part["pta_right"])
     part["pta"] = pd.to_numeric(part["pta"])
-    part = part.dropna(subset=["pta"])
+    part, chosen_words = _each_ear_once(part.dropna(subset=["pta"]))
     if len(part) < 3:
         raise _NothingToDrawError("Fewer than three measured ears have a hearing threshold.")
     figure, panel = _square()
@@ -259,7 +268,7 @@ def _hearing(table: pd.DataFrame, statistics: pd.DataFrame) -> tuple[Figure, str
     panel.set_ylim(0, max(0.5, float(part[RATIO].max()) * 1.1))
     figure.legend(loc="outside upper left", frameon=False, fontsize=9)
     sns.despine(ax=panel)
-    caption = "One point an ear, with the pure-tone average of the same ear."
+    caption = "One point an ear, with the pure-tone average of the same ear." + chosen_words
     if not rows.empty:
         caption += (
             " The interval of Spearman's rho resamples participants, whose two ears are not "

@@ -25,6 +25,7 @@ from hydrops.participants import units_of
 from hydrops.paths import Paths, Unit
 from hydrops.records import read_record
 from hydrops.register import MRC_WEIGHT
+from hydrops.statistics import first_seen, with_participants
 
 #: Above so many examinations the overlays are linked to, not put into the file.
 MOST_EMBEDDED = 60
@@ -345,6 +346,7 @@ def _results(cohort: _Cohort, figures: list[CohortFigure]) -> str:
     parts = [
         drawn.get("ratio_by_group", ""),
         _ratio_table(cohort.statistics),
+        _sessions_words(cohort.participants),
         _grade_table(cohort),
         drawn.get("agreement", ""),
         f"<div class=pair>{drawn.get('sides', '')}{drawn.get('hearing', '')}</div>",
@@ -382,9 +384,19 @@ def _ratio_table(statistics: pd.DataFrame) -> str:
     return page.table(wide.reset_index(), "EH ratios: median (quartiles) of ears")
 
 
+def _sessions_words(participants: pd.DataFrame) -> str:
+    """Which session the tables count, where anybody has several."""
+    if not participants["participant_id"].duplicated().any():
+        return ""
+    return page.paragraph(
+        "In the tables of ears an ear counts once: of several sessions the one listed first in "
+        "participants.tsv that has the value counts."
+    )
+
+
 def _grade_table(cohort: _Cohort) -> str:
-    graded = cohort.ears[cohort.ears["grade"].notna()].merge(
-        cohort.participants, on=KEYS, how="left"
+    graded = first_seen(
+        with_participants(cohort.ears[cohort.ears["grade"].notna()], cohort.participants)
     )
     if graded.empty:
         return ""

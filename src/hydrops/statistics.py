@@ -95,14 +95,13 @@ def cohort_statistics(
         As `hydrops.cohort.read_table` reads them: a row an ear and organ.
     participants
         As `hydrops.participants.read_participants` reads them; of several sessions of a person the
-        one that is listed first counts, where one has to be chosen.
+        one that is listed first counts, where one has to be chosen. So an ear counts once in
+        summaries of groups and in the correlation with hearing (`first_seen`).
     reader
         As `read_reader_table` reads it, or None.
     """
     if not ears.empty:
-        keys = ["participant_id", "session_id"]
-        listed = participants.assign(listed=range(len(participants)))
-        ears = ears.merge(listed, on=keys, how="left", validate="many_to_one")
+        ears = with_participants(ears, participants)
     rows = [
         *_group_summaries(ears),
         *_group_tests(ears),
@@ -112,6 +111,27 @@ def cohort_statistics(
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return _round(_correct(table))
+
+
+def with_participants(ears: pd.DataFrame, participants: pd.DataFrame) -> pd.DataFrame:
+    """Ears with what participants.tsv tells of their session, and its place there (`listed`)."""
+    listed = participants.assign(listed=range(len(participants)))
+    keys = ["participant_id", "session_id"]
+    return ears.merge(listed, on=keys, how="left", validate="many_to_one")
+
+
+def first_seen(ears: pd.DataFrame) -> pd.DataFrame:
+    """Of each ear and organ the row of the session that is listed first, in the order given.
+
+    An ear that was seen twice is one ear: pooled with others it must not count as two.
+
+    Parameters
+    ----------
+    ears
+        Rows of `with_participants`, only those that have the values to be pooled.
+    """
+    of_one = ["participant_id", "side", "organ"]
+    return ears.sort_values("listed", kind="stable").drop_duplicates(of_one).sort_index()
 
 
 def icc_2_1(first: Values, second: Values) -> tuple[float, float, float]:
@@ -213,6 +233,7 @@ def _has_groups(ears: pd.DataFrame) -> bool:
 
 
 def _group_summaries(ears: pd.DataFrame) -> list[dict[str, Any]]:
+    """Median and quartiles of the ears of each group; each ear once, see `first_seen`."""
     rows: list[dict[str, Any]] = []
     if ears.empty:
         return [
@@ -221,10 +242,10 @@ def _group_summaries(ears: pd.DataFrame) -> list[dict[str, Any]]:
     grouped = _has_groups(ears)
     names = sorted(ears["group"].dropna().unique()) if grouped else ["all"]
     for organ, measure in _places():
-        part = ears[ears.organ == organ]
+        part = first_seen(ears[(ears.organ == organ) & ears[measure].notna()])
         for name in names:
             values = part[part["group"] == name] if grouped else part
-            numbers = values[measure].dropna().to_numpy(float)
+            numbers = values[measure].to_numpy(float)
             if not numbers.size:
                 rows.append(
                     _row("group summary", organ, measure, name, n=0, note="nothing measured")
@@ -387,7 +408,8 @@ def _hearing(ears: pd.DataFrame) -> list[dict[str, Any]]:
     """Spearman correlation of an ear's ratio with its own pure-tone average.
 
     The interval resamples persons, not ears, and the p-value comes from permuting hearing between
-    persons, so that two ears of one person do not count as two witnesses.
+    persons, so that two ears of one person do not count as two witnesses. Of an ear seen in several
+    sessions the first listed one that has both counts.
     """
     if ears.empty or not {"pta_left", "pta_right"} <= set(ears.columns):
         return [
@@ -398,7 +420,7 @@ def _hearing(ears: pd.DataFrame) -> list[dict[str, Any]]:
     for organ, measure in _places():
         part = ears[(ears.organ == organ) & ears[measure].notna()].copy()
         part["pta"] = np.where(part.side == "left", part.pta_left, part.pta_right)
-        part = part.dropna(subset=["pta"])
+        part = first_seen(part.dropna(subset=["pta"]))
         row = _row("correlation with hearing", organ, measure, "pure-tone average", n=len(part))
         part = part.sort_values("participant_id", kind="stable")
         names = part["participant_id"].to_numpy()
