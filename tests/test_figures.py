@@ -182,3 +182,15 @@ def test_an_ear_seen_in_two_sessions_is_one_point(tmp_path: Path) -> None:
     assert words_of(tmp_path, "hearing").count("(n = 10 ears)") == 2
     for name in ("ratio_by_group", "hearing"):
         assert "listed first" in figures[name].caption
+
+
+def test_the_agreement_says_of_how_many_readers_the_mean_is(tmp_path: Path) -> None:
+    people, ears = made_up_cohort(10)
+    first = a_reader(ears, 0.02)
+    second = first.assign(reader="another")
+    for readers, words in (
+        (first, "the reader;"),
+        (pd.concat([first, second]), "mean of 2 reader"),
+    ):
+        figures = figures_of(tmp_path, ears, people, readers)
+        assert words in figures["agreement"].caption

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hydrops import statistics
 from hydrops.errors import HydropsError
 from hydrops.labels import LABYRINTH, ORGANS
 from hydrops.participants import read_participants
+from hydrops.report import _agreement_sentences
 from hydrops.statistics import (
     agreement_of,
     bland_altman,
@@ -347,6 +349,38 @@ def test_of_several_readers_the_mean_counts() -> None:
     assert told["ICC(2,1)"] == pytest.approx(1.0)
     assert told["bias"] == pytest.approx(0.0, abs=1e-6)
     assert rows.note.str.contains("mean of 2 readers").all()
+
+
+@pytest.mark.parametrize(
+    ("alone", "words"),
+    [
+        (lambda t: t.organ == LABYRINTH, "the reader"),
+        (lambda t: t.participant_id < "04", "the mean of 1 to 2 readers"),
+        (lambda t: t.participant_id < "00", "the mean of 2 readers"),
+    ],
+)
+def test_readers_are_counted_where_they_read(
+    alone: Callable[[pd.DataFrame], pd.Series], words: str
+) -> None:
+    ears, people = cohort(0.2)
+    second = ears.assign(reader="B")
+    # The second reader has rows of all ears, but no value in some.
+    second.loc[alone(second), "eh_volume_ratio"] = np.nan
+    reader = pd.concat([ears.assign(reader="A"), second])
+    table = cohort_statistics(ears, people, reader)
+    row = find(table, "agreement with reader", "pipeline - reader")
+    assert row.note.endswith(f"; against {words}")
+    (sentence,) = _agreement_sentences(table, (LABYRINTH,))
+    assert f"agreement with {words}: ICC" in sentence
+    (other,) = _agreement_sentences(table, ("cochlea",))
+    assert "agreement with the mean of" in other
+
+
+def test_readers_who_share_the_ears_make_no_mean() -> None:
+    ears, people = cohort(0.2)
+    reader = ears.assign(reader=np.where(ears.side == "left", "A", "B"))
+    (sentence,) = _agreement_sentences(cohort_statistics(ears, people, reader), (LABYRINTH,))
+    assert "agreement with one of 2 readers for each ear: ICC" in sentence
 
 
 def test_resampled_agreement_holds_19_of_20_of_the_draws() -> None:

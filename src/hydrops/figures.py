@@ -16,7 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hydrops.labels import LABYRINTH, ORGANS
-from hydrops.statistics import agreement_of, first_seen, matched_with_reader, with_participants
+from hydrops.statistics import (
+    agreement_of,
+    first_seen,
+    matched_with_reader,
+    reader_words,
+    with_participants,
+)
 
 #: Okabe and Ito (2008), told apart by colour-blind readers.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -359,8 +365,9 @@ def _agreement(table: pd.DataFrame, reader: pd.DataFrame | None) -> tuple[Figure
     differences.set_title("Bland-Altman: bias and\nlimits of agreement", fontsize=10)
     for panel in (scatter, differences):
         sns.despine(ax=panel)
+    who = reader_words(both, reader, RATIO)
     return figure, (
-        "EH volume ratio of the labyrinth, one point an ear. Left: pipeline against reader; on the "
+        f"EH volume ratio of the labyrinth, one point an ear. Left: pipeline against {who}; on the "
         "dashed line they are equal. Right: their difference against their mean, with bias and "
         "95 % limits of agreement; bands are 95 % confidence intervals. A bias away from zero is "
         "a difference in rule; a cloud that widens or slopes is one that grows with the hydrops."

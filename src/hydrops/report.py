@@ -25,7 +25,7 @@ from hydrops.participants import units_of
 from hydrops.paths import Paths, Unit
 from hydrops.records import read_record
 from hydrops.register import MRC_WEIGHT
-from hydrops.statistics import first_seen, with_participants
+from hydrops.statistics import AGAINST, first_seen, with_participants
 
 #: Above so many examinations the overlays are linked to, not put into the file.
 MOST_EMBEDDED = 60
@@ -496,8 +496,10 @@ def _agreement_sentences(statistics: pd.DataFrame, organs: tuple[str, ...]) -> l
         if "ICC(2,1)" in found and "bias" in found:
             icc, bias = found["ICC(2,1)"], found["bias"]
             lower, upper = (found[f"{end} limit of agreement"] for end in ("lower", "upper"))
+            _, told, who = str(icc.note).rpartition(AGAINST)
+            who = who if told else "the reader"  # A table of an earlier version does not tell.
             sentences.append(
-                f"{ORGAN_NAMES[organ]}, agreement with the reader: ICC(2,1) {icc.estimate:.3f} "
+                f"{ORGAN_NAMES[organ]}, agreement with {who}: ICC(2,1) {icc.estimate:.3f} "
                 f"(95 % CI {icc.ci_low:.3f} to {icc.ci_high:.3f}), bias {bias.estimate:+.3f}, "
                 f"limits of agreement {lower.estimate:+.3f} to {upper.estimate:+.3f}, "
                 f"n = {icc.n:.0f} ears."

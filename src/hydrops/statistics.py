@@ -30,6 +30,8 @@ READER_COLUMNS = ("participant_id", "session_id", "side", "organ", "reader")
 MEASURES = ("eh_volume_ratio", "eh_area_ratio")
 Values = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+#: In the note of an agreement, before the words that say whose value ours is compared with.
+AGAINST = "against "
 #: Up to so many pairs of persons a shift is bootstrapped; each draw needs every pair.
 MOST_PAIRS = 10_000
 #: Draws of persons for an interval or a p-value.
@@ -546,9 +548,25 @@ def agreement_of(
     return (icc[0], float(low[0]), float(high[0])), limits, "intervals resample participants"
 
 
-def _mean_of_readers(reader: pd.DataFrame) -> str:
-    count = reader["reader"].nunique()
-    return f"; the mean of {count} readers" if count > 1 else ""
+def reader_words(both: pd.DataFrame, reader: pd.DataFrame, measure: str) -> str:
+    """Whose value `reader_value` is: that of the reader, or the mean of how many.
+
+    Counted in each ear that was matched, for a reader may have read one organ, or some ears, alone.
+
+    Parameters
+    ----------
+    both
+        As `matched_with_reader` returns it for this reader's table and measure; not empty.
+    """
+    keys = ["participant_id", "session_id", "side", "organ"]
+    read = both[keys].merge(reader[reader[measure].notna()], on=keys)
+    counts = read.groupby(keys)["reader"].nunique()
+    fewest, most = counts.min(), counts.max()
+    if most > 1:
+        number = f"{most}" if fewest == most else f"{fewest} to {most}"
+        return f"the mean of {number} readers"
+    several = read["reader"].nunique()
+    return f"one of {several} readers for each ear" if several > 1 else "the reader"
 
 
 def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> list[dict[str, Any]]:
@@ -569,7 +587,7 @@ def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> list[dict[str
         (icc, low, high), limits, how = agreement_of(
             both, (measure, "reader_value"), "participant_id"
         )
-        row |= {"note": how + _mean_of_readers(reader)}
+        row |= {"note": f"{how}; {AGAINST}{reader_words(both, reader, measure)}"}
         rows.append(
             row | {"estimate": icc, "estimate_name": "ICC(2,1)", "ci_low": low, "ci_high": high}
         )
