@@ -251,6 +251,11 @@ def test_ears_that_stand_out_are_marked(tmp_path: Path) -> None:
     }
 
 
+def test_the_report_says_over_what_p_is_corrected(told: tuple[Path, str]) -> None:
+    words = "over organs and measures and, of groups, over all pairs of them."
+    assert words in " ".join(Reader(told[1]).words.split())
+
+
 def test_the_sentence_of_a_comparison_has_the_larger_group_first() -> None:
     statistics = made_up_statistics(10)
     (sentence,) = report._group_sentences(statistics, (LABYRINTH,))

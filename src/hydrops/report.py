@@ -434,7 +434,8 @@ def _statistics(statistics: pd.DataFrame) -> str:
         page.paragraph(
             "By EH volume ratio. Groups are compared by the larger ear of each participant "
             "(Mann-Whitney), sides within participants (Wilcoxon); p is corrected after Holm over "
-            "organs and measures. A p above 0.05 does not show that there is no difference."
+            "organs and measures and, of groups, over all pairs of them. A p above 0.05 does not "
+            "show that there is no difference."
         ),
         *parts,
         page.folded(
