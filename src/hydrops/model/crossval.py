@@ -14,7 +14,6 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from hydrops.errors import ExcludedError
-from hydrops.images import spacing_mm
 from hydrops.labels import LANDMARKS
 from hydrops.model.cases import Affine, Case, FloatGrid
 from hydrops.model.metrics import (
@@ -107,7 +106,7 @@ def evaluate_cases(
 
 def _measures(found: Finding, variant: str, case: Case) -> dict[str, float]:
     label = found.mask(variant)
-    spacing = spacing_mm(case.affine)
+    spacing = np.linalg.norm(case.affine[:3, :3], axis=0)
     errors = {
         f"{name}_mm": float(np.linalg.norm(np.array(found.landmarks[name]) - truth))
         for name, truth in zip(LANDMARKS, case.landmarks)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from hydrops.images import box_around, spacing_mm
+from hydrops.images import box_around
 from hydrops.model.cases import Affine, Case, FloatGrid
 from hydrops.model.metrics import Mask, overlap_metrics
 
@@ -67,8 +67,8 @@ def surface_share(cases: Sequence[Case]) -> float:
 
 def _agreements(case: Case) -> npt.NDArray[np.float64] | None:
     """Dice of a case's label with brightness alone, by share; None without contrast."""
-    voxel = spacing_mm(case.affine)
-    part = box_around(case.label, (CAPSULE_MM[1] / voxel).tolist())
+    voxel = np.linalg.norm(case.affine[:3, :3], axis=0)
+    part = box_around(case.label, CAPSULE_MM[1] / voxel)
     label, image = case.label[part], case.image[part]
     around = ndimage.distance_transform_edt(~label, sampling=voxel)
     deep = ndimage.distance_transform_edt(label, sampling=voxel) > REACH_MM
@@ -105,10 +105,10 @@ def surface_by_signal(
     -------
     (x, y, z) the probability; unchanged where lumen and capsule do not differ enough to tell.
     """
-    voxel = spacing_mm(affine)
+    voxel = np.linalg.norm(affine[:3, :3], axis=0)
     if not inside.any():
         return probability
-    part = box_around(inside, (CAPSULE_MM[1] / voxel).tolist())
+    part = box_around(inside, CAPSULE_MM[1] / voxel)
     said, image = probability[part], image[part]
     around = ndimage.distance_transform_edt(~inside[part], sampling=voxel)
     step = _step(image, said > 1.0 - DOUBT, around)
