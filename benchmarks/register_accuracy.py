@@ -26,7 +26,7 @@ def cases_of(seed: int) -> list[dict[str, float | str]]:
     """Error before and after registration at the six landmarks of a head, mm."""
     from nibabel.affines import apply_affine
 
-    from hydrops.images import affine_of, box_around
+    from hydrops.images import affine_of
     from hydrops.labels import SIDES
     from hydrops.phantom.anatomy import draw_ear, draw_hydrops
     from hydrops.phantom.cohort import examine
@@ -41,18 +41,17 @@ def cases_of(seed: int) -> list[dict[str, float | str]]:
     for field, sides in (("head", SIDES), (f"{EAR_MM:.0f} mm", ("right",))):
         points = np.array([p for side in sides for p in found.head.landmarks(side).values()])
         there = np.column_stack([points, np.ones(len(points))])
-        seen = np.ones(found.images["MRC"].shape, bool)
+        box = [slice(0, n) for n in found.images["MRC"].shape]
         if field != "head":
             middle = points.mean(axis=0)
             ends = middle + np.array([[-EAR_MM / 2, 0, 0], [EAR_MM / 2, 0, 0]])
             low, high = np.round(np.sort(apply_affine(np.linalg.inv(found.affine), ends)[:, 0]))
-            seen[: int(max(low, 0))] = seen[int(high) :] = False
-        box = box_around(seen, [0, 0, 0])
+            box[0] = slice(int(max(low, 0)), int(high))
         affine = affine_of(box, found.affine)
         for role in ("PPI", "PEI"):
             true = about @ found.motions[role] @ np.linalg.inv(about)
             estimate = register_rigid(
-                found.images["MRC"][box], affine, found.images[role][box], affine,
+                found.images["MRC"][*box], affine, found.images[role][*box], affine,
                 RegisterOptions().box_mm,
             )  # fmt: skip
             error, before = (

@@ -292,7 +292,7 @@ def test_the_methods_say_what_the_model_is_and_gives(landmarks: list[str]) -> No
              "gave the volume fraction of endolymph"],
         ),
         (
-            Done(registered=frozenset({"PPI"}), weighted=True, volume_ratios=False),
+            Done(registered=frozenset({"PPI"}), volume_ratios=False),
             ["The inversion image was registered", "minus the MRC", "No ear has an EH volume ratio",
              "The EH area ratio"],
             ["positive endolymph image", "The EH volume ratio is"],

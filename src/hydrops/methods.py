@@ -139,8 +139,6 @@ class Done:
         Whether an image came as DICOM.
     registered
         Roles that were registered to an MRC.
-    weighted
-        Whether an MRC took the place of the PEI.
     volume_ratios
         Whether an ear has an EH volume ratio.
     analyses
@@ -149,7 +147,6 @@ class Done:
 
     converted: bool = True
     registered: frozenset[str] = frozenset({"PPI", "PEI"})
-    weighted: bool = False
     volume_ratios: bool = True
     analyses: frozenset[str] = frozenset()
 
@@ -183,23 +180,20 @@ def _conversion_words(done: Done) -> str:
 def _registration_words(done: Done) -> str:
     if not done.registered:
         return ""
-    one = len(done.registered) == 1
-    images = (
-        "HYDROPS was"
-        if "HYDROPS" in done.registered
-        else ("The inversion image was" if one else "The inversion images were")
-    )
-    if done.weighted:
-        made = (
-            "HYDROPS is the positive perilymph image minus the MRC, which was weighted so that the "
-            "brightest perilymph is as far above zero as what the PPI nulls is below; "
-        )
-    elif "HYDROPS" in done.registered:
+    if "HYDROPS" in done.registered:
+        images = "HYDROPS was"
         made = (
             "HYDROPS, the positive perilymph image minus the positive endolymph image [@HYDROPS], "
             "was made by the scanner; "
         )
+    elif "PEI" not in done.registered:
+        images = "The inversion image was"
+        made = (
+            "HYDROPS is the positive perilymph image minus the MRC, which was weighted so that the "
+            "brightest perilymph is as far above zero as what the PPI nulls is below; "
+        )
     else:
+        images = "The inversion images were"
         made = (
             "HYDROPS is the positive perilymph image minus the positive endolymph image "
             "[@HYDROPS]; "

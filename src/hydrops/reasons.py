@@ -42,10 +42,10 @@ def why_not_done(log: Path, slurm_logs: Path) -> str:
         return ""
     text = log.read_text(encoding="utf-8", errors="replace")
     lines = text.splitlines()
-    found = [match for match in map(_LINE.match, lines) if match]
+    found = _messages(lines)
     if found and found[-1][2].startswith("done in"):
         return ""
-    errors = [match for match in found if match[1] == "ERROR"]
+    errors = [message for message in found if message[1] == "ERROR"]
     number = slurm_job(text)
     words = _said_by_slurm(number, slurm_logs) if number else ""
     if not words and errors:
@@ -60,9 +60,14 @@ def what_failed(log: Path, unit: Unit) -> str:
     if not log.is_file():
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    errors = [found for found in map(_LINE.match, lines) if found and found[1] == "ERROR"]
+    errors = [message for message in _messages(lines) if message[1] == "ERROR"]
     own = [error for error in errors if error[2].startswith(f"{unit.name}: ")]
     return f"{_last_words(lines, own[-1])} ({log})" if own else ""
+
+
+def _messages(lines: list[str]) -> list[re.Match[str]]:
+    """The lines of a log that begin a message: its level and its words."""
+    return [match for match in map(_LINE.match, lines) if match]
 
 
 def _said_by_slurm(number: str, slurm_logs: Path) -> str:

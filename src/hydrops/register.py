@@ -146,7 +146,7 @@ def match(
     if np.array_equal(image, mrc):
         raise ExcludedError(f"{role} is the same image as the MRC: was one file given for both?")
     # HYDROPS, made by the scanner, is a difference.
-    if role in ("PPI", "PEI"):
+    if role != "HYDROPS":
         check_magnitude(image, role)
     transform = register_rigid(mrc, affine, image, image_affine, options.box_mm)
     moved = resample(image, image_affine, mrc.shape, affine, transform)

@@ -24,7 +24,6 @@ from hydrops.model.bundle import Bundle
 from hydrops.participants import units_of
 from hydrops.paths import Paths, Unit
 from hydrops.records import read_record
-from hydrops.register import MRC_WEIGHT
 from hydrops.statistics import AGAINST, first_seen, with_participants
 
 #: Above so many examinations the overlays are linked to, not put into the file.
@@ -198,11 +197,10 @@ def _done(cohort: _Cohort) -> Done:
     images = [image for numbers in read for image in numbers.get("roles", {}).values()]
     estimated = cohort.statistics[cohort.statistics["estimate"].notna()]
     return Done(
-        any("series_number" in image for image in images),
-        frozenset(role for numbers in matched for role in numbers.get("roles", {})),
-        any(MRC_WEIGHT in numbers for numbers in matched),
-        bool(cohort.ears[RATIO].notna().any()),
-        frozenset(estimated["analysis"]),
+        converted=any("series_number" in image for image in images),
+        registered=frozenset(role for numbers in matched for role in numbers.get("roles", {})),
+        volume_ratios=bool(cohort.ears[RATIO].notna().any()),
+        analyses=frozenset(estimated["analysis"]),
     )
 
 

@@ -507,7 +507,6 @@ def _other_images(
         LOG.warning("%s: the published inversion times are assumed", doubt)
     others, on_grid = [], []
     for path, (image, own) in zip(paths, images):
-        check_magnitude(image, path.name)
         LOG.info("registering %s to the MRC", path.name)
         transform, moved, _ = match(path.name, mrc, affine, image, own, RegisterOptions())
         others.append((image, own, transform))

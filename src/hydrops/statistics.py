@@ -26,7 +26,9 @@ COLUMNS = (
     "analysis", "organ", "measure", "comparison", "n", "estimate", "estimate_name", "ci_low",
     "ci_high", "statistic", "p_value", "p_corrected", "effect_size", "effect_size_name", "note",
 )  # fmt: skip
-READER_COLUMNS = ("participant_id", "session_id", "side", "organ", "reader")
+#: What an ear's organ is told by, in one session.
+EAR_KEYS = ["participant_id", "session_id", "side", "organ"]
+READER_COLUMNS = (*EAR_KEYS, "reader")
 MEASURES = ("eh_volume_ratio", "eh_area_ratio")
 Values = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -495,11 +497,10 @@ def matched_with_reader(
     ears: pd.DataFrame, reader: pd.DataFrame, organ: str, measure: str
 ) -> pd.DataFrame:
     """Ours (`measure`) and the reader's (`reader_value`) for the ears that both measured."""
-    keys = ["participant_id", "session_id", "side", "organ"]
     if ears.empty or measure not in reader:
-        return pd.DataFrame(columns=[*keys, measure, "reader_value"])
-    theirs = reader[[*keys, measure]].groupby(keys, as_index=False).mean()
-    both = ears.merge(theirs.rename(columns={measure: "reader_value"}), on=keys)
+        return pd.DataFrame(columns=[*EAR_KEYS, measure, "reader_value"])
+    theirs = reader[[*EAR_KEYS, measure]].groupby(EAR_KEYS, as_index=False).mean()
+    both = ears.merge(theirs.rename(columns={measure: "reader_value"}), on=EAR_KEYS)
     return both[both.organ == organ].dropna(subset=[measure, "reader_value"])
 
 
@@ -558,9 +559,8 @@ def reader_words(both: pd.DataFrame, reader: pd.DataFrame, measure: str) -> str:
     both
         As `matched_with_reader` returns it for this reader's table and measure; not empty.
     """
-    keys = ["participant_id", "session_id", "side", "organ"]
-    read = both[keys].merge(reader[reader[measure].notna()], on=keys)
-    counts = read.groupby(keys)["reader"].nunique()
+    read = both[EAR_KEYS].merge(reader[reader[measure].notna()], on=EAR_KEYS)
+    counts = read.groupby(EAR_KEYS)["reader"].nunique()
     fewest, most = counts.min(), counts.max()
     if most > 1:
         number = f"{most}" if fewest == most else f"{fewest} to {most}"
