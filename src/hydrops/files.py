@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Texts that can be read, and files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,24 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from hydrops.errors import HydropsError
+
+
+def read_text(path: Path) -> str:
+    """A text in UTF-8, with or without a mark of that at its beginning.
+
+    Raises
+    ------
+    HydropsError
+        If it cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise HydropsError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise HydropsError(f"{path}: not UTF-8 text; save it as UTF-8") from error
 
 
 @contextmanager

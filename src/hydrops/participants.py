@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+from io import StringIO
 from pathlib import Path
 
 import jsonschema
 import pandas as pd
 
 from hydrops.errors import HydropsError
+from hydrops.files import read_text
 from hydrops.paths import Unit
 from hydrops.validate import load_schema
 
@@ -69,18 +71,11 @@ def read_as_text(path: Path) -> pd.DataFrame:
 
 def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
     """Number and fields of each line that holds a word, all as many as the header has."""
+    if not path.exists():
+        raise HydropsError(f"{path}: no such file; make one with: hydrops scan DICOM_DIR > {path}")
+    reader = csv.reader(StringIO(read_text(path), newline=""), delimiter="\t", strict=True)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter="\t", strict=True)
-            lines = [(reader.line_num, [field.strip() for field in row]) for row in reader]
-    except FileNotFoundError:
-        raise HydropsError(
-            f"{path}: no such file; make one with: hydrops scan DICOM_DIR > {path}"
-        ) from None
-    except OSError as error:
-        raise HydropsError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise HydropsError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+        lines = [(reader.line_num, [field.strip() for field in row]) for row in reader]
     except csv.Error as error:
         raise HydropsError(f"{path}: not a tab-separated table ({error})") from error
     told = [(number, fields) for number, fields in lines if any(fields)]

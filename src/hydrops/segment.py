@@ -306,35 +306,28 @@ def segment_ear(
         channels = contrast.stretched(channels)
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
-    fractions, signal, half_width = found.fractions, None, None
-    way: Way | None = None
+    fractions = found.fractions
     if not segmenter.sided:
         # Beside what a network knows of one side's organs alone lies other fluid, just as bright.
         fractions = without_rims(
             channels[0].numpy(), fluid_by_signal(channels[0].numpy(), fractions)
         )
+    shown, half_width = None, None
     if mi2 is None or contrast is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     elif segmenter.bundle.endolymph:
         pure = PureVoxels.of(channels[0].numpy(), found.fractions, voxel_mm)
-        moved = 0.0
         if summed is None:
-            way, seen = "HYDROPS", contrast.straightened(channels.numpy(), fractions)
-            seen = pure.evened(seen)
+            shown = _shown_by_hydrops(channels.numpy(), fractions, pure, contrast)
         else:
-            way = "unfolded"
-            seen = unfolded_channels(turned(mi2), turned(summed), channels.numpy(), pure)
-            seen, moved = evened_canals(as_if_moved(pure.evened(seen), kept), fractions)
-        signal = read_signal(seen, fractions, moved)
-        if way == "unfolded":
-            doubt = pure.doubt(0.5 - 0.5 * signal.level)
-            signal = replace(signal, moved=moved + doubt)
-        if way in segmenter.calibrations:
-            known = calibration_of(segmenter.calibrations[way], voxel_mm)
-            _check_readable(known, signal)
-            fractions = endolymph_by_signal(seen, fractions, known.levels, signal)
-            half_width = known.half_width + known.levels.correction(signal)
+            images = (turned(mi2), turned(summed))
+            shown = _shown_unfolded(*images, channels.numpy(), fractions, pure, kept)
+        if shown.way in segmenter.calibrations:
+            known = calibration_of(segmenter.calibrations[shown.way], voxel_mm)
+            _check_readable(known, shown.signal)
+            fractions = endolymph_by_signal(shown.channels, fractions, known.levels, shown.signal)
+            half_width = known.half_width + known.levels.correction(shown.signal)
     landmarks = found.landmarks
     if flip:
         fractions = np.ascontiguousarray(fractions[:, ::-1])
@@ -344,11 +337,45 @@ def segment_ear(
         landmarks,
         found.confidences,
         _entropy_in_fluid(found.fractions),
-        signal,
-        way,
+        None if shown is None else shown.signal,
+        None if shown is None else shown.way,
         half_width,
         novelty,
     )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the images of an ear show of its endolymph, by one way to read them.
+
+    `channels` are those whose second falls evenly with the share of endolymph.
+    """
+
+    way: Way
+    channels: FloatGrid
+    signal: FluidSignal
+
+
+def _shown_by_hydrops(
+    channels: FloatGrid, fractions: FloatGrid, pure: PureVoxels, contrast: UsualContrast
+) -> _Shown:
+    seen = pure.evened(contrast.straightened(channels, fractions))
+    return _Shown("HYDROPS", seen, read_signal(seen, fractions))
+
+
+def _shown_unfolded(
+    mi2: FloatGrid,
+    summed: FloatGrid,
+    channels: FloatGrid,
+    fractions: FloatGrid,
+    pure: PureVoxels,
+    kept: float,
+) -> _Shown:
+    seen = pure.evened(unfolded_channels(mi2, summed, channels, pure))
+    seen, moved = evened_canals(as_if_moved(seen, kept), fractions)
+    signal = read_signal(seen, fractions, moved)
+    doubt = pure.doubt(0.5 - 0.5 * signal.level)
+    return _Shown("unfolded", seen, replace(signal, moved=moved + doubt))
 
 
 def _check_readable(known: Calibration, signal: FluidSignal) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from hydrops.errors import HydropsError
+from hydrops.files import read_text
 from hydrops.labels import LABYRINTH, ORGANS, SIDES
 from hydrops.participants import tidy_identity
 
@@ -51,13 +53,10 @@ def read_reader_table(path: Path) -> pd.DataFrame:
         If it is missing or no UTF-8, lacks a column, or has no measure at all; or naming the line
         and the column of a side or an organ that is none, or of a value that is no number.
     """
+    text = StringIO(read_text(path))
     try:
-        table = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
-        )
-    except UnicodeDecodeError as error:
-        raise HydropsError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        table = pd.read_csv(text, sep="\t", dtype=str, keep_default_na=False, index_col=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise HydropsError(f"{path}: not a readable reader's table ({error})") from error
     missing = [column for column in READER_COLUMNS if column not in table]
     if missing:

@@ -12,6 +12,7 @@ import jsonschema
 import yaml
 
 from hydrops.errors import HydropsError
+from hydrops.files import read_text
 
 #: Words for nothing, of YAML and of Python.
 NOTHING = ("null", "None", "~")
@@ -45,11 +46,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         If it is missing, is not UTF-8 or not YAML, or holds something else.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise HydropsError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise HydropsError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+        values = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise HydropsError(f"{path}: not YAML: {error}") from error
     if not isinstance(values, dict):

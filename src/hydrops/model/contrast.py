@@ -42,7 +42,7 @@ Levels = npt.NDArray[np.float64]
 DOSES_MMOL = np.geomspace(0.1, 3.0, 100) * PERILYMPH_MMOL
 #: Least level of a typical patient's perilymph beside that of CSF, and least fall from perilymph
 #: to endolymph where that to CSF is 2, with which a pair shows hydrops as the usual one does.
-LEAST_ENHANCEMENT, LEAST_FALL = 0.3, 1.0
+LEAST_PERILYMPH, LEAST_FALL = 0.3, 1.0
 #: Largest difference from the usual repetition time at which its physics is taken to hold, ms.
 MOST_TR_CHANGE_MS = 1000.0
 #: By how much the T1 of a patient's fluids may be longer than usual, as a share. The usual ones are
@@ -197,7 +197,7 @@ class InversionPair:
         if self.csf >= 0.0:
             return False
         typical = self.enhancement(PERILYMPH_MMOL)
-        return typical >= LEAST_ENHANCEMENT and self.fall(typical) >= LEAST_FALL
+        return typical >= LEAST_PERILYMPH and self.fall(typical) >= LEAST_FALL
 
     def _hydrops(self, fluid: Tissue) -> float:
         return abs(signal(fluid, self.ppi)) - abs(signal(fluid, self.pei))

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -20,9 +20,12 @@ import pandas as pd
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import Affine, FloatGrid, affine_of, average_onto, save_image, spacing_mm
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, organ_codes
+from hydrops.locate import LocateOptions, locate_session
 from hydrops.measure import (
     GRADE_THRESHOLDS,
+    MeasureOptions,
     load_fractions,
+    measure_session,
     organ_volumes,
 )
 from hydrops.model.bundle import Bundle, read_bundle
@@ -40,11 +43,18 @@ from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
 from hydrops.phantom.cohort import Examination, examine
 from hydrops.phantom.head import ear_fractions, truth_fractions
 from hydrops.records import read_record, run_stage
+from hydrops.register import RegisterOptions, register_session
+from hydrops.segment import (
+    Segmenter,
+    inversion_pair,
+    kept_of,
+    load_segmenter,
+    scanned_voxel_mm,
+    segment_ear,
+    segment_session,
+)
 from hydrops.slices import on_acquired_slices
 from hydrops.statistics import agreement_of, icc_2_1
-
-if TYPE_CHECKING:
-    from hydrops.segment import Segmenter
 
 LOG = logging.getLogger(__name__)
 
@@ -345,9 +355,6 @@ def slice_name(row: Mapping[Any, object]) -> str:
 
 def _locate(examination: Examination, paths: Paths) -> None:
     """Store one examination and run the stages after ingest up to the models."""
-    from hydrops.locate import LocateOptions, locate_session
-    from hydrops.register import RegisterOptions, register_session
-
     unit = UNIT
     for role, image in examination.images.items():
         # Stored as a scanner stores it: whole numbers.
@@ -368,9 +375,6 @@ def _measured(
     bundle: Path, examination: Examination, paths: Paths
 ) -> Iterator[tuple[dict[str, object], Slice | None]]:
     """Run the stages of a model on a located examination; each ear beside its truth, a slice."""
-    from hydrops.measure import MeasureOptions, measure_session
-    from hydrops.segment import load_segmenter, segment_session
-
     unit = UNIT
     segmenter = load_segmenter(bundle, "cpu", threads=1)
     model = segmenter.bundle.identifier
@@ -403,8 +407,6 @@ def _signals(segmenter: Segmenter, unit: Unit, side: str, paths: Paths) -> dict[
 
     An ear that was measured one way may be refused by the other, which then says nothing.
     """
-    from hydrops.segment import inversion_pair, kept_of, scanned_voxel_mm, segment_ear
-
     pair = inversion_pair(unit, paths)
     if pair is None or not segmenter.bundle.endolymph:
         return {}
@@ -439,54 +441,73 @@ def _compare(
     corner = affine_of(region, examination.affine)
     acquired = average_onto(fractions, affine, there.shape[1:], corner)
     truth = truth_fractions(examination.head, side, fractions.shape[1:], affine)
-    areas = _area_ratios(truth, fractions, affine, unit, paths)
-    there = _of_organs(there, bundle.organs)
     volumes, ratios = organ_volumes(fractions, affine), ear.ratios()
-    total = volumes[LABYRINTH][0]
     measured = {
         name: endolymph / fluid if bundle.endolymph and fluid else np.nan
         for name, (fluid, endolymph) in volumes.items()
     }
-    found = json.loads(paths.landmarks(unit, side, model).read_text(encoding="utf-8"))
-    marks = examination.head.landmarks(side)
-    errors = [
-        float(np.linalg.norm(np.array(found[name]["ras_mm"]) - marks[name]))
-        for name in LANDMARKS
-        if name in found
-    ]
-    masks: dict[str, slice | list[int]] = {"tfs": slice(1, None), "els": slice(2, None, 2)}
-    measures = {"tfs": len(bundle.organs) == len(ORGANS), "els": bundle.endolymph}
-    spacing = spacing_mm(examination.affine).tolist()
-    overlaps: dict[str, float] = {}
-    cut: Slice = {}
-    place = int(there[1:].sum(0).sum((0, 1)).argmax())
-    for name, codes in masks.items():
-        ours, truly = (part[codes].sum(0) > 0.5 for part in (acquired, there))
-        if measures[name]:
-            overlaps |= {
-                f"{name}_{measure}": value
-                for measure, value in _mask_metrics(ours, truly, spacing).items()
-            }
-        cut[f"{name}_true"] = truly[..., place]
-        if name == "tfs" or bundle.endolymph:
-            cut[name] = ours[..., place]
-    for organ in bundle.organs:
-        ours, truly = (part[organ_codes(organ)].sum(0) > 0.5 for part in (acquired, there))
-        overlap = overlap_metrics(ours, truly)
-        overlaps |= {f"{organ}_{measure}": overlap[measure] for measure in ("dice", "jaccard")}
-    cut["image"] = examination.images["MRC"][tuple(region)][..., place].astype(np.float32)
+    image = examination.images["MRC"][tuple(region)]
+    overlaps, cut = _overlaps(
+        acquired, _of_organs(there, bundle.organs), image, spacing_mm(examination.affine), bundle
+    )
+    errors = _landmark_errors(paths.landmarks(unit, side, model), examination.head.landmarks(side))
     return {
         "ratio": measured[LABYRINTH],
         "ratio_error": abs(measured[LABYRINTH] - ratios[LABYRINTH]),
         **{f"{organ}_ratio": measured[organ] for organ in ORGANS},
         **{f"{organ}_ratio_true": ratios[organ] for organ in ORGANS},
-        "tfs_mm3": total,
+        "tfs_mm3": volumes[LABYRINTH][0],
         "tfs_mm3_true": sum(ear.volumes_mm3()[organ][0] for organ in bundle.organs),
         **overlaps,
         "landmark_mm": float(np.mean(errors)) if errors else np.nan,
         "landmark_max_mm": max(errors, default=np.nan),
-        **areas,
+        **_area_ratios(truth, fractions, affine, unit, paths),
     }, cut
+
+
+def _overlaps(
+    found: FloatGrid, there: FloatGrid, image: FloatGrid, spacing: FloatGrid, bundle: Bundle
+) -> tuple[dict[str, float], Slice]:
+    """Metrics of the masks that a model gives, and the slice with most of the ear.
+
+    Parameters
+    ----------
+    found, there
+        (7, x, y, z) fractions of the model and of the truth, on the scanner's voxels.
+    image
+        (x, y, z), MRC.
+    spacing
+        Of its voxels, mm.
+    """
+    masks: dict[str, slice | list[int]] = {"tfs": slice(1, None), "els": slice(2, None, 2)}
+    measures = {"tfs": len(bundle.organs) == len(ORGANS), "els": bundle.endolymph}
+    overlaps: dict[str, float] = {}
+    place = int(there[1:].sum(0).sum((0, 1)).argmax())
+    cut: Slice = {}
+    for name, codes in masks.items():
+        ours, truly = (part[codes].sum(0) > 0.5 for part in (found, there))
+        if measures[name]:
+            metrics = _mask_metrics(ours, truly, spacing.tolist())
+            overlaps |= {f"{name}_{measure}": value for measure, value in metrics.items()}
+        cut[f"{name}_true"] = truly[..., place]
+        if name == "tfs" or bundle.endolymph:
+            cut[name] = ours[..., place]
+    for organ in bundle.organs:
+        ours, truly = (part[organ_codes(organ)].sum(0) > 0.5 for part in (found, there))
+        overlap = overlap_metrics(ours, truly)
+        overlaps |= {f"{organ}_{measure}": overlap[measure] for measure in ("dice", "jaccard")}
+    cut["image"] = image[..., place].astype(np.float32)
+    return overlaps, cut
+
+
+def _landmark_errors(path: Path, marks: Mapping[str, npt.NDArray[np.float64]]) -> list[float]:
+    """Distances, mm, of the landmarks that a file holds from where they are."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        float(np.linalg.norm(np.array(found[name]["ras_mm"]) - marks[name]))
+        for name in LANDMARKS
+        if name in found
+    ]
 
 
 def _mask_metrics(ours: Mask, truth: Mask, spacing: Sequence[float]) -> dict[str, float]:

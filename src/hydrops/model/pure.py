@@ -43,7 +43,7 @@ UNSURE = 2.0
 #: an ear is to be held to.
 TRIMMED = 0.1
 #: Network's fluid above which a voxel counts as full.
-FULL = 0.9
+NEARLY_FULL = 0.9
 #: By what the variance of an image's voxel beyond the crop's is multiplied to blur the network's
 #: places as the image is: it was interpolated, too, and the network draws places sharper than they
 #: can be seen. Of 0.5 to 3, chosen on phantoms of development with voxels of 0.6 to 1.4 mm.
@@ -115,7 +115,7 @@ class PureVoxels:
         """
         whole = fractions[1:].sum(0)
         fluid, endolymph = _as_imaged([whole, fractions[2::2].sum(0)], voxel_mm)
-        full = (fluid > FULL) & (mrc > FLUID)
+        full = (fluid > NEARLY_FULL) & (mrc > FLUID)
         if full.sum() < 2 * LEAST_SURE:
             raise ExcludedError(
                 f"only {full.sum()} voxels are full of the labyrinth's fluid, at least "

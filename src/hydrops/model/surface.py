@@ -17,7 +17,7 @@ from hydrops.model.metrics import Mask, overlap_metrics
 DOUBT = 0.1
 #: Farthest that the surface lies beyond what a network takes for the labyrinth, mm: one of its
 #: voxels. Cavities that it takes for something else, if not surely, lie farther away.
-REACH_MM = 0.4
+RIM_MM = 0.4
 #: Around the labyrinth, its capsule: the densest bone of the body, from and to, mm.
 CAPSULE_MM = (0.4, 1.2)
 #: Least contrast between capsule and lumen, in standard deviations of the lumen.
@@ -56,7 +56,7 @@ def surface_share(cases: Sequence[Case]) -> float:
     """Share of a voxel that is lumen where labels have their surface.
 
     Experts who draw a surface at a fixed level do not meet the middle between lumen and bone. Of
-    `SHARES` it is the one at which brightness alone, within `REACH_MM` of a label's surface, gives
+    `SHARES` it is the one at which brightness alone, within `RIM_MM` of a label's surface, gives
     the labels back with the highest mean Dice; `MIDDLE` where no case has the contrast to tell.
     """
     agreements = [found for case in cases if (found := _agreements(case)) is not None]
@@ -71,11 +71,11 @@ def _agreements(case: Case) -> npt.NDArray[np.float64] | None:
     part = box_around(case.label, CAPSULE_MM[1] / voxel)
     label, image = case.label[part], case.image[part]
     around = ndimage.distance_transform_edt(~label, sampling=voxel)
-    deep = ndimage.distance_transform_edt(label, sampling=voxel) > REACH_MM
+    deep = ndimage.distance_transform_edt(label, sampling=voxel) > RIM_MM
     step = _step(image, deep, around)
     if step is None:
         return None
-    share, near = step.share(image), ~deep & (around <= REACH_MM)
+    share, near = step.share(image), ~deep & (around <= RIM_MM)
     drawn = (np.where(near, share > at, deep) for at in SHARES)
     return np.array([overlap_metrics(mask, label)["dice"] for mask in drawn])
 
@@ -116,7 +116,7 @@ def surface_by_signal(
         return probability
     weight = NETWORK_SD**2 / (NETWORK_SD**2 + step.relative_noise**2)
     joined = weight * (step.share(image) + 0.5 - at) + (1.0 - weight) * said
-    doubtful = (said > DOUBT) & (said < 1.0 - DOUBT) & (around <= REACH_MM)
+    doubtful = (said > DOUBT) & (said < 1.0 - DOUBT) & (around <= RIM_MM)
     drawn = probability.copy()
     drawn[part] = np.where(doubtful, joined.clip(0.0, 1.0), said)
     return drawn
