@@ -20,7 +20,7 @@ from hydrops.model.pure import (
     evened_canals,
     mean_of,
 )
-from hydrops.model.unfold import unfolded_channels
+from hydrops.model.unfold import Unfolded
 from hydrops.phantom.signal import USUAL_FLUIDS, Fluids, draw_fluids
 from pair import given_images
 
@@ -70,7 +70,7 @@ def read(fractions: FloatGrid, fluids: Fluids, evened: bool = True) -> FloatGrid
     """Share of endolymph that PPI and PEI show, by a network that knows where all lies."""
     mi2, summed, channels = given_images(fluids, fractions)
     pure = PureVoxels.of(channels[0], fractions)
-    seen = unfolded_channels(mi2, summed, channels, pure)
+    seen = Unfolded.of(mi2, summed, channels[0], pure).channels(channels)
     if evened:
         seen, _ = evened_canals(pure.evened(seen), fractions)
     return np.asarray((1.0 - seen[1]) / 2.0)
@@ -147,7 +147,7 @@ def test_the_doubt_covers_what_a_network_is_wrong_by_where_no_endolymph_is_pure(
     truth, network = (_with_share(whole, held), _with_share(whole, told))
     mi2, summed, channels = given_images(USUAL_FLUIDS, truth)
     pure = PureVoxels.of(channels[0], network)
-    shown = (1.0 - unfolded_channels(mi2, summed, channels, pure)[1]) / 2.0
+    shown = (1.0 - Unfolded.of(mi2, summed, channels[0], pure).channels(channels)[1]) / 2.0
     fluid = truth[1:].sum(0)
     found = float((fluid * shown).sum() / fluid.sum())
     doubt = pure.doubt(found)

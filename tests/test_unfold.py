@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from hydrops.errors import ExcludedError
 from hydrops.model.geometry import CROP_SPACING_MM
+from hydrops.model.preprocess import prepare
 from hydrops.model.pure import PureVoxels
-from hydrops.model.unfold import unfold, unfolded_channels
+from hydrops.model.unfold import Unfolded, unfold
 from hydrops.phantom.signal import (
     PEI,
     PPI,
@@ -24,6 +26,7 @@ from hydrops.phantom.signal import (
     draw_fluids,
     gadolinium,
     gadolinium_for,
+    null_t1_ms,
     signal,
 )
 from pair import given_images, shown
@@ -60,7 +63,7 @@ def read_all(
     """Share that the pair shows, by what a network finds."""
     mi2, summed, channels = given_images(fluids, fractions_of(fluid, share), gain)
     pure = PureVoxels.of(channels[0], network, voxel_mm)
-    seen = unfolded_channels(mi2, summed, channels, pure)
+    seen = Unfolded.of(mi2, summed, channels[0], pure).channels(channels)
     assert np.array_equal(seen[[0, 2]], channels[[0, 2]])
     return np.asarray((1.0 - seen[1]) / 2.0)
 
@@ -158,6 +161,41 @@ def test_noise_moves_a_place_along_the_line_less_than_it_moves_the_images(
     assert np.std(found[beyond] / ends[0] - places[beyond]) < np.std(
         product[beyond] - places[beyond]
     )
+
+
+@pytest.mark.parametrize("share_of_t1", [1.06, 1.0, 0.965, 0.93])
+def test_endolymph_that_the_ppi_does_not_null_is_shown_as_if_it_did(share_of_t1: float) -> None:
+    """CSF beside it, of another T1 or not, is as dark in either."""
+    nulled = replace(USUAL_FLUIDS, endolymph_ms=null_t1_ms(PPI))
+    other = replace(nulled, endolymph_ms=share_of_t1 * nulled.endolymph_ms)
+    fluid, share = an_ear()
+    fractions = fractions_of(fluid, share)
+    usual, seen = (Seen.of(fluids, fractions) for fluids in (nulled, other))
+    assert usual.unfolded.nulled
+    assert seen.unfolded.nulled == (share_of_t1 >= 1.0)
+    pure = (fluid > 0.99) & (share == 1.0)
+    assert usual.prepared[1][pure].mean() == pytest.approx(-1.0, abs=0.02)
+    assert seen.as_if[1][pure].mean() == pytest.approx(-1.0, abs=0.3)
+    assert share_of_t1 >= 1.0 or seen.prepared[1][pure].mean() > -0.6
+    full = fluid > 0.99
+    assert np.corrcoef(seen.as_if[1][full], usual.prepared[1][full])[0, 1] > 0.99
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An ear as `prepare` shows it to a network, unfolded, and as if its endolymph were nulled."""
+
+    prepared: np.ndarray
+    unfolded: Unfolded
+    as_if: np.ndarray
+
+    @staticmethod
+    def of(fluids: Fluids, fractions: np.ndarray) -> Seen:
+        mi2, summed, channels = given_images(fluids, fractions)
+        prepared = prepare(*map(torch.from_numpy, (channels[0], mi2))).numpy()
+        pure = PureVoxels.of(channels[0], fractions)
+        unfolded = Unfolded.of(mi2, summed, prepared[0], pure)
+        return Seen(prepared, unfolded, unfolded.as_if_nulled(prepared))
 
 
 def test_few_sure_voxels_are_taken_where_there_are_no_more() -> None:

@@ -30,7 +30,7 @@ from hydrops.model.pieces import keep_labyrinth, keep_organs, without_rims
 from hydrops.model.precision import choose_device, computes_in_half
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
 from hydrops.model.pure import PureVoxels, evened_canals
-from hydrops.model.unfold import unfolded_channels
+from hydrops.model.unfold import Unfolded
 from hydrops.model.unmix import (
     Calibration,
     FluidSignal,
@@ -306,12 +306,7 @@ def segment_ear(
         channels = contrast.stretched(channels)
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
-    fractions = found.fractions
-    if not segmenter.sided:
-        # Beside what a network knows of one side's organs alone lies other fluid, just as bright.
-        fractions = without_rims(
-            channels[0].numpy(), fluid_by_signal(channels[0].numpy(), fractions)
-        )
+    fractions = _filled(segmenter, channels, found)
     shown, half_width = None, None
     if mi2 is None or contrast is None:
         fractions[1::2] += fractions[2::2]
@@ -321,8 +316,16 @@ def segment_ear(
         if summed is None:
             shown = _shown_by_hydrops(channels.numpy(), fractions, pure, contrast)
         else:
-            images = (turned(mi2), turned(summed))
-            shown = _shown_unfolded(*images, channels.numpy(), fractions, pure, kept)
+            images = (turned(mi2), turned(summed), channels[0].numpy())
+            unfolded = Unfolded.of(*images, pure)
+            if not unfolded.nulled:
+                # What is no darker than a mixture was taken for one; in other channels it is seen.
+                again = torch.from_numpy(unfolded.as_if_nulled(channels.numpy()))
+                found = replace(found, fractions=run_network(segmenter, again, side).fractions)
+                fractions = _filled(segmenter, channels, found)
+                pure = PureVoxels.of(channels[0].numpy(), found.fractions, voxel_mm)
+                unfolded = Unfolded.of(*images, pure)
+            shown = _shown_unfolded(unfolded.channels(channels.numpy()), fractions, pure, kept)
         if shown.way in segmenter.calibrations:
             known = calibration_of(segmenter.calibrations[shown.way], voxel_mm)
             _check_readable(known, shown.signal)
@@ -342,6 +345,18 @@ def segment_ear(
         half_width,
         novelty,
     )
+
+
+def _filled(segmenter: Segmenter, channels: torch.Tensor, found: NetworkFinding) -> FloatGrid:
+    """Fractions of what a network found, each voxel as full as its brightness says.
+
+    Beside what a network knows of one side's organs alone lies other fluid, just as bright, so
+    there its own word stands.
+    """
+    if segmenter.sided:
+        return found.fractions
+    mrc = channels[0].numpy()
+    return without_rims(mrc, fluid_by_signal(mrc, found.fractions))
 
 
 @dataclass(frozen=True)
@@ -364,15 +379,9 @@ def _shown_by_hydrops(
 
 
 def _shown_unfolded(
-    mi2: FloatGrid,
-    summed: FloatGrid,
-    channels: FloatGrid,
-    fractions: FloatGrid,
-    pure: PureVoxels,
-    kept: float,
+    channels: FloatGrid, fractions: FloatGrid, pure: PureVoxels, kept: float
 ) -> _Shown:
-    seen = pure.evened(unfolded_channels(mi2, summed, channels, pure))
-    seen, moved = evened_canals(as_if_moved(seen, kept), fractions)
+    seen, moved = evened_canals(as_if_moved(pure.evened(channels), kept), fractions)
     signal = read_signal(seen, fractions, moved)
     doubt = pure.doubt(0.5 - 0.5 * signal.level)
     return _Shown("unfolded", seen, replace(signal, moved=moved + doubt))

@@ -13,12 +13,14 @@ where the network is sure (`hydrops.model.pure`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from hydrops.errors import ExcludedError
-from hydrops.model.preprocess import FLUID, fluid_levels
+from hydrops.model.preprocess import FLUID, fluid_levels, prepare
 from hydrops.model.pure import PureVoxels, mean_of
 from hydrops.sampling import LEAST_FLUID
 
@@ -31,38 +33,94 @@ FloatGrid = npt.NDArray[np.float32]
 DISTANCE, SPREAD = 0.9, 0.3
 #: Places on the line that are looked at, multiples of d.
 PLACES = np.linspace(-6.0, 6.0, 25, dtype=np.float32)
+#: Place of pure endolymph up to which the PPI counts as nulling it: -0.9 to -0.8 in simulated ears
+#: of development where it does, -0.5 to -0.4 where its T1 is 3.5 % shorter. A network takes what
+#: lies beyond for a mixture with perilymph.
+LEAST_NULLED = -0.65
+#: Least that a network is shown of what falls from one in perilymph to minus one in endolymph: a
+#: magnitude's fluids are no darker, but for noise. Of -1.1 to -1.6, chosen on simulated ears of
+#: development whose endolymph has a T1 that is 3.5 or 7 % shorter than what the PPI nulls.
+DARKEST = -1.35
 
 
-def unfolded_channels(
-    mi2: FloatGrid, summed: FloatGrid, channels: FloatGrid, pure: PureVoxels
-) -> FloatGrid:
-    """Channels whose HYDROPS over MRC is replaced by what falls evenly from one to minus one.
-
-    From pure perilymph to pure endolymph, as far as the pair and the network's places tell.
+@dataclass(frozen=True)
+class Unfolded:
+    """What the pair of an ear shows, unfolded, and what its pure fluids show.
 
     Parameters
     ----------
-    mi2, summed
-        (x, y, z): HYDROPS-Mi2, and the sum of PPI and PEI times the MRC; one unit, any.
-    channels
-        (3, x, y, z) as `hydrops.model.preprocess.prepare` returns them.
-
-    Raises
-    ------
-    ExcludedError
-        If endolymph is not darker than perilymph.
+    place
+        (x, y, z), see `unfold`.
+    perilymph, endolymph
+        Places of the pure fluids; the former is the larger.
     """
-    place = unfold(mi2, summed, channels[0])
-    both = (pure.perilymph, pure.endolymph)
-    bright, dark = (mean_of(place, where) for where in both)
-    if dark >= bright:
-        raise ExcludedError(
-            "what the network takes for endolymph is brighter in PPI beside PEI than what it takes "
-            "for perilymph: were they swapped, or taken at other inversion times than is told?"
-        )
-    first, last = (float(pure.share[where].mean()) for where in both)
-    found = first + (bright - place) / (bright - dark) * (last - first)
-    return np.stack([channels[0], np.asarray(1.0 - 2.0 * found, np.float32), channels[2]])
+
+    place: FloatGrid
+    perilymph: float
+    endolymph: float
+
+    @staticmethod
+    def of(mi2: FloatGrid, summed: FloatGrid, mrc: FloatGrid, pure: PureVoxels) -> Unfolded:
+        """That of an ear, as far as the pair and the network's places tell.
+
+        Parameters
+        ----------
+        mi2, summed
+            (x, y, z): HYDROPS-Mi2, and the sum of PPI and PEI times the MRC; one unit, any.
+        mrc
+            (x, y, z), fluid at one.
+
+        Raises
+        ------
+        ExcludedError
+            If endolymph is not darker than perilymph.
+        """
+        place = unfold(mi2, summed, mrc)
+        both = (pure.perilymph, pure.endolymph)
+        bright, dark = (mean_of(place, where) for where in both)
+        if dark >= bright:
+            raise ExcludedError(
+                "what the network takes for endolymph is brighter in PPI beside PEI than what it "
+                "takes for perilymph: were they swapped, or taken at other inversion times than is "
+                "told?"
+            )
+        first, last = (float(pure.share[where].mean()) for where in both)
+        whole = (bright - dark) / (last - first)
+        return Unfolded(place, bright + first * whole, bright - (1.0 - first) * whole)
+
+    @property
+    def nulled(self) -> bool:
+        """Whether endolymph is as dark in HYDROPS as a network expects, see `LEAST_NULLED`."""
+        return self.endolymph <= LEAST_NULLED
+
+    def channels(self, channels: FloatGrid) -> FloatGrid:
+        """Channels whose HYDROPS over MRC is replaced by what falls evenly from one to minus one.
+
+        From pure perilymph to pure endolymph.
+
+        Parameters
+        ----------
+        channels
+            (3, x, y, z) as `hydrops.model.preprocess.prepare` returns them.
+        """
+        found = (self.perilymph - self.place) / (self.perilymph - self.endolymph)
+        return np.stack([channels[0], np.asarray(1.0 - 2.0 * found, np.float32), channels[2]])
+
+    def as_if_nulled(self, channels: FloatGrid) -> FloatGrid:
+        """Channels as of an ear whose endolymph the PPI nulls: as dark as CSF.
+
+        Prepared for a network as those of images are (`hydrops.model.preprocess.prepare`).
+
+        Parameters
+        ----------
+        channels
+            As of `channels`.
+        """
+        even = np.maximum(self.channels(channels)[1], np.float32(DARKEST))
+        mrc = channels[0]
+        mi2 = even * np.maximum(mrc, np.float32(LEAST_FLUID)) ** 2
+        shown = prepare(torch.from_numpy(mrc), torch.from_numpy(mi2)).numpy()
+        return np.stack([mrc, shown[1], shown[2]])
 
 
 def unfold(mi2: FloatGrid, summed: FloatGrid, mrc: FloatGrid) -> FloatGrid:
@@ -74,7 +132,7 @@ def unfold(mi2: FloatGrid, summed: FloatGrid, mrc: FloatGrid) -> FloatGrid:
     Parameters
     ----------
     mi2, summed
-        As of `unfolded_channels`.
+        As of `Unfolded.of`.
     mrc
         (x, y, z), fluid at one.
     """
