@@ -318,14 +318,14 @@ def register_rigid(
     still, still_affine = _averaged(*_box_around(middle, fixed, fixed_affine, box_mm))
     moved, moved_affine = _averaged(*_box_around(middle, moving, moving_affine, box_mm))
     coarse = _rigid(
-        (still, still_affine), (moved, moved_affine), shrink=2, smoothing=(1.0,), sampled=0.4
+        (still, still_affine), (moved, moved_affine), shrink=2, smoothing=(1.0,), sampled=0.2
     )
     fine = _rigid(
         (_without_extremes(still), still_affine),
         (_without_extremes(moved), np.linalg.inv(coarse) @ moved_affine),
         shrink=1,
         smoothing=(1.0, 0.0),
-        sampled=0.3,
+        sampled=0.15,
         counts=_at_edges(still),
     )
     return coarse @ fine
