@@ -127,7 +127,9 @@ def test_an_unseen_ear_is_measured_near_its_truth(segmenter: Segmenter) -> None:
     total, endolymph = measured[LABYRINTH]
     ratio = head.ears["left"].ratios()[LABYRINTH]
     assert endolymph / total == pytest.approx(ratio, abs=0.05)
+    assert found.nulled is True
     alone = segment_ear(segmenter, mrc, mi2, "left")
+    assert alone.nulled is None
     assert alone.half_width is not None
     assert ratio_of(segmenter, mrc, mi2, "left") == pytest.approx(ratio, abs=alone.half_width)
     points = (affine[:3, :3] @ found.landmarks.T).T + affine[:3, 3]
@@ -294,6 +296,7 @@ def test_endolymph_that_the_ppi_does_not_null_is_found(
     head = a_head()
     mrc, ppi, pei, affine = scanned(head, side, fluids=fluids)
     found = segment_ear(segmenter, mrc, (ppi - pei) * mrc, side, summed=(ppi + pei) * mrc)
+    assert found.nulled is False
     total, endolymph = organ_volumes(found.fractions, affine)[LABYRINTH]
     assert endolymph / total == pytest.approx(head.ears[side].ratios()[LABYRINTH], abs=0.03)
     truth = truth_fractions(head, side, CROP_SHAPE, affine)

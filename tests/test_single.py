@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -33,6 +34,7 @@ from hydrops.model.geometry import CROP_SHAPE
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import Head, draw_head, render, scanner_affine, truth_fractions
 from hydrops.phantom.signal import MRC, PEI, PPI
+from hydrops.segment import EarSegmentation, segment_ear
 from hydrops.single import markups, paint, segment_files
 from places import REPOSITORY
 
@@ -292,6 +294,21 @@ def test_the_ratio_of_each_ear_is_said(
             assert sum(organs) == pytest.approx(whole[kind], abs=0.2)
         total = sum(fluid for fluid, _ in list(ear.volumes_mm3().values())[:3])
         assert whole["tfs_mm3"] == pytest.approx(total, rel=0.1)
+
+
+def test_endolymph_that_the_ppi_does_not_null_is_said(
+    images: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def segmented(*given: Any) -> EarSegmentation:
+        return replace(segment_ear(*given), nulled=given[3] == "left")
+
+    monkeypatch.setattr("hydrops.single.segment_ear", segmented)
+    segment_files(images, PAIRED, tmp_path)
+    assert "right ear: the PPI does not null its endolymph" in caplog.text
+    assert "left ear: the PPI" not in caplog.text
 
 
 class Ears:

@@ -29,6 +29,8 @@ CSF_RATIO = "csf_ratio"
 VOXEL_MM = "voxel_mm"
 #: What they call, by side, `hydrops.sampling.share_kept`.
 SHARE_KEPT = "share_kept"
+#: What records of segmentation call, in an ear's numbers, `hydrops.model.unfold.Unfolded.nulled`.
+NULLED = "endolymph_nulled"
 
 
 @dataclass

@@ -23,7 +23,7 @@ from hydrops.methods import LIMITS, Done, methods_section, provenance_section
 from hydrops.model.bundle import Bundle
 from hydrops.participants import units_of
 from hydrops.paths import Paths, Unit
-from hydrops.records import read_record
+from hydrops.records import NULLED, read_record
 from hydrops.statistics import AGAINST, first_seen, with_participants
 
 #: Above so many examinations the overlays are linked to, not put into the file.
@@ -158,11 +158,13 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     where there is none), uncertainty (entropy in the fluid, 0 to 1), rotation_deg and
     translation_mm (largest between series), look_first (why, or empty).
     """
-    rows = []
+    rows, not_nulled = [], set[tuple[str, ...]]()
     for row in ears[ears["organ"] == LABYRINTH].itertuples():
         unit = Unit(str(row.participant_id), str(row.session_id))
         segmented = _numbers(paths.record("segment", unit, model)).get(str(row.side), {})
         motion = _numbers(paths.record("register", unit)).get("roles", {}).values()
+        if segmented.get(NULLED) is False:
+            not_nulled.add((unit.participant, unit.session, str(row.side)))
         rows.append(
             [
                 unit.participant,
@@ -183,7 +185,9 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     limit = _unusual(table["uncertainty"].to_numpy(float))
     rated = ears[ears[[RATIO, "eh_area_ratio"]].notna().any(axis=1)]
     with_ratio = set(rated[[*KEYS, "side"]].astype(str).itertuples(index=False, name=None))
-    table["look_first"] = [_why_look(row, limit, with_ratio) for _, row in table.iterrows()]
+    table["look_first"] = [
+        _why_look(row, limit, with_ratio, not_nulled) for _, row in table.iterrows()
+    ]
     return table
 
 
@@ -220,7 +224,13 @@ def _unusual(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
     return middle + UNUSUAL_DEVIATIONS * max(spread, 0.005)
 
 
-def _why_look(row: pd.Series, limit: float, with_ratio: set[tuple[str, ...]]) -> str:
+def _why_look(
+    row: pd.Series,
+    limit: float,
+    with_ratio: set[tuple[str, ...]],
+    not_nulled: set[tuple[str, ...]],
+) -> str:
+    ear = (row[KEYS[0]], row[KEYS[1]], row["side"])
     reasons = []
     low, high = USUAL_TFS_MM3
     if row["tfs_mm3"] < low or row["tfs_mm3"] > high:
@@ -229,7 +239,9 @@ def _why_look(row: pd.Series, limit: float, with_ratio: set[tuple[str, ...]]) ->
         reasons.append("uncertain segmentation")
     if row["rotation_deg"] > USUAL_ROTATION_DEG or row["translation_mm"] > USUAL_TRANSLATION_MM:
         reasons.append("much motion between series")
-    if (row[KEYS[0]], row[KEYS[1]], row["side"]) not in with_ratio:
+    if ear in not_nulled:
+        reasons.append("endolymph not nulled by the PPI")
+    if ear not in with_ratio:
         reasons.append("no EH ratio (MRC alone)")
     return ", ".join(reasons)
 
@@ -534,7 +546,8 @@ def _pictures(cohort: _Cohort, quality: pd.DataFrame) -> str:
         page.bullets(LOOK_FOR),
         page.paragraph(
             "An ear is marked when its fluid volume, its uncertainty or the motion between its "
-            f"series is unusual. {where} Volumes, ratios and grades of each organ are in ears.tsv."
+            "series is unusual, or its endolymph is not as dark in HYDROPS as where the PPI nulls "
+            f"it. {where} Volumes, ratios and grades of each organ are in ears.tsv."
         ),
         search,
         page.table(shown, "Measured ears", links, words, QUALITY_DIGITS),

@@ -41,7 +41,15 @@ from hydrops.model.unmix import (
     read_signal,
 )
 from hydrops.paths import SUM_MI2, Paths, Unit
-from hydrops.records import CSF_RATIO, SHARE_KEPT, VOXEL_MM, StageResult, read_record, whole_part
+from hydrops.records import (
+    CSF_RATIO,
+    NULLED,
+    SHARE_KEPT,
+    VOXEL_MM,
+    StageResult,
+    read_record,
+    whole_part,
+)
 from hydrops.sampling import as_if_moved
 
 FloatGrid = npt.NDArray[np.float32]
@@ -100,6 +108,8 @@ class EarSegmentation:
         model that does not tell endolymph.
     way
         By which it was read, None where there is none.
+    nulled
+        See `hydrops.model.unfold.Unfolded.nulled`; None where it was not read that way.
     half_width
         Of the interval of the labyrinth's EH volume ratio, see `hydrops.model.unmix.half_width`;
         None where the model gives none.
@@ -114,6 +124,7 @@ class EarSegmentation:
     uncertainty: float
     signal: FluidSignal | None
     way: Way | None
+    nulled: bool | None
     half_width: float | None
     novelty: float | None
 
@@ -307,7 +318,7 @@ def segment_ear(
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
     fractions = _filled(segmenter, channels, found)
-    shown, half_width = None, None
+    shown, nulled, half_width = None, None, None
     if mi2 is None or contrast is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
@@ -318,7 +329,8 @@ def segment_ear(
         else:
             images = (turned(mi2), turned(summed), channels[0].numpy())
             unfolded = Unfolded.of(*images, pure)
-            if not unfolded.nulled:
+            nulled = unfolded.nulled
+            if not nulled:
                 # What is no darker than a mixture was taken for one; in other channels it is seen.
                 again = torch.from_numpy(unfolded.as_if_nulled(channels.numpy()))
                 found = replace(found, fractions=run_network(segmenter, again, side).fractions)
@@ -342,6 +354,7 @@ def segment_ear(
         _entropy_in_fluid(found.fractions),
         None if shown is None else shown.signal,
         None if shown is None else shown.way,
+        nulled,
         half_width,
         novelty,
     )
@@ -490,6 +503,7 @@ def _segment_side(
             "organs": list(segmenter.bundle.organs),
             "signal": None if found.signal is None else _rounded(found.signal),
             "way": found.way,
+            NULLED: found.nulled,
             "half_width": None if found.half_width is None else round(found.half_width, 4),
             "novelty": None if found.novelty is None else round(found.novelty, 3),
         }

@@ -443,6 +443,12 @@ def _segment_at(
     grids = [np.linalg.inv(transform) @ own for _, own, transform in head.others]
     kept = share_kept(head.mrc, head.affine, grid, grids)
     found = segment_ear(segmenter, crop, mi2, side, head.pair, summed, voxel_mm, kept)
+    if found.nulled is False:
+        LOG.warning(
+            "%s ear: the PPI does not null its endolymph (is the inversion time that of the "
+            "protocol?), so it is less dark in HYDROPS than it should be; look at its label",
+            side,
+        )
     labels = np.zeros(head.mrc.shape, np.uint8)
     paint(labels, head.affine, found.fractions, grid)
     if border_share(labels > 0) > MeasureOptions().max_border_share:
