@@ -18,6 +18,7 @@ from scipy.special import expit
 from hydrops.ears import SearchOptions, choose_ears, find_ears, places_of_one, share_outside
 from hydrops.errors import ExcludedError
 from hydrops.images import (
+    affine_of,
     coarsest_voxel_mm,
     crop_affine,
     crop_image,
@@ -73,9 +74,17 @@ def examined(seed: int, **options: object) -> Examination:
     return examine(rng, draw_ear(rng, "left"), draw_ear(rng, "right"), **options)
 
 
+def slab_of(examination: Examination, slices: slice) -> Examination:
+    """What a scan of fewer slices shows."""
+    images = {role: image[:, :, slices] for role, image in examination.images.items()}
+    affine = affine_of((slice(0, None), slice(0, None), slices), examination.affine)
+    return replace(examination, affine=affine, images=images)
+
+
 @pytest.fixture(scope="module")
 def examination() -> Examination:
-    return examined(77)
+    """As thick as a site's slab of the temporal bones."""
+    return slab_of(examined(77), slice(22, 82))
 
 
 @pytest.fixture(scope="module")
