@@ -33,7 +33,7 @@ from hydrops.model.landmark_table import (
 from hydrops.model.preprocess import prepare
 from hydrops.model.taught import digest_of
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, ear_from_label, mirrored
-from hydrops.phantom.signal import PERILYMPH_MMOL, R1_PER_MMOL_S
+from hydrops.phantom.signal import PEI, PERILYMPH_MMOL, PPI, recovered, shortened_t1_ms
 
 #: Largest rotation of a crop's ear about each axis, degrees: the tilt of a head and the variety of
 #: skulls; and its largest offset from the middle along each, mm.
@@ -394,9 +394,9 @@ def _draw_signals(rng: np.random.Generator, spread: float) -> dict[str, list[flo
     t1_free = 3700.0 * (1.0 + spread * rng.uniform(-0.025, 0.03))
     t1_csf = t1_free * (1.05 + spread * rng.uniform(-0.05, 0.05))
     t1 = {
-        "perilymph": _shortened(t1_free * rng.uniform(1.0, 1.04), dose),
-        "endolymph": _shortened(t1_free, float(rng.uniform(0.0, 0.04)) * dose),
-        "csf": _shortened(t1_csf, spread * float(rng.uniform(0.0, 0.4)) * dose),
+        "perilymph": shortened_t1_ms(t1_free * rng.uniform(1.0, 1.04), dose),
+        "endolymph": shortened_t1_ms(t1_free, float(rng.uniform(0.0, 0.04)) * dose),
+        "csf": shortened_t1_ms(t1_csf, spread * float(rng.uniform(0.0, 0.4)) * dose),
     }
     other_t1, other_level = rng.uniform(1200.0, 4000.0), rng.uniform(0.05, 1.1)
     soft_level, bone_level = rng.uniform(0.0, 0.15), rng.uniform(0.0, 0.04)
@@ -407,23 +407,15 @@ def _draw_signals(rng: np.random.Generator, spread: float) -> dict[str, list[flo
         "csf": rng.uniform(0.75, 1.35),
     }
     signals = {"MRC": [fluid[k] for k in t1] + [nerve_level, other_level, soft_level, bone_level]}
-    delays = {k: ms + spread * rng.normal(0.0, 15.0) for k, ms in (("PPI", 2250), ("PEI", 2050))}
+    delays = {s.name: (s.ti_ms or 0.0) + spread * rng.normal(0.0, 15.0) for s in (PPI, PEI)}
     for name, delay in delays.items():
-
-        def recovered(t1_ms: float, delay: float = delay) -> float:
-            return float(1.0 - 2.0 * np.exp(-delay / t1_ms) + np.exp(-9000.0 / t1_ms))
-
-        signals[name] = [fluid[k] * recovered(t1[k]) for k in t1] + [
+        signals[name] = [fluid[k] * recovered(t1[k], delay, PPI.tr_ms) for k in t1] + [
             nerve_level * 0.5,
-            other_level * recovered(other_t1),
+            other_level * recovered(other_t1, delay, PPI.tr_ms),
             soft_level * 0.6,
             bone_level,
         ]
     return signals
-
-
-def _shortened(t1_ms: float, mmol_per_l: float) -> float:
-    return 1000.0 / (1000.0 / t1_ms + R1_PER_MMOL_S * mmol_per_l)
 
 
 def _draw_shading(rng: np.random.Generator, shape: Sequence[int]) -> torch.Tensor:

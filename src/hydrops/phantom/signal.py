@@ -160,9 +160,22 @@ def gadolinium(tissue: Tissue, mmol_per_l: float) -> Tissue:
     """
     return replace(
         tissue,
-        t1_ms=1000.0 / (1000.0 / tissue.t1_ms + R1_PER_MMOL_S * mmol_per_l),
+        t1_ms=shortened_t1_ms(tissue.t1_ms, mmol_per_l),
         t2_ms=1000.0 / (1000.0 / tissue.t2_ms + R2_PER_MMOL_S * mmol_per_l),
     )
+
+
+def shortened_t1_ms(t1_ms: float, mmol_per_l: float) -> float:
+    """T1 with so much gadolinium of what has `t1_ms` without it."""
+    return 1000.0 / (1000.0 / t1_ms + R1_PER_MMOL_S * mmol_per_l)
+
+
+def recovered(t1_ms: float, ti_ms: float, tr_ms: float) -> float:
+    """Longitudinal magnetisation of inversion recovery, signed, one in equilibrium.
+
+    Bernstein, King, Zhou, Handbook of MRI Pulse Sequences, 2004, eq. 14.39.
+    """
+    return float(1.0 - 2.0 * np.exp(-ti_ms / t1_ms) + np.exp(-tr_ms / t1_ms))
 
 
 def signal(tissue: Tissue, sequence: Sequence) -> float:
@@ -174,11 +187,10 @@ def signal(tissue: Tissue, sequence: Sequence) -> float:
     that of the whole repetition time; that an echo train leaves less of it is not modelled, so T1
     that an inversion time nulls are effective ones.
     """
-    recovery = np.exp(-sequence.tr_ms / tissue.t1_ms)
     if sequence.ti_ms is None:
-        longitudinal = 1.0 - recovery
+        longitudinal = 1.0 - np.exp(-sequence.tr_ms / tissue.t1_ms)
     else:
-        longitudinal = 1.0 - 2.0 * np.exp(-sequence.ti_ms / tissue.t1_ms) + recovery
+        longitudinal = recovered(tissue.t1_ms, sequence.ti_ms, sequence.tr_ms)
     return float(tissue.density * longitudinal * np.exp(-sequence.te_ms / tissue.t2_ms))
 
 
