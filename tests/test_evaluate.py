@@ -210,7 +210,7 @@ def test_an_ear_that_one_way_refuses_is_told_by_the_other(
         return SimpleNamespace(signal=FluidSignal(0.25, 0.1, 0.3), way="unfolded")
 
     for name, told in (("inversion_pair", USUAL_PAIR), ("scanned_voxel_mm", None), ("kept_of", 1)):
-        monkeypatch.setattr(f"hydrops.segment.{name}", lambda *_, told=told: told)
+        monkeypatch.setattr(f"hydrops.model.evaluate.{name}", lambda *_, told=told: told)
     monkeypatch.setattr("hydrops.model.evaluate.segment_ear", segmented)
     segmenter = Segmenter(
         BUNDLE, torch.nn.Identity(), torch.device("cpu"), {}, None, False, (1, 1, 1), False

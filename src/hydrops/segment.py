@@ -64,6 +64,9 @@ _TOLD = "ear.json"
 #: Largest difference of an ear's EH ratio by its signal alone from that by the network; in the ears
 #: of a calibration it is 0.16 at most with PPI and PEI, 0.54 with HYDROPS alone.
 MOST_CONTRADICTION = 0.5
+#: Share of what a second look changes in the ratio (`_shown_again`) by which that may be off. An
+#: assumption: the truth lies between both looks, nearer to the second.
+DOUBT_OF_CHANGE = 0.5
 
 
 @dataclass(frozen=True)
@@ -317,27 +320,20 @@ def segment_ear(
         channels = contrast.stretched(channels)
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
-    fractions = _filled(segmenter, channels, found)
-    shown, nulled, half_width = None, None, None
+    fractions = _filled(segmenter, channels[0].numpy(), found.fractions)
+    shown, half_width = None, None
     if mi2 is None or contrast is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
     elif segmenter.bundle.endolymph:
-        pure = PureVoxels.of(channels[0].numpy(), found.fractions, voxel_mm)
-        if summed is None:
-            shown = _shown_by_hydrops(channels.numpy(), fractions, pure, contrast)
-        else:
-            images = (turned(mi2), turned(summed), channels[0].numpy())
-            unfolded = Unfolded.of(*images, pure)
-            nulled = unfolded.nulled
-            if not nulled:
-                # What is no darker than a mixture was taken for one; in other channels it is seen.
-                again = torch.from_numpy(unfolded.as_if_nulled(channels.numpy()))
-                found = replace(found, fractions=run_network(segmenter, again, side).fractions)
-                fractions = _filled(segmenter, channels, found)
-                pure = PureVoxels.of(channels[0].numpy(), found.fractions, voxel_mm)
-                unfolded = Unfolded.of(*images, pure)
-            shown = _shown_unfolded(unfolded.channels(channels.numpy()), fractions, pure, kept)
+        ear = _Ear(
+            channels.numpy(), contrast, turned(mi2),
+            None if summed is None else turned(summed), voxel_mm, kept,
+        )  # fmt: skip
+        shown = ear.shown(found.fractions, fractions)
+        if shown.nulled is False:
+            shown = _shown_again(segmenter, ear, shown, side)
+        fractions = shown.fractions
         if shown.way in segmenter.calibrations:
             known = calibration_of(segmenter.calibrations[shown.way], voxel_mm)
             _check_readable(known, shown.signal)
@@ -351,53 +347,89 @@ def segment_ear(
         fractions,
         landmarks,
         found.confidences,
-        _entropy_in_fluid(found.fractions),
+        _entropy_in_fluid(found.fractions if shown is None else shown.network),
         None if shown is None else shown.signal,
         None if shown is None else shown.way,
-        nulled,
+        None if shown is None else shown.nulled,
         half_width,
         novelty,
     )
 
 
-def _filled(segmenter: Segmenter, channels: torch.Tensor, found: NetworkFinding) -> FloatGrid:
+def _filled(segmenter: Segmenter, mrc: FloatGrid, network: FloatGrid) -> FloatGrid:
     """Fractions of what a network found, each voxel as full as its brightness says.
 
     Beside what a network knows of one side's organs alone lies other fluid, just as bright, so
     there its own word stands.
     """
-    if segmenter.sided:
-        return found.fractions
-    mrc = channels[0].numpy()
-    return without_rims(mrc, fluid_by_signal(mrc, found.fractions))
+    return network if segmenter.sided else without_rims(mrc, fluid_by_signal(mrc, network))
 
 
 @dataclass(frozen=True)
 class _Shown:
     """What the images of an ear show of its endolymph, by one way to read them.
 
-    `channels` are those whose second falls evenly with the share of endolymph.
+    Parameters
+    ----------
+    network, fractions
+        (7, x, y, z) fractions that a network found, as they are and with filled voxels.
+    channels
+        Those whose second falls evenly with the share of endolymph.
+    unfolded
+        None of HYDROPS alone.
     """
 
     way: Way
+    network: FloatGrid
+    fractions: FloatGrid
     channels: FloatGrid
     signal: FluidSignal
+    unfolded: Unfolded | None = None
+
+    @property
+    def nulled(self) -> bool | None:
+        """As of `EarSegmentation`."""
+        return None if self.unfolded is None else self.unfolded.nulled
 
 
-def _shown_by_hydrops(
-    channels: FloatGrid, fractions: FloatGrid, pure: PureVoxels, contrast: UsualContrast
-) -> _Shown:
-    seen = pure.evened(contrast.straightened(channels, fractions))
-    return _Shown("HYDROPS", seen, read_signal(seen, fractions))
+@dataclass(frozen=True)
+class _Ear:
+    """Images of an ear as `segment_ear` has them, a right one's."""
+
+    channels: FloatGrid
+    contrast: UsualContrast
+    mi2: FloatGrid
+    summed: FloatGrid | None
+    voxel_mm: Sequence[float]
+    kept: float
+
+    def shown(self, network: FloatGrid, fractions: FloatGrid) -> _Shown:
+        """By PPI and PEI where both are to be had, else by HYDROPS alone."""
+        pure = PureVoxels.of(self.channels[0], network, self.voxel_mm)
+        if self.summed is None:
+            seen = pure.evened(self.contrast.straightened(self.channels, fractions))
+            return _Shown("HYDROPS", network, fractions, seen, read_signal(seen, fractions))
+        unfolded = Unfolded.of(self.mi2, self.summed, self.channels[0], pure)
+        even = as_if_moved(pure.evened(unfolded.channels(self.channels)), self.kept)
+        seen, moved = evened_canals(even, fractions)
+        signal = read_signal(seen, fractions, moved)
+        doubt = pure.doubt(0.5 - 0.5 * signal.level)
+        signal = replace(signal, moved=moved + doubt)
+        return _Shown("unfolded", network, fractions, seen, signal, unfolded)
 
 
-def _shown_unfolded(
-    channels: FloatGrid, fractions: FloatGrid, pure: PureVoxels, kept: float
-) -> _Shown:
-    seen, moved = evened_canals(as_if_moved(pure.evened(channels), kept), fractions)
-    signal = read_signal(seen, fractions, moved)
-    doubt = pure.doubt(0.5 - 0.5 * signal.level)
-    return _Shown("unfolded", seen, replace(signal, moved=moved + doubt))
+def _shown_again(segmenter: Segmenter, ear: _Ear, first: _Shown, side: str) -> _Shown:
+    """What a network finds where endolymph, not nulled by the PPI, is as dark as if it were.
+
+    In the images as they are it took endolymph for a mixture with perilymph.
+    """
+    assert first.unfolded is not None
+    channels = first.unfolded.as_if_nulled(ear.channels)
+    network = run_network(segmenter, torch.from_numpy(channels), side).fractions
+    shown = ear.shown(network, _filled(segmenter, ear.channels[0], network))
+    changed = abs(shown.signal.level - first.signal.level) / 2
+    signal = replace(shown.signal, moved=shown.signal.moved + DOUBT_OF_CHANGE * changed)
+    return replace(shown, signal=signal, unfolded=first.unfolded)
 
 
 def _check_readable(known: Calibration, signal: FluidSignal) -> None:
