@@ -11,7 +11,7 @@ demo: setup
 
 # Two files at a time, each on one thread; what a file's tests share is made once.
 test: setup-test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Installs and starts SLURM: as root on a Debian that can be thrown away.
 test-slurm: setup-test
