@@ -21,7 +21,7 @@ import torch
 
 from hydrops.errors import ExcludedError
 from hydrops.model.preprocess import FLUID, fluid_levels, prepare
-from hydrops.model.pure import PureVoxels, mean_of
+from hydrops.model.pure import SURE, PureVoxels, mean_of
 from hydrops.sampling import LEAST_FLUID
 
 FloatGrid = npt.NDArray[np.float32]
@@ -33,9 +33,9 @@ FloatGrid = npt.NDArray[np.float32]
 DISTANCE, SPREAD = 0.9, 0.3
 #: Places on the line that are looked at, multiples of d.
 PLACES = np.linspace(-6.0, 6.0, 25, dtype=np.float32)
-#: Place of pure endolymph up to which the PPI counts as nulling it: -0.9 to -0.8 in simulated ears
-#: of development where it does, -0.5 to -0.4 where its T1 is 3.5 % shorter. A network takes what
-#: lies beyond for a mixture with perilymph.
+#: Place of pure endolymph from which on, with all doubt, the PPI does not null it. Less its doubt
+#: that is -1.0 to -0.7 in simulated ears of development where the PPI does, and -0.6 to -0.4 in
+#: most of those where its T1 is 3.5 % shorter. A network takes endolymph beyond for a mixture.
 LEAST_NULLED = -0.65
 #: Least that a network is shown of what falls from one in perilymph to minus one in endolymph: a
 #: magnitude's fluids are no darker, but for noise. Of -1.1 to -1.6, chosen on simulated ears of
@@ -53,11 +53,16 @@ class Unfolded:
         (x, y, z), see `unfold`.
     perilymph, endolymph
         Places of the pure fluids; the former is the larger.
+    doubt
+        How far the latter may be off: two standard errors of its mean, and what the purest
+        endolymph lacks of being sure, for in an ear with little of it the network may give voxels
+        more than they hold.
     """
 
     place: FloatGrid
     perilymph: float
     endolymph: float
+    doubt: float
 
     @staticmethod
     def of(mi2: FloatGrid, summed: FloatGrid, mrc: FloatGrid, pure: PureVoxels) -> Unfolded:
@@ -86,12 +91,15 @@ class Unfolded:
             )
         first, last = (float(pure.share[where].mean()) for where in both)
         whole = (bright - dark) / (last - first)
-        return Unfolded(place, bright + first * whole, bright - (1.0 - first) * whole)
+        seen = place[pure.endolymph]
+        error = float(seen.std()) / seen.size**0.5 / (last - first)
+        doubt = 2.0 * error + max(0.0, SURE - pure.purest)
+        return Unfolded(place, bright + first * whole, bright - (1.0 - first) * whole, doubt)
 
     @property
     def nulled(self) -> bool:
-        """Whether endolymph is as dark in HYDROPS as a network expects, see `LEAST_NULLED`."""
-        return self.endolymph <= LEAST_NULLED
+        """Whether endolymph may be as dark in HYDROPS as a network expects (`LEAST_NULLED`)."""
+        return self.endolymph - self.doubt <= LEAST_NULLED
 
     def channels(self, channels: FloatGrid) -> FloatGrid:
         """Channels whose HYDROPS over MRC is replaced by what falls evenly from one to minus one.
