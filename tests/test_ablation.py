@@ -109,19 +109,59 @@ def test_heads_apart_share_nothing() -> None:
     assert all(name.startswith("landmarks.") for name in reached)
 
 
+def cases_of(dice: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
+    """Rows of `hydrops.model.crossval.evaluate_cases` by change, stage and specimen; NaN failed."""
+    return pd.DataFrame(
+        [
+            {
+                "model": change, "specimen": f"S{n}", "person": f"P{n}",
+                "variant": "" if np.isnan(value) else stage, "dice": value, "landmark_mm": 0.5,
+            }
+            for change, stages in dice.items()
+            for stage, values in stages.items() for n, value in enumerate(values)
+        ]
+    )  # fmt: skip
+
+
+def grid_of(dice: dict[str, dict[str, list[float]]]) -> Grid:
+    return Grid((0,), 0.1, {name: {"what": name, "set": {}} for name in dice})
+
+
 def test_differences_are_paired_and_failures_are_counted() -> None:
-    grid = Grid((0,), 0.1, {n: {"what": n, "set": {}} for n in (UNCHANGED, "worse", "failing")})
-    dice = {UNCHANGED: (0.9, 0.8), "worse": (0.85, 0.7), "failing": (0.9, np.nan)}
-    rows = [
-        {"model": change, "specimen": f"S{n}", "dice": value, "landmark_mm": 0.5}
-        for change, values in dice.items() for n, value in enumerate(values)
-    ]  # fmt: skip
-    table = tabulate_changes(pd.DataFrame(rows), grid).set_index("change")
+    dice = {
+        UNCHANGED: {"joint": [0.9, 0.8]}, "worse": {"joint": [0.85, 0.7]},
+        "failing": {"joint": [0.9, np.nan]},
+    }  # fmt: skip
+    table = tabulate_changes(cases_of(dice), grid_of(dice)).set_index("change")
     assert table.loc[UNCHANGED, "dice_difference"] == 0.0
     assert table.loc["worse", "dice_difference"] == pytest.approx(-0.075)
     assert table.loc["failing", ["n", "tested"]].tolist() == [1, 2]
     assert table.loc["failing", "dice_difference"] == 0.0
     assert table["hausdorff95_mm"].isna().all()
+    assert table[["p", "p_corrected"]].isna().all(axis=None)
+
+
+def test_every_stage_is_told_beside_the_result_of_the_model_as_it_is() -> None:
+    result = np.linspace(0.90, 0.97, 8)
+    worse = result - np.linspace(0.001, 0.008, 8)
+    dice = {
+        UNCHANGED: {"first": worse.tolist(), "last": result.tolist()},
+        "other": {"first": (worse - 0.01).tolist(), "last": [np.nan, *result[1:]]},
+    }
+    table = tabulate_changes(cases_of(dice), grid_of(dice)).set_index(["change", "stage"])
+    assert table["n"].tolist() == [8, 8, 8, 7]
+    assert table["dice_difference"].tolist() == pytest.approx([-0.0045, 0.0, -0.0145, 0.0])
+    # All eight differ one way: by chance in 2 of 2**8 (Wilcoxon, exact), of two tests.
+    p = table[["p", "p_corrected"]].to_numpy()
+    assert p[[0, 2]] == pytest.approx(np.array([[2 / 2**8, 4 / 2**8]] * 2), abs=1e-4)
+    assert np.isnan(p[[1, 3]]).all()
+
+
+def test_a_table_of_nothing_but_failures_says_so() -> None:
+    dice = {UNCHANGED: {"joint": [np.nan, np.nan]}, "other": {"joint": [np.nan, np.nan]}}
+    table = tabulate_changes(cases_of(dice), grid_of(dice))
+    assert table[["n", "tested"]].to_numpy().tolist() == [[0, 2], [0, 2]]
+    assert table["dice"].isna().all()
 
 
 def test_a_tiny_ablation_from_training_to_table(tmp_path: Path) -> None:

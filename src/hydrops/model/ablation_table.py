@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -11,13 +12,15 @@ import pandas as pd
 from hydrops.model.ablate import changed_options
 from hydrops.model.ablation import UNCHANGED, Grid
 from hydrops.model.cases import load_cases, specimens_in
-from hydrops.model.crossval import evaluate_cases
+from hydrops.model.crossval import corrected_by_holm, evaluate_cases, signed_rank_p
 from hydrops.model.ct_package import tested_fold
 
 LOG = logging.getLogger(__name__)
 
 #: What is shown of each change.
 SHOWN = ("dice", "hausdorff95_mm", "landmark_mm")
+#: Persons below which Wilcoxon's two-sided test cannot reach 0.05, whatever they show.
+LEAST_TESTED = 6
 
 
 def evaluate_changes(
@@ -42,26 +45,45 @@ def evaluate_changes(
 
 
 def tabulate_changes(cases: pd.DataFrame, grid: Grid) -> pd.DataFrame:
-    """One row a change: mean of each measure and its difference from the model as it is.
+    """One row a change and stage: mean of each measure, and its difference from the model as it is.
 
-    Differences are means over the specimens that both found, so they can be fewer than `n`, those
-    that the changed model found something in.
+    A cascade's stages are its planes, of which the first is a network alone and the last the
+    result; other models have one. Every difference is from the last stage of the model as it is,
+    and a mean over the specimens that both found, so they can be fewer than `n`, those that the
+    changed model found something in. `p` is that of Wilcoxon's signed-rank test of the difference
+    in Dice, of `LEAST_TESTED` persons or more, `p_corrected` by Holm's method over the table.
 
     Parameters
     ----------
     cases
         Of `hydrops.model.crossval.evaluate_cases`, `model` naming the change.
     """
-    last = cases.groupby(["model", "specimen"], sort=False).tail(1)
-    measures = last.set_index(["model", "specimen"]).reindex(columns=list(SHOWN))
-    base = measures.loc[UNCHANGED]
+    found = cases[cases["variant"] != ""]
+    stages = list(found["variant"].unique()) or [""]
+    person = cases.drop_duplicates("specimen").set_index("specimen")["person"]
+
+    def measured(change: str, stage: str) -> pd.DataFrame:
+        rows = found[(found["model"] == change) & (found["variant"] == stage)]
+        known = rows.set_index("specimen").reindex(person.index, columns=list(SHOWN))
+        return known.astype(float)
+
+    base = measured(UNCHANGED, stages[-1])
     rows = []
-    for change, words in grid.changes.items():
-        found = measures.loc[change]
-        row: dict[str, object] = {"change": change, "what": words["what"]}
-        row |= {"n": int(found["dice"].notna().sum()), "tested": len(found)}
+    for change, stage in product(grid.changes, stages):
+        seen = measured(change, stage)
+        row: dict[str, object] = {"change": change, "what": grid.changes[change]["what"]}
+        row |= {"stage": stage, "n": int(seen["dice"].notna().sum()), "tested": len(seen)}
         for measure in SHOWN:
-            row[measure] = found[measure].mean()
-            row[f"{measure}_difference"] = (found[measure] - base[measure]).mean()
-        rows.append(row)
-    return pd.DataFrame(rows).round(4)
+            row[measure] = seen[measure].mean()
+            row[f"{measure}_difference"] = (seen[measure] - base[measure]).mean()
+        rows.append(row | {"p": _difference_p(seen["dice"] - base["dice"], person)})
+    table = pd.DataFrame(rows)
+    tested = corrected_by_holm(table.dropna(subset="p"))
+    return table.assign(p_corrected=tested["p_corrected"]).round(4)
+
+
+def _difference_p(difference: pd.Series, person: pd.Series) -> float:
+    """p of a difference told by specimen; NaN of too few persons, or of no difference at all."""
+    apart = difference.dropna().groupby(person).mean().to_numpy(float)
+    tested = len(apart) >= LEAST_TESTED and apart.any()
+    return signed_rank_p(apart) if tested else float("nan")
