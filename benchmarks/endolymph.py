@@ -27,6 +27,8 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
+from tables import beside_earlier  # noqa: E402
+
 from hydrops.cohort import write_table  # noqa: E402
 from hydrops.model.bundle import find_bundle  # noqa: E402
 from hydrops.model.evaluate import evaluate  # noqa: E402
@@ -125,12 +127,10 @@ def draw(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def with_others(summary: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """What was measured, and of an earlier table what was not measured anew."""
-    before = pd.read_csv(path, sep="\t") if path.is_file() else summary.iloc[:0]
-    kept = before[~before["images"].isin(summary["images"])]
+def in_order(summary: pd.DataFrame) -> pd.DataFrame:
+    """A summary in the order of `scans`, phantoms first."""
     order = {"images": list(scans()), "anatomy": list(COLOURS)}
-    return pd.concat([kept, summary]).sort_values(
+    return summary.sort_values(
         list(order), key=lambda column: column.map(order[str(column.name)].index)
     )
 
@@ -177,7 +177,7 @@ def main() -> None:
         .round(4)
     )  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
-    summary = with_others(summary, RESULTS / "endolymph.tsv")
+    summary = in_order(beside_earlier(summary, RESULTS / "endolymph.tsv", ["images"]))
     write_table(summary, RESULTS / "endolymph.tsv")
     draw(summary).savefig(RESULTS / "endolymph.png", dpi=110)
     print(summary.to_string(index=False))

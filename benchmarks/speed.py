@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from tables import beside_earlier
 
 if TYPE_CHECKING:
     import torch
@@ -213,21 +214,6 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
     return rows
 
 
-def with_others(measured: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """What was measured, and below it what an earlier table holds of devices of another kind."""
-    from hydrops.cohort import read_table
-
-    if not path.is_file():
-        return measured
-    kind = ["device", "half"]
-    earlier = read_table(path)
-    known = set(measured[kind].astype(str).itertuples(index=False, name=None))
-    others = [
-        key not in known for key in earlier[kind].astype(str).itertuples(index=False, name=None)
-    ]
-    return pd.concat([measured, earlier[others]], ignore_index=True)
-
-
 def main() -> None:
     """Run the benchmark."""
     sys.path.insert(0, str(ROOT / "src"))
@@ -249,7 +235,7 @@ def main() -> None:
         {"device": "as published", "what": what, "ms_median": 1000 * seconds}
         for what, seconds in PUBLISHED.items()
     ]
-    table = with_others(pd.DataFrame(rows), RESULTS / "speed.tsv")
+    table = beside_earlier(pd.DataFrame(rows), RESULTS / "speed.tsv", ["device", "half"])
     RESULTS.mkdir(exist_ok=True)
     write_table(table.round(2), RESULTS / "speed.tsv")
     print(table.round(1).to_string(index=False))

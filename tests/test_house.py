@@ -39,6 +39,15 @@ def test_every_rule_has_log_benchmark_environment_resources_and_a_script(
     assert "run:" not in body
 
 
+def test_rules_compute_nothing_but_by_the_functions_they_share() -> None:
+    with_functions = [
+        path.name
+        for path in [REPOSITORY / "Snakefile", *RULES]
+        if re.search(r"^\s*def ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    ]
+    assert with_functions == ["common.smk"]
+
+
 def test_the_science_knows_nothing_of_snakemake() -> None:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,26 +1,7 @@
 # Models of labelled images: a network for each fold and one on all cases; their bundle and card.
 TASKS = {training.name: training for training in TRAININGS}
 CROSS_VALIDATION = PATHS.root / "cross_validation"
-
-
-def folds_of(task):
-    """Numbers of a model's folds."""
-    return [str(fold) for fold in range(TASKS[task].folds)]
-
-
-def path_of(wildcards):
-    """A model's configuration."""
-    return str(TASKS[wildcards.task].path)
-
-
-def text_of(wildcards):
-    """What a model's configuration says, so that a change of it is noticed."""
-    return TASKS[wildcards.task].options
-
-
-def images_of(wildcards):
-    """How what a model learns from lies on disk, so that a change of it is noticed."""
-    return images_state(TASKS[wildcards.task])
+FOLDS = {name: [str(n) for n in range(TASKS[name].folds)] for name in TASKS}
 
 
 localrules:
@@ -34,7 +15,7 @@ rule train:
         [
             f"training/{task}/{part}/weights.pt"
             for task in TASKS
-            for part in [*folds_of(task), "all"]
+            for part in [*FOLDS[task], "all"]
         ],
 
 
@@ -66,10 +47,10 @@ rule train_part:
         runtime=at_attempt(240),
         gpu=GPUS,
     params:
-        task=path_of,
-        options=text_of,
+        task=lambda wc: str(TASKS[wc.task].path),
+        options=lambda wc: TASKS[wc.task].options,
         specimens=SPECIMENS,
-        images=images_of,
+        images=lambda wc: images_state(TASKS[wc.task]),
         device=STUDY.config["device"],
         code=stage_digest("model.fold_training"),
     script:
@@ -79,7 +60,7 @@ rule train_part:
 rule test_folds:
     input:
         weights=lambda wc: [
-            f"training/{wc.task}/{fold}/weights.pt" for fold in folds_of(wc.task)
+            f"training/{wc.task}/{fold}/weights.pt" for fold in FOLDS[wc.task]
         ],
     output:
         cases="training/{task}/cases.tsv",
@@ -97,10 +78,10 @@ rule test_folds:
         mem_mb=at_attempt(6000),
         runtime=at_attempt(60),
     params:
-        task=path_of,
-        options=text_of,
+        task=lambda wc: str(TASKS[wc.task].path),
+        options=lambda wc: TASKS[wc.task].options,
         specimens=SPECIMENS,
-        images=images_of,
+        images=lambda wc: images_state(TASKS[wc.task]),
         code=stage_digest("model.folds"),
     script:
         "../scripts/test_folds.py"
@@ -125,11 +106,11 @@ rule package_folds:
         mem_mb=at_attempt(2000),
         runtime=at_attempt(10),
     params:
-        task=path_of,
-        options=text_of,
+        task=lambda wc: str(TASKS[wc.task].path),
+        options=lambda wc: TASKS[wc.task].options,
         models=STUDY.config["models_dir"],
         specimens=SPECIMENS,
-        images=images_of,
+        images=lambda wc: images_state(TASKS[wc.task]),
         code=stage_digest("model.folds"),
     script:
         "../scripts/package_folds.py"
