@@ -321,25 +321,19 @@ def segment_ear(
     found = run_network(segmenter, channels, side)
     novelty = None if segmenter.novelty is None else _check_known(segmenter.novelty, found.features)
     fractions = _filled(segmenter, channels[0].numpy(), found.fractions)
-    shown, half_width = None, None
     if mi2 is None or contrast is None:
         fractions[1::2] += fractions[2::2]
         fractions[2::2] = 0.0
-    elif segmenter.bundle.endolymph:
+        read = _Reading(found.fractions, fractions)
+    elif not segmenter.bundle.endolymph:
+        read = _Reading(found.fractions, fractions)
+    else:
         ear = _Ear(
             channels.numpy(), contrast, turned(mi2),
             None if summed is None else turned(summed), voxel_mm, kept,
         )  # fmt: skip
-        shown = ear.shown(found.fractions, fractions)
-        if shown.nulled is False:
-            shown = _shown_again(segmenter, ear, shown, side)
-        fractions = shown.fractions
-        if shown.way in segmenter.calibrations:
-            known = calibration_of(segmenter.calibrations[shown.way], voxel_mm)
-            _check_readable(known, shown.signal)
-            fractions = endolymph_by_signal(shown.channels, fractions, known.levels, shown.signal)
-            half_width = known.half_width + known.levels.correction(shown.signal)
-    landmarks = found.landmarks
+        read = _read_endolymph(segmenter, ear, found.fractions, fractions, side)
+    fractions, landmarks = read.fractions, found.landmarks
     if flip:
         fractions = np.ascontiguousarray(fractions[:, ::-1])
         landmarks[:, 0] = mrc.shape[0] - 1 - landmarks[:, 0]
@@ -347,11 +341,11 @@ def segment_ear(
         fractions,
         landmarks,
         found.confidences,
-        _entropy_in_fluid(found.fractions if shown is None else shown.network),
-        None if shown is None else shown.signal,
-        None if shown is None else shown.way,
-        None if shown is None else shown.nulled,
-        half_width,
+        _entropy_in_fluid(read.network),
+        read.signal,
+        read.way,
+        read.nulled,
+        read.half_width,
         novelty,
     )
 
@@ -416,6 +410,43 @@ class _Ear:
         doubt = pure.doubt(0.5 - 0.5 * signal.level)
         signal = replace(signal, moved=moved + doubt)
         return _Shown("unfolded", network, fractions, seen, signal, unfolded)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What is told of an ear's fluid; the rest as of `EarSegmentation`.
+
+    Parameters
+    ----------
+    network
+        (7, x, y, z) fractions that the network found.
+    """
+
+    network: FloatGrid
+    fractions: FloatGrid
+    signal: FluidSignal | None = None
+    way: Way | None = None
+    nulled: bool | None = None
+    half_width: float | None = None
+
+
+def _read_endolymph(
+    segmenter: Segmenter, ear: _Ear, network: FloatGrid, fractions: FloatGrid, side: str
+) -> _Reading:
+    """What network and signal tell of an ear's endolymph together."""
+    shown = ear.shown(network, fractions)
+    if shown.nulled is False:
+        shown = _shown_again(segmenter, ear, shown, side)
+    read = _Reading(shown.network, shown.fractions, shown.signal, shown.way, shown.nulled)
+    if shown.way not in segmenter.calibrations:
+        return read
+    known = calibration_of(segmenter.calibrations[shown.way], ear.voxel_mm)
+    _check_readable(known, shown.signal)
+    return replace(
+        read,
+        fractions=endolymph_by_signal(shown.channels, shown.fractions, known.levels, shown.signal),
+        half_width=known.half_width + known.levels.correction(shown.signal),
+    )
 
 
 def _shown_again(segmenter: Segmenter, ear: _Ear, first: _Shown, side: str) -> _Shown:
