@@ -43,6 +43,9 @@ SAME_PLACE_MM = 0.1
 OTHER_FORMATS = ((0, b"NRRD", "NRRD"), (0, b"ObjectType", "MetaImage"), (128, b"DICM", "DICOM"))
 #: Timing of a sequence as sidecars tell it, in seconds.
 SIDECAR_TIMES = ("RepetitionTime", "EchoTime", "InversionTime")
+#: Voxels around what is looked at that a spline is fitted to as well: so far off, a voxel's weight
+#: is less than 1e-4.
+FILTER_MARGIN = 8
 #: Corners of a cube of edge one.
 CUBE_CORNERS = np.array(list(product((0, 1), repeat=3)))
 
@@ -406,25 +409,64 @@ def resample(
     outside
         What lies outside the image: 0, or the voxel at its edge.
     """
-    chain = np.linalg.inv(affine) @ (np.eye(4) if transform is None else transform) @ target
+    chain = _to_voxels(affine, target, transform)
+    part = _part_reached(shape, chain, data.shape)
+    return _sampled(data[part], _within(part, chain), shape, order, outside)
+
+
+def _to_voxels(affine: Affine, target: Affine, transform: Affine | None) -> Affine:
+    """Voxels of a grid to voxels of an image, see `resample`."""
+    return np.linalg.inv(affine) @ (np.eye(4) if transform is None else transform) @ target
+
+
+def _part_reached(
+    shape: Sequence[int], chain: Affine, image: Sequence[int], beyond: npt.ArrayLike = 0.0
+) -> tuple[slice, ...]:
+    """The part of an image that interpolation onto a grid looks at; empty where none is reached.
+
+    Parameters
+    ----------
+    beyond
+        How far the samples lie beyond the middle of a voxel of the grid, voxels of the image.
+    """
     reach = corners_of(shape, chain)
-    margin = 8
-    low = np.clip(np.floor(reach.min(0)).astype(int) - margin, 0, np.array(data.shape))
-    high = np.clip(np.ceil(reach.max(0)).astype(int) + margin + 1, 0, np.array(data.shape))
-    if (high - low < 2).any():
+    low = np.floor(reach.min(0) - beyond).astype(int) - FILTER_MARGIN
+    high = np.ceil(reach.max(0) + beyond).astype(int) + FILTER_MARGIN + 1
+    return tuple(slice(a, b) for a, b in zip(*(np.clip(end, 0, image) for end in (low, high))))
+
+
+def _within(part: Sequence[slice], chain: Affine) -> Affine:
+    """What leads to voxels of an image, to those of a part of it."""
+    moved = chain.copy()
+    moved[:3, 3] -= [side.start for side in part]
+    return moved
+
+
+def _sampled(
+    part: FloatGrid,
+    chain: Affine,
+    shape: tuple[int, ...],
+    order: int,
+    outside: Literal["constant", "nearest"] = "constant",
+    filtered: bool = False,
+) -> FloatGrid:
+    """A part of an image at the voxels of a grid; zero where next to nothing of it is reached.
+
+    Parameters
+    ----------
+    chain
+        Voxels of the grid to voxels of the part.
+    filtered
+        Whether the part holds coefficients of splines, no brightness.
+    """
+    if min(part.shape) < 2:
         return np.zeros(shape, np.float32)
-    part = data[tuple(slice(a, b) for a, b in zip(low, high))]
     return np.asarray(
         ndimage.affine_transform(
-            part,
-            chain[:3, :3],
-            chain[:3, 3] - low,
-            output_shape=tuple(shape),
-            output=np.float32,
-            order=order,
-            mode=outside,
+            part, chain[:3, :3], chain[:3, 3], output_shape=tuple(shape), output=np.float32,
+            order=order, mode=outside, prefilter=not filtered,
         )
-    )
+    )  # fmt: skip
 
 
 def box_around(mask: npt.NDArray[np.bool_], margin: Sequence[float]) -> tuple[slice, ...]:
@@ -511,18 +553,28 @@ def average_onto(
     -------
     (n, *shape)
     """
-    moved_target = target if transform is None else transform @ target
-    steps = np.linalg.norm((np.linalg.inv(affine) @ moved_target)[:3, :3], axis=0)
+    chain = _to_voxels(affine, target, transform)
+    steps = np.linalg.norm(chain[:3, :3], axis=0)
     # A hair more than one voxel, as an oblique grid or a rotation gives, is one.
     counts = np.ceil(steps - 0.02).astype(int).clip(1)
+    farthest = (0.5 - 0.5 / counts) @ np.abs(chain[:3, :3]).T
+    part = _part_reached(shape, chain, volumes.shape[1:], farthest)
+    chain = _within(part, chain)
+    # Filtered once, however many points there are.
+    seen = [_spline_coefficients(volume[part], order) for volume in volumes]
     total = np.zeros((len(volumes), *shape), np.float32)
     for index in np.ndindex(*counts):
-        moved = target.copy()
-        moved[:3, 3] += target[:3, :3] @ ((np.array(index) + 0.5) / counts - 0.5)
-        total += np.stack(
-            [resample(part, affine, shape, moved, transform, order) for part in volumes]
-        )
+        moved = chain.copy()
+        moved[:3, 3] += chain[:3, :3] @ ((np.array(index) + 0.5) / counts - 0.5)
+        total += np.stack([_sampled(each, moved, shape, order, filtered=True) for each in seen])
     return np.asarray(total / counts.prod(), np.float32)
+
+
+def _spline_coefficients(part: FloatGrid, order: int) -> npt.NDArray[np.floating]:
+    """What `_sampled` needs of a part; of linear interpolation the brightness itself."""
+    if order < 2 or min(part.shape, default=0) < 2:
+        return part
+    return np.asarray(ndimage.spline_filter(part, order, mode="constant"))
 
 
 def image_stem(path: Path) -> str:
