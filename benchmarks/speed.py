@@ -67,8 +67,8 @@ def channels(crops: list[Crop], device: str = "cpu") -> torch.Tensor:
 
     from hydrops.model.preprocess import prepare
 
-    images = [[torch.from_numpy(image).to(device) for image in crop[:2]] for crop in crops]
-    return torch.stack([prepare(mrc, mi2) for mrc, mi2 in images])
+    mrc, mi2, _ = (torch.from_numpy(np.stack(images)).to(device) for images in zip(*crops))
+    return prepare(mrc, mi2)
 
 
 def timed(work: Work, crops: list[Crop], size: int) -> np.ndarray:

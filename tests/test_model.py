@@ -37,7 +37,7 @@ from hydrops.model.geometry import FINE_SHAPE, FINE_SPACING_MM
 from hydrops.model.losses import landmark_loss, ratio_loss, soft_dice_loss
 from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positions
 from hydrops.model.package import publish_bundle, source_of, write_bundle, write_card
-from hydrops.model.preprocess import prepare
+from hydrops.model.preprocess import prepare, quantile_by_sorting, quantile_one_by_one
 from hydrops.model.release import release
 from hydrops.model.taught import taught_by, write_taught
 from hydrops.model.train import (
@@ -196,6 +196,38 @@ def test_scanner_gain_does_not_matter(a: float, b: float) -> None:
     plain = prepare(mrc, hydrops * mrc)
     scaled = prepare(a * mrc, (b * hydrops) * (a * mrc))
     torch.testing.assert_close(plain, scaled, rtol=1e-3, atol=1e-3)
+
+
+def test_ears_are_prepared_together_as_each_alone() -> None:
+    """Among them one that shows no fluid but itself, and one that took up no gadolinium."""
+    generator = torch.Generator().manual_seed(0)
+    mrc, hydrops = (torch.rand((4, 12, 12, 12), generator=generator) for _ in range(2))
+    mrc[1] = 0.0
+    hydrops[2] -= 1.0
+    mi2 = (hydrops - 0.4) * mrc
+    together = prepare(mrc, mi2)
+    assert together.shape == (4, 3, 12, 12, 12)
+    assert torch.equal(together, torch.stack([prepare(*ear) for ear in zip(mrc, mi2)]))
+    assert torch.equal(prepare(mrc, None)[3], prepare(mrc[3], None))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, 60), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_a_gpu_and_a_processor_find_the_same_quantile(
+    seed: int, size: int, share: float, counted: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = torch.from_numpy(rng.normal(size=(3, size)).astype(np.float32))
+    among = torch.from_numpy(rng.random((3, size)) < counted)
+    one_by_one = quantile_one_by_one(rows, among, share)
+    assert torch.equal(one_by_one, quantile_by_sorting(rows, among, share))
+    for found, row, known in zip(one_by_one, rows, among):
+        values = row[known].numpy()
+        if values.size:
+            rank = max(1, round(share * values.size))
+            assert float(found) == float(np.sort(values)[rank - 1])
+        else:
+            assert float(found) == 0.0
 
 
 @settings(max_examples=20, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from hydrops.sampling import FLUID_QUANTILE
@@ -36,24 +37,25 @@ def prepare(mrc: torch.Tensor, mi2: torch.Tensor | None, gain: float = 1.0) -> t
     Parameters
     ----------
     mrc, mi2
-        (x, y, z).
+        (..., x, y, z), of one ear or of many.
     gain
         Factor on the result, for augmentation.
 
     Returns
     -------
-    (3, x, y, z)
+    (..., 3, x, y, z)
     """
-    first = mrc / _quantile(mrc.flatten(), FLUID_QUANTILE).clamp_min(TINY)
+    every = torch.ones_like(mrc, dtype=torch.bool)
+    first = mrc / _of_ear(_quantile(mrc, every, FLUID_QUANTILE).clamp_min(TINY))
     if mi2 is None:
         second = enhancement = torch.zeros_like(mrc)
     else:
         share = mi2 / (first.square() + NO_FLUID**2)
-        bright, dark = fluid_levels(share, first > FLUID)
+        bright, dark = map(_of_ear, fluid_levels(share, first > FLUID))
         second = (2.0 * share - bright - dark) / (bright - dark).clamp_min(TINY)
         enhancement = torch.ones_like(mrc) * (bright / -dark)
-    scaled = torch.stack([first, second]).clamp(-2.0, 2.0) * gain
-    return torch.cat([scaled, enhancement.clamp(0.0, 2.0)[None]])
+    scaled = torch.stack([first, second], dim=-4).clamp(-2.0, 2.0) * gain
+    return torch.cat([scaled, enhancement.clamp(0.0, 2.0).unsqueeze(-4)], dim=-4)
 
 
 def fluid_levels(share: torch.Tensor, fluid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,17 +68,50 @@ def fluid_levels(share: torch.Tensor, fluid: torch.Tensor) -> tuple[torch.Tensor
     Parameters
     ----------
     share
-        (x, y, z) HYDROPS over MRC, any unit.
+        (..., x, y, z) HYDROPS over MRC, any unit.
     fluid
-        (x, y, z) where there is nothing but fluid.
+        (..., x, y, z) where there is nothing but fluid; if that is nowhere, all counts as fluid.
+
+    Returns
+    -------
+    (...) both.
     """
-    levels = share[fluid] if bool(fluid.any()) else share.flatten()
-    least = 1e-6 * levels.abs().max().clamp_min(TINY)
-    dark = torch.minimum(_quantile(levels, 0.1), -least)
-    positive = levels[levels > 0]
-    bright = _quantile(positive, 0.75) if len(positive) else torch.zeros(())
+    counted = fluid | ~_of_ear(fluid.flatten(-3).any(-1))
+    largest = torch.where(counted, share, 0.0).abs().flatten(-3).amax(-1)
+    dark = torch.minimum(_quantile(share, counted, 0.1), -1e-6 * largest.clamp_min(TINY))
+    bright = _quantile(share, counted & (share > 0), 0.75)
     return torch.maximum(bright, -LEAST_ENHANCEMENT * dark), dark
 
 
-def _quantile(values: torch.Tensor, share: float) -> torch.Tensor:
-    return values.kthvalue(max(1, round(share * values.numel()))).values
+def _of_ear(number: torch.Tensor) -> torch.Tensor:
+    """A number of each ear (...) as its images are told (..., 1, 1, 1)."""
+    return number[..., None, None, None]
+
+
+def _quantile(values: torch.Tensor, counted: torch.Tensor, share: float) -> torch.Tensor:
+    """Quantile (...) of those values (..., x, y, z) that are counted; zero where none is."""
+    rows, among = (part.reshape(-1, values.shape[-3:].numel()) for part in (values, counted))
+    select = quantile_by_sorting if values.is_cuda else quantile_one_by_one
+    return select(rows, among, share).reshape(values.shape[:-3])
+
+
+def quantile_one_by_one(rows: torch.Tensor, among: torch.Tensor, share: float) -> torch.Tensor:
+    """Quantile (n,) of what is counted among each row (n, m); zero where nothing is.
+
+    For a processor, which selects a value many times faster than it sorts them all.
+    """
+    found = rows.new_zeros(len(rows))
+    for place, (row, counted) in enumerate(zip(rows, among)):
+        known = (row if bool(counted.all()) else row[counted]).numpy()
+        if known.size:
+            rank = max(1, round(share * known.size)) - 1
+            found[place] = float(np.partition(known, rank)[rank])
+    return found
+
+
+def quantile_by_sorting(rows: torch.Tensor, among: torch.Tensor, share: float) -> torch.Tensor:
+    """As `quantile_one_by_one`, for a GPU: all rows at once, and nothing waits for a count."""
+    counts = among.sum(1)
+    ranks = (share * counts.double()).round().long().clamp_min(1)
+    ordered = rows.masked_fill(~among, torch.inf).sort(1).values
+    return torch.where(counts > 0, ordered.gather(1, ranks[:, None] - 1)[:, 0], 0.0)
