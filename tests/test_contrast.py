@@ -13,14 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hydrops.images import save_image
-from hydrops.model.contrast import (
-    MOST_LONGER,
-    USUAL_PAIR,
-    InversionPair,
-    UsualContrast,
-    read_timing,
-    write_timing,
-)
+from hydrops.model.contrast import MOST_LONGER, USUAL_PAIR, InversionPair, UsualContrast
+from hydrops.model.timing import read_timing, write_timing
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.signal import (
     MRC,

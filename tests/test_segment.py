@@ -25,11 +25,12 @@ from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
 from hydrops.measure import organ_volumes
 from hydrops.model.bundle import METADATA, WEIGHTS, find_bundle
 from hydrops.model.cases import load_cases
-from hydrops.model.contrast import USUAL_PAIR, InversionPair, write_timing
+from hydrops.model.contrast import USUAL_PAIR, InversionPair
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
 from hydrops.model.metrics import overlap_metrics
 from hydrops.model.pictures import segment_real_ear
 from hydrops.model.precision import choose_device
+from hydrops.model.timing import write_timing
 from hydrops.model.unmix import FluidLevels, calibration_of
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops

@@ -21,7 +21,7 @@ from hydrops.images import save_image
 from hydrops.labels import LABELS, LANDMARKS, SIDES
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
 from hydrops.model.bundle import Bundle, read_bundle, understood, verify_weights
-from hydrops.model.contrast import USUAL_PAIR, InversionPair, UsualContrast, read_pair
+from hydrops.model.contrast import USUAL_PAIR, InversionPair, UsualContrast
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
 from hydrops.model.inhearit import fractions_of_side
 from hydrops.model.network import NetworkOptions, landmark_positions, load_weights
@@ -30,6 +30,7 @@ from hydrops.model.pieces import keep_labyrinth, keep_organs, without_rims
 from hydrops.model.precision import choose_device, computes_in_half
 from hydrops.model.preprocess import LEAST_ENHANCEMENT, prepare
 from hydrops.model.pure import PureVoxels, evened_canals
+from hydrops.model.timing import read_pair
 from hydrops.model.unfold import Unfolded
 from hydrops.model.unmix import (
     Calibration,

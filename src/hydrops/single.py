@@ -51,10 +51,11 @@ from hydrops.labels import LABELS, LABYRINTH, ORGANS, SIDES, organ_codes
 from hydrops.locate import LocateOptions, missing_reason
 from hydrops.measure import MeasureOptions, border_share, organ_volumes
 from hydrops.model.bundle import Bundle
-from hydrops.model.contrast import USUAL_PAIR, InversionPair, read_pair, timing_doubt
+from hydrops.model.contrast import USUAL_PAIR, InversionPair
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.precision import choose_device
 from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
+from hydrops.model.timing import read_pair, timing_doubt
 from hydrops.product import check_lies_on, check_product
 from hydrops.register import (
     RegisterOptions,

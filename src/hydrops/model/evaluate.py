@@ -29,7 +29,6 @@ from hydrops.measure import (
     organ_volumes,
 )
 from hydrops.model.bundle import Bundle, read_bundle
-from hydrops.model.contrast import write_timing
 from hydrops.model.metrics import (
     Mask,
     overlap_metrics,
@@ -37,6 +36,7 @@ from hydrops.model.metrics import (
     volume_error_percent,
 )
 from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
+from hydrops.model.timing import write_timing
 from hydrops.model.unmix import SIGNAL_NAMES, WAYS
 from hydrops.paths import SUM_MI2, Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
