@@ -37,7 +37,7 @@ def measure(mrc: str, mi2: str, bundle: str) -> None:
     from hydrops.ears import SearchOptions, find_ears
     from hydrops.images import crop_affine, crop_image, load_image
     from hydrops.measure import organ_volumes
-    from hydrops.segment import load_segmenter, segment_ear
+    from hydrops.model.segmenter import load_segmenter, segment_ear
 
     segmenter = load_segmenter(Path(bundle), "cpu", threads=2)
     image, affine = load_image(Path(mrc))

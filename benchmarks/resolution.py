@@ -34,11 +34,11 @@ from hydrops.images import average_onto, crop_affine, crop_image  # noqa: E402
 from hydrops.labels import LABYRINTH  # noqa: E402
 from hydrops.measure import organ_volumes  # noqa: E402
 from hydrops.model.bundle import find_bundle  # noqa: E402
+from hydrops.model.segmenter import Segmenter, load_segmenter, segment_ear  # noqa: E402
 from hydrops.model.simulate import load_specimens, specimen_ear  # noqa: E402
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops  # noqa: E402
 from hydrops.phantom.head import draw_head, render  # noqa: E402
 from hydrops.phantom.signal import MRC, PEI, PPI  # noqa: E402
-from hydrops.segment import Segmenter, load_segmenter, segment_ear  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 #: Along R, A and S.

@@ -147,7 +147,7 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
     from hydrops.model.architectures import build_network, fast_layout
     from hydrops.model.bundle import find_bundle
     from hydrops.model.network import NetworkOptions
-    from hydrops.segment import (
+    from hydrops.model.segmenter import (
         MIDDLE,
         WHOLE,
         Part,

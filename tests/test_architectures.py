@@ -19,10 +19,10 @@ from hydrops.model.course import Phase
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.network import NetworkOptions, folded, unet, unfolded
 from hydrops.model.package import write_bundle
+from hydrops.model.segmenter import load_segmenter, segment_ear
 from hydrops.model.simulate import Pool
 from hydrops.model.taught import write_taught
 from hydrops.model.train import PairedTask, TrainOptions
-from hydrops.segment import load_segmenter, segment_ear
 from places import REPOSITORY
 
 CONFIGURATIONS = REPOSITORY / "config" / "models"

@@ -31,6 +31,7 @@ from hydrops.model.bundle import Bundle
 from hydrops.model.contrast import USUAL_PAIR
 from hydrops.model.evaluate import UNIT, _compare, _signals, draw_heads
 from hydrops.model.geometry import CROP_SHAPE
+from hydrops.model.segmenter import Segmenter
 from hydrops.model.train import TrainOptions
 from hydrops.model.unmix import FluidSignal
 from hydrops.paths import SUM_MI2, Paths
@@ -39,7 +40,6 @@ from hydrops.phantom.cohort import Examination, examine
 from hydrops.phantom.head import truth_fractions
 from hydrops.records import Record, write_record
 from hydrops.register import MRC_WEIGHT, mrc_weight
-from hydrops.segment import Segmenter
 from places import REPOSITORY
 
 BUNDLE = Bundle("net", "1.0.0", Path("models"), "", {})

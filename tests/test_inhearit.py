@@ -34,13 +34,14 @@ from hydrops.model.inhearit import (
 from hydrops.model.inhearit_task import SliceTask, class_fractions, draw_sample, selected_slices
 from hydrops.model.package import write_bundle, write_card
 from hydrops.model.pictures import draw_agreement
+from hydrops.model.segmenter import Segmenter, load_segmenter, segment_ear
 from hydrops.model.simulate import Pool, draw_geometry, onto_crop
 from hydrops.model.taught import write_taught
 from hydrops.model.train import TrainOptions
 from hydrops.paths import Paths, Unit
 from hydrops.phantom.anatomy import draw_ear
 from hydrops.records import Record, run_stage, write_record
-from hydrops.segment import Segmenter, load_segmenter, segment_ear, segment_session
+from hydrops.segment import segment_session
 from hydrops.statistics import cohort_statistics
 from places import REPOSITORY
 

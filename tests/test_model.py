@@ -39,6 +39,7 @@ from hydrops.model.network import DualHeadUNet, NetworkOptions, landmark_positio
 from hydrops.model.package import publish_bundle, source_of, write_bundle, write_card
 from hydrops.model.preprocess import prepare, quantile_by_sorting, quantile_one_by_one
 from hydrops.model.release import release
+from hydrops.model.segmenter import load_segmenter
 from hydrops.model.taught import taught_by, write_taught
 from hydrops.model.train import (
     PairedTask,
@@ -51,7 +52,6 @@ from hydrops.model.train import (
 )
 from hydrops.model.unmix import LEAST_HEADS, WAYS, Calibration
 from hydrops.phantom.anatomy import draw_ear
-from hydrops.segment import load_segmenter
 from places import REPOSITORY
 from specimens import write_specimen
 

@@ -30,6 +30,7 @@ from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
 from hydrops.model.metrics import overlap_metrics
 from hydrops.model.pictures import segment_real_ear
 from hydrops.model.precision import choose_device
+from hydrops.model.segmenter import Segmenter, load_segmenter, run_network, segment_ear
 from hydrops.model.timing import write_timing
 from hydrops.model.unmix import FluidLevels, calibration_of
 from hydrops.paths import Paths, Unit
@@ -48,15 +49,7 @@ from hydrops.phantom.signal import (
 from hydrops.records import Record, read_record, write_record
 from hydrops.register import csf_ratio
 from hydrops.sampling import share_kept
-from hydrops.segment import (
-    Segmenter,
-    kept_of,
-    load_segmenter,
-    run_network,
-    scanned_voxel_mm,
-    segment_ear,
-    segment_session,
-)
+from hydrops.segment import kept_of, scanned_voxel_mm, segment_session
 from places import REPOSITORY
 
 BUNDLE = find_bundle(REPOSITORY / "models", "paired_unet3d")

@@ -30,11 +30,11 @@ from hydrops.labels import ORGANS, SIDES, perilymph_code
 from hydrops.model.bundle import find_bundle
 from hydrops.model.ct import CtFinding
 from hydrops.model.geometry import CROP_SHAPE
+from hydrops.model.segmenter import EarSegmentation, segment_ear
 from hydrops.model.timing import timing_doubt, write_timing
 from hydrops.phantom.anatomy import draw_ear, draw_hydrops
 from hydrops.phantom.head import Head, draw_head, render, scanner_affine, truth_fractions
 from hydrops.phantom.signal import MRC, PEI, PPI
-from hydrops.segment import EarSegmentation, segment_ear
 from hydrops.single import markups, paint, segment_files
 from places import REPOSITORY
 

@@ -54,6 +54,7 @@ from hydrops.model.bundle import Bundle
 from hydrops.model.contrast import USUAL_PAIR, InversionPair
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.precision import choose_device
+from hydrops.model.segmenter import EarSegmentation, Segmenter, load_segmenter, segment_ear
 from hydrops.model.tasks import CT_KINDS, FOLD_KINDS
 from hydrops.model.timing import read_pair, timing_doubt
 from hydrops.product import check_lies_on, check_product
@@ -65,13 +66,7 @@ from hydrops.register import (
     match,
 )
 from hydrops.sampling import share_kept
-from hydrops.segment import (
-    EarSegmentation,
-    Segmenter,
-    load_segmenter,
-    named_landmarks,
-    segment_ear,
-)
+from hydrops.segment import named_landmarks
 
 if TYPE_CHECKING:
     from hydrops.model.ct import CtFinding

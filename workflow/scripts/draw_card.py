@@ -7,7 +7,7 @@ from hydrops.jobs import logged
 with logged(snakemake.log[0]):
     from hydrops.cohort import read_table
     from hydrops.model.pictures import write_pictures
-    from hydrops.segment import load_segmenter
+    from hydrops.model.segmenter import load_segmenter
 
     real_ear = snakemake.params.real_ear
     ears = read_table(Path(snakemake.input.ears))

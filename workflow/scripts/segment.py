@@ -7,7 +7,8 @@ from hydrops.paths import Paths, Unit
 
 with logged(snakemake.log[0]):
     from hydrops.chunks import run_chunk
-    from hydrops.segment import load_segmenter, segment_session
+    from hydrops.model.segmenter import load_segmenter
+    from hydrops.segment import segment_session
 
     params, model = snakemake.params, snakemake.wildcards.model
     paths = Paths(Path(params.root))

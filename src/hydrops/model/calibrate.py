@@ -18,6 +18,7 @@ from hydrops.files import write_text_atomically
 from hydrops.model.bundle import METADATA, Bundle, read_bundle
 from hydrops.model.evaluate import Kind, evaluate
 from hydrops.model.novelty import Novelty
+from hydrops.model.segmenter import load_segmenter, run_network
 from hydrops.model.simulate import draw_images, read_pool
 from hydrops.model.train import TrainOptions, trained_parts
 from hydrops.model.unmix import (
@@ -35,7 +36,6 @@ from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.cohort import Examination, examine
 from hydrops.phantom.head import VOXEL_MM
 from hydrops.phantom.signal import UPTAKE_SD, draw_fluids
-from hydrops.segment import load_segmenter, run_network
 
 LOG = logging.getLogger(__name__)
 

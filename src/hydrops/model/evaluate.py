@@ -35,6 +35,7 @@ from hydrops.model.metrics import (
     surface_metrics,
     volume_error_percent,
 )
+from hydrops.model.segmenter import Segmenter, load_segmenter, segment_ear
 from hydrops.model.simulate import Specimen, load_specimens, specimen_ear
 from hydrops.model.timing import write_timing
 from hydrops.model.unmix import SIGNAL_NAMES, WAYS
@@ -44,15 +45,7 @@ from hydrops.phantom.cohort import Examination, examine
 from hydrops.phantom.head import ear_fractions, truth_fractions
 from hydrops.records import read_record, run_stage
 from hydrops.register import RegisterOptions, register_session
-from hydrops.segment import (
-    Segmenter,
-    inversion_pair,
-    kept_of,
-    load_segmenter,
-    scanned_voxel_mm,
-    segment_ear,
-    segment_session,
-)
+from hydrops.segment import inversion_pair, kept_of, scanned_voxel_mm, segment_session
 from hydrops.slices import on_acquired_slices
 from hydrops.statistics import agreement_of, icc_2_1
 

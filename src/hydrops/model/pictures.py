@@ -28,7 +28,7 @@ from hydrops.images import (
     spacing_mm,
 )
 from hydrops.model.evaluate import agreement_of_heads
-from hydrops.segment import Segmenter, segment_ear
+from hydrops.model.segmenter import Segmenter, segment_ear
 
 LOG = logging.getLogger(__name__)
 
