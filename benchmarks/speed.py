@@ -10,8 +10,7 @@ features as nnU-Net would choose them), which sees the same crops. Where nnunetv
 own predictor runs on them too, with an untrained network of its own. On a machine with CUDA the
 same is done there, transfers included, and beside it what batches are made for: crops go to the
 device as they are, and fractions of the mean of both cuts come back. Leaves speed.tsv in
-benchmarks/results, which keeps what was measured on another kind of device, with bfloat16 or
-without.
+benchmarks/results, which keeps what was measured on another kind of device.
 """
 
 from __future__ import annotations
@@ -81,6 +80,17 @@ def timed(work: Work, crops: list[Crop], size: int) -> np.ndarray:
         work(batch)
         taken.append(1000 * (time.perf_counter() - start) / size)
     return np.array(taken)
+
+
+def processor(device: str) -> str:
+    """What a device computes in half precision with: its name, or a processor's instructions."""
+    import torch
+
+    if device == "cuda":
+        return str(torch.cuda.get_device_name())
+    able = torch.cpu.get_capabilities()
+    known = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}
+    return next((name for key, name in known.items() if able.get(key)), "no bfloat16")
 
 
 def nnunet_predictors(device: str) -> dict[str, Work]:
@@ -204,7 +214,8 @@ def measure(model: str, device: str, threads: int, crops: list[Crop]) -> list[di
         taken = timed(work, crops, many if "batches" in way else 1)
         rows.append(
             {
-                "device": device, "threads": threads, "half": segmenter.half, "what": way,
+                "device": device, "processor": processor(device), "threads": threads,
+                "half": segmenter.half, "what": way,
                 "ears": len(crops), "ms_median": np.median(taken), "ms_least": taken.min(),
                 "ms_most": taken.max(), "ears_per_s": 1000 / np.median(taken),
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -235,7 +246,7 @@ def main() -> None:
         {"device": "as published", "what": what, "ms_median": 1000 * seconds}
         for what, seconds in PUBLISHED.items()
     ]
-    table = beside_earlier(pd.DataFrame(rows), RESULTS / "speed.tsv", ["device", "half"])
+    table = beside_earlier(pd.DataFrame(rows), RESULTS / "speed.tsv", ["device", "processor"])
     RESULTS.mkdir(exist_ok=True)
     write_table(table.round(2), RESULTS / "speed.tsv")
     print(table.round(1).to_string(index=False))
