@@ -9,14 +9,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from hydrops.errors import ExcludedError
 from hydrops.images import (
+    average_onto,
     image_stem,
     in_two_places,
     load_image,
     majority_labels,
     read_placement,
+    resample,
     save_image,
 )
 
@@ -170,3 +173,30 @@ def test_a_flat_grid_is_none(tmp_path: Path) -> None:
         image.to_stream(stream)
     with pytest.raises(ExcludedError, match="no usable position or voxel size"):
         load_image(path)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_a_larger_voxel_is_the_mean_of_the_points_in_it(order: int) -> None:
+    """By `resample`, which fits its splines to each point's surroundings anew."""
+    volumes = np.random.default_rng(0).normal(size=(2, 40, 36, 30)).astype(np.float32)
+    affine = np.diag([0.4, 0.5, 0.7, 1.0])
+    target = np.diag([1.1, 0.9, 1.3, 1.0])
+    target[:3, 3] = (1.7, 2.3, 0.9)
+    transform = np.eye(4)
+    transform[:3, :3] = Rotation.from_euler("xyz", (4, -3, 6), degrees=True).as_matrix()
+    shape, steps = (9, 12, 10), (3, 2, 2)
+    points = []
+    for index in np.ndindex(*steps):
+        moved = target.copy()
+        moved[:3, 3] += target[:3, :3] @ ((np.array(index) + 0.5) / steps - 0.5)
+        points.append([resample(v, affine, shape, moved, transform, order) for v in volumes])
+    found = average_onto(volumes, affine, shape, target, transform, order)
+    assert found == pytest.approx(np.mean(points, axis=0), abs=2e-3)
+
+
+def test_what_lies_beyond_an_image_is_empty() -> None:
+    away = np.eye(4)
+    away[:3, 3] = 500.0
+    image = np.ones((1, 20, 20, 20), np.float32)
+    assert not average_onto(image, np.eye(4), (4, 4, 4), away, order=3).any()
+    assert not resample(image[0], np.eye(4), (4, 4, 4), away).any()
