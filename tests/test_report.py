@@ -19,7 +19,7 @@ from hydrops.labels import LABYRINTH, ORGANS
 from hydrops.methods import Done, methods_section
 from hydrops.model.bundle import Bundle
 from hydrops.paths import Paths, Unit
-from hydrops.records import NULLED, Record, write_record
+from hydrops.records import BLUR, NULLED, Record, write_record
 from hydrops.report import quality_table, write_report
 from hydrops.statistics import cohort_statistics
 
@@ -230,6 +230,7 @@ def test_ears_that_stand_out_are_marked(tmp_path: Path) -> None:
             sides["right"]["uncertainty"] = 0.3
         for side, told in sides.items():
             told[NULLED] = (identifier, side) != ("04", "left")
+            told[BLUR] = {"01": None, "06": 0.6}.get(identifier, 0.45)
         record = Record("segment", identifier, "1", "done", numbers=sides)
         write_record(paths.record("segment", unit, MODEL), record)
         moved = {"rotation_deg": 4.0 if identifier == "05" else 0.2, "translation_mm": 0.2}
@@ -250,6 +251,8 @@ def test_ears_that_stand_out_are_marked(tmp_path: Path) -> None:
         ("04", "left"): "endolymph not nulled by the PPI",
         ("05", "left"): "much motion between series",
         ("05", "right"): "much motion between series",
+        ("06", "left"): "blurred images",
+        ("06", "right"): "blurred images",
         ("07", "left"): "unusual volume",
     }
 

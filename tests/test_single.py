@@ -311,6 +311,22 @@ def test_endolymph_that_the_ppi_does_not_null_is_said(
     assert "left ear: the PPI" not in caplog.text
 
 
+def test_blurred_images_are_said(
+    images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    smooth = []
+    for path in images:
+        image = nib.load(path)
+        values = np.asarray(image.dataobj, np.float32)
+        smooth.append(tmp_path / path.name)
+        save_image(smooth[-1], ndimage.gaussian_filter(values, 0.55), image.affine)
+    segment_files(images, PAIRED, tmp_path / "sharp")
+    assert "more blurred than their voxels" not in caplog.text
+    segment_files(smooth, PAIRED, tmp_path / "smooth")
+    for side in SIDES:
+        assert f"{side} ear: the images are more blurred than their voxels tell" in caplog.text
+
+
 class Ears:
     """A model of CT that finds what it is told to."""
 

@@ -31,6 +31,8 @@ VOXEL_MM = "voxel_mm"
 SHARE_KEPT = "share_kept"
 #: What records of segmentation call, in an ear's numbers, `hydrops.model.unfold.Unfolded.nulled`.
 NULLED = "endolymph_nulled"
+#: What they call `hydrops.model.blur.image_blur` there.
+BLUR = "blur"
 
 
 @dataclass

@@ -20,10 +20,11 @@ from hydrops.files import write_text_atomically
 from hydrops.labels import LABYRINTH, ORGANS, SIDES
 from hydrops.measure import GRADE_THRESHOLDS
 from hydrops.methods import LIMITS, Done, methods_section, provenance_section
+from hydrops.model.blur import BLURRED
 from hydrops.model.bundle import Bundle
 from hydrops.participants import units_of
 from hydrops.paths import Paths, Unit
-from hydrops.records import NULLED, read_record
+from hydrops.records import BLUR, NULLED, read_record
 from hydrops.statistics import AGAINST, first_seen, with_participants
 
 #: Above so many examinations the overlays are linked to, not put into the file.
@@ -158,13 +159,13 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     where there is none), uncertainty (entropy in the fluid, 0 to 1), rotation_deg and
     translation_mm (largest between series), look_first (why, or empty).
     """
-    rows, not_nulled = [], set[tuple[str, ...]]()
+    rows, doubted = [], dict[tuple[str, ...], list[str]]()
     for row in ears[ears["organ"] == LABYRINTH].itertuples():
         unit = Unit(str(row.participant_id), str(row.session_id))
         segmented = _numbers(paths.record("segment", unit, model)).get(str(row.side), {})
         motion = _numbers(paths.record("register", unit)).get("roles", {}).values()
-        if segmented.get(NULLED) is False:
-            not_nulled.add((unit.participant, unit.session, str(row.side)))
+        ear = (unit.participant, unit.session, str(row.side))
+        doubted[ear] = _doubts_of_segmentation(segmented)
         rows.append(
             [
                 unit.participant,
@@ -186,7 +187,7 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     rated = ears[ears[[RATIO, "eh_area_ratio"]].notna().any(axis=1)]
     with_ratio = set(rated[[*KEYS, "side"]].astype(str).itertuples(index=False, name=None))
     table["look_first"] = [
-        _why_look(row, limit, with_ratio, not_nulled) for _, row in table.iterrows()
+        _why_look(row, limit, with_ratio, doubted) for _, row in table.iterrows()
     ]
     return table
 
@@ -224,11 +225,21 @@ def _unusual(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
     return middle + UNUSUAL_DEVIATIONS * max(spread, 0.005)
 
 
+def _doubts_of_segmentation(numbers: Mapping[str, Any]) -> list[str]:
+    """Why to look at an ear, by what its segmentation left in its record."""
+    blur = numbers.get(BLUR)
+    doubts = {
+        "endolymph not nulled by the PPI": numbers.get(NULLED) is False,
+        "blurred images": blur is not None and blur >= BLURRED,
+    }
+    return [doubt for doubt, there in doubts.items() if there]
+
+
 def _why_look(
     row: pd.Series,
     limit: float,
     with_ratio: set[tuple[str, ...]],
-    not_nulled: set[tuple[str, ...]],
+    doubted: Mapping[tuple[str, ...], list[str]],
 ) -> str:
     ear = (row[KEYS[0]], row[KEYS[1]], row["side"])
     reasons = []
@@ -239,8 +250,7 @@ def _why_look(
         reasons.append("uncertain segmentation")
     if row["rotation_deg"] > USUAL_ROTATION_DEG or row["translation_mm"] > USUAL_TRANSLATION_MM:
         reasons.append("much motion between series")
-    if ear in not_nulled:
-        reasons.append("endolymph not nulled by the PPI")
+    reasons += doubted[ear]
     if ear not in with_ratio:
         reasons.append("no EH ratio (MRC alone)")
     return ", ".join(reasons)

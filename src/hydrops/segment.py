@@ -24,6 +24,7 @@ from hydrops.model.timing import read_pair
 from hydrops.model.unmix import FluidSignal
 from hydrops.paths import SUM_MI2, Paths, Unit
 from hydrops.records import (
+    BLUR,
     CSF_RATIO,
     NULLED,
     SHARE_KEPT,
@@ -106,6 +107,7 @@ def _segment_side(
             "signal": None if found.signal is None else _rounded(found.signal),
             "way": found.way,
             NULLED: found.nulled,
+            BLUR: None if found.blur is None else round(found.blur, 3),
             "half_width": None if found.half_width is None else round(found.half_width, 4),
             "novelty": None if found.novelty is None else round(found.novelty, 3),
         }

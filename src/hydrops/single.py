@@ -50,6 +50,7 @@ from hydrops.images import (
 from hydrops.labels import LABELS, LABYRINTH, ORGANS, SIDES, organ_codes
 from hydrops.locate import LocateOptions, missing_reason
 from hydrops.measure import MeasureOptions, border_share, organ_volumes
+from hydrops.model.blur import BLURRED
 from hydrops.model.bundle import Bundle
 from hydrops.model.contrast import USUAL_PAIR, InversionPair
 from hydrops.model.geometry import CROP_SHAPE
@@ -443,6 +444,12 @@ def _segment_at(
         LOG.warning(
             "%s ear: the PPI does not null its endolymph (is the inversion time that of the "
             "protocol?), so it is less dark in HYDROPS than it should be; look at its label",
+            side,
+        )
+    if found.blur is not None and found.blur >= BLURRED:
+        LOG.warning(
+            "%s ear: the images are more blurred than their voxels tell, so the interval of its "
+            "ratio is wider",
             side,
         )
     labels = np.zeros(head.mrc.shape, np.uint8)

@@ -15,6 +15,7 @@ import torch
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.labels import LABELS
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
+from hydrops.model.blur import SHARP, image_blur, voxel_as_seen
 from hydrops.model.bundle import Bundle, read_bundle, understood, verify_weights
 from hydrops.model.contrast import USUAL_PAIR, InversionPair, UsualContrast
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, WINDOW_SHAPE
@@ -96,6 +97,8 @@ class EarSegmentation:
         By which it was read, None where there is none.
     nulled
         See `hydrops.model.unfold.Unfolded.nulled`; None where it was not read that way.
+    blur
+        See `hydrops.model.blur.image_blur`; None where endolymph was not read.
     half_width
         Of the interval of the labyrinth's EH volume ratio, see `hydrops.model.unmix.half_width`;
         None where the model gives none.
@@ -111,6 +114,7 @@ class EarSegmentation:
     signal: FluidSignal | None
     way: Way | None
     nulled: bool | None
+    blur: float | None
     half_width: float | None
     novelty: float | None
 
@@ -311,9 +315,10 @@ def segment_ear(
     elif not segmenter.bundle.endolymph:
         read = _Reading(found.fractions, fractions)
     else:
+        blur = image_blur(channels[0].numpy(), found.fractions, voxel_mm)
         ear = _Ear(
             channels.numpy(), contrast, turned(mi2),
-            None if summed is None else turned(summed), voxel_mm, kept,
+            None if summed is None else turned(summed), voxel_as_seen(voxel_mm, blur), blur, kept,
         )  # fmt: skip
         read = _read_endolymph(segmenter, ear, found.fractions, fractions, side)
     fractions, landmarks = read.fractions, found.landmarks
@@ -328,6 +333,7 @@ def segment_ear(
         read.signal,
         read.way,
         read.nulled,
+        read.blur,
         read.half_width,
         novelty,
     )
@@ -371,13 +377,14 @@ class _Shown:
 
 @dataclass(frozen=True)
 class _Ear:
-    """Images of an ear as `segment_ear` has them, a right one's."""
+    """Images of an ear as `segment_ear` has them, a right one's; voxels as large as they look."""
 
     channels: FloatGrid
     contrast: UsualContrast
     mi2: FloatGrid
     summed: FloatGrid | None
     voxel_mm: Sequence[float]
+    blur: float
     kept: float
 
     def shown(self, network: FloatGrid, fractions: FloatGrid) -> _Shown:
@@ -410,6 +417,7 @@ class _Reading:
     signal: FluidSignal | None = None
     way: Way | None = None
     nulled: bool | None = None
+    blur: float | None = None
     half_width: float | None = None
 
 
@@ -420,10 +428,17 @@ def _read_endolymph(
     shown = ear.shown(network, fractions)
     if shown.nulled is False:
         shown = _shown_again(segmenter, ear, shown, side)
-    read = _Reading(shown.network, shown.fractions, shown.signal, shown.way, shown.nulled)
+    read = _Reading(shown.network, shown.fractions, shown.signal, shown.way, shown.nulled, ear.blur)
     if shown.way not in segmenter.calibrations:
         return read
-    known = calibration_of(segmenter.calibrations[shown.way], ear.voxel_mm)
+    try:
+        known = calibration_of(segmenter.calibrations[shown.way], ear.voxel_mm)
+    except ExcludedError as exclusion:
+        if ear.blur <= SHARP:
+            raise
+        raise ExcludedError(
+            f"the MRC is blurred as larger voxels would blur it, and {exclusion.reason}"
+        ) from exclusion
     _check_readable(known, shown.signal)
     return replace(
         read,
