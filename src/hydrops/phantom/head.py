@@ -8,7 +8,7 @@ holds its share of every compartment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -208,6 +208,11 @@ def scanner_affine(
     return grid_around(centre_mm, turn @ np.diag([-1.0, -1.0, 1.0]), voxel_mm, shape)
 
 
+def usual_point_spread(image: FloatGrid) -> FloatGrid:
+    """An image as a scanner that filters little would spread its points."""
+    return np.asarray(ndimage.gaussian_filter(image, (0.35, 0.35, 0.25), truncate=2.0), np.float32)
+
+
 def render(
     head: Head,
     sequence: MRSequence,
@@ -217,6 +222,7 @@ def render(
     motion: Affine | None = None,
     noise: float | None = None,
     tissues: Mapping[str, Tissue] = TISSUES,
+    point_spread: Callable[[FloatGrid], FloatGrid] = usual_point_spread,
 ) -> FloatGrid:
     """Image of a head: physics, partial volume, point spread, shading and noise.
 
@@ -230,6 +236,8 @@ def render(
         SD of one channel relative to water's proton density; that of `NOISE` when None.
     tissues
         Tissues by the names of `hydrops.phantom.signal.TISSUES`.
+    point_spread
+        What becomes of an image, still signed, before there is noise in it.
 
     Returns
     -------
@@ -242,7 +250,7 @@ def render(
     image = _coarse_background(head, placed, levels, shape, affine)
     for side in head.ears:
         _paint_ear(image, head, side, motion, sequence, tissues, affine)
-    image = ndimage.gaussian_filter(image, (0.35, 0.35, 0.25), truncate=2.0)
+    image = point_spread(image)
     image *= _shading(rng, shape, affine)
     spread = NOISE[sequence.name] if noise is None else noise
     image += spread * rng.standard_normal(image.shape, dtype=np.float32)
