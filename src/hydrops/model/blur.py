@@ -30,8 +30,9 @@ BLURRED = 0.5
 #: Most that is told apart.
 MOST_BLUR = 1.2
 #: Blurs, and the voxels that images count as, multiples of their own; in between, straight lines.
-#: Chosen on simulated ears of development with point spreads of SD 0.5 to 0.85 and with the window
-#: of Hamming: more counted as less would have been read too low, and up to 0.7 intervals hold.
+#: Chosen on simulated ears of development with point spreads of SD 0.5 to 0.85 voxels and with a
+#: Hamming window: ratios are read the lower the smaller the voxels count. Up to a blur of 0.7 the
+#: intervals held; beyond, voxels of the usual size are too large for a ratio.
 BLURS, COUNTED_AS = (SHARP, 0.57, 0.7, MOST_BLUR), (1.0, 1.5, 1.57, 3.0)
 #: Fluid of a voxel from which it counts as the labyrinth's, and how far around it is looked at.
 INSIDE, AROUND_VOXELS = 0.5, 2

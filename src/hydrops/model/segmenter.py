@@ -283,7 +283,8 @@ def segment_ear(
     summed
         The sum of PPI and PEI times the MRC, where HYDROPS-Mi2 was made of both.
     voxel_mm
-        Voxel of the coarsest of the images along the axes of the crop.
+        Voxel of the coarsest of the images along the axes of the crop; more blurred ones count as
+        larger (`hydrops.model.blur`).
     kept
         See `hydrops.sampling.share_kept`.
 
@@ -292,7 +293,8 @@ def segment_ear(
     ExcludedError
         If there is nothing in the crop that the network takes for an ear, the ear is too unlike
         those of the training, or HYDROPS-Mi2 shows no perilymph that gadolinium has reached,
-        too much noise, too few full voxels, or what the network contradicts.
+        too much noise, voxels that are too large or blurred, too few full ones, or what the
+        network contradicts.
     """
     flip = side == "left" and not segmenter.sided
     turned = partial(_turned, flip=flip)
