@@ -45,8 +45,9 @@ TOLERANCE = 0.01
 def image_blur(mrc: FloatGrid, fractions: FloatGrid, voxel_mm: Sequence[float]) -> float:
     """SD of the Gaussian that a network's labyrinth, blurred with, looks most like the MRC.
 
-    In voxels of the image, alike along all axes, up to `MOST_BLUR`; beyond what voxels larger than
-    the crop's do. Up to `SHARP` it is told no more closely than that.
+    In voxels of the image, or of the crop where these are larger, alike along all axes, up to
+    `MOST_BLUR`; beyond what voxels larger than the crop's do. Up to `SHARP` it is told no more
+    closely than that.
 
     Parameters
     ----------
@@ -62,7 +63,8 @@ def image_blur(mrc: FloatGrid, fractions: FloatGrid, voxel_mm: Sequence[float]) 
     box = box_around(near, (BLUR_REACH,) * 3)
     fluid, near = fluid[box], near[box]
     seen = mrc[box][near]
-    crop, voxel = np.array(CROP_SPACING_MM), np.asarray(voxel_mm, float)
+    crop = np.array(CROP_SPACING_MM)
+    voxel = np.maximum(voxel_mm, crop)
     larger = blur_of_larger(crop, voxel)
 
     def left_over(blur: float) -> float:
