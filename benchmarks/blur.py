@@ -9,20 +9,16 @@ and as if no blur were noticed. Leaves blur.tsv and blur.png in benchmarks/resul
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from kept_out import measured_ears, segmenter_of
 from matplotlib.figure import Figure
-from resolution import ROOT, draw_ears, segmenter_of
 from scipy import fft, ndimage
 
 from hydrops.cohort import write_table
@@ -31,7 +27,6 @@ from hydrops.images import crop_affine
 from hydrops.labels import LABYRINTH
 from hydrops.measure import organ_volumes
 from hydrops.model.blur import SHARP
-from hydrops.model.bundle import find_bundle
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.segmenter import segment_ear
 from hydrops.phantom.anatomy import Ear
@@ -153,19 +148,7 @@ def draw(summary: pd.DataFrame) -> Figure:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ears", type=int, default=24)
-    parser.add_argument("--model", default="paired_unet3d")
-    chosen = parser.parse_args()
-    folder = find_bundle(ROOT / "models", chosen.model).folder
-    drawn = list(draw_ears(chosen.ears))
-    rows: list[dict[str, object]] = []
-    with ProcessPoolExecutor(2) as executor:
-        measured = executor.map(measure_ear, repeat(folder), *zip(*drawn))
-        for number, found in enumerate(measured, start=1):
-            rows += found
-            print(f"{number} of {len(drawn)}", file=sys.stderr)
-    summary = summarise(pd.DataFrame(rows))
+    summary = summarise(measured_ears(measure_ear, __doc__.splitlines()[0]))
     RESULTS.mkdir(exist_ok=True)
     write_table(summary.round(4), RESULTS / "blur.tsv")
     draw(summary).savefig(RESULTS / "blur.png", dpi=110)

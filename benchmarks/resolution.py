@@ -12,33 +12,23 @@ is negative, as it is done by hand. Leaves resolution.tsv and resolution.png in 
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
+from kept_out import measured_ears, segmenter_of
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
-
-from hydrops.cohort import write_table  # noqa: E402
-from hydrops.errors import ExcludedError  # noqa: E402
-from hydrops.images import average_onto, crop_affine, crop_image  # noqa: E402
-from hydrops.labels import LABYRINTH  # noqa: E402
-from hydrops.measure import organ_volumes  # noqa: E402
-from hydrops.model.bundle import find_bundle  # noqa: E402
-from hydrops.model.segmenter import Segmenter, load_segmenter, segment_ear  # noqa: E402
-from hydrops.model.simulate import load_specimens, specimen_ear  # noqa: E402
-from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops  # noqa: E402
-from hydrops.phantom.head import draw_head, render  # noqa: E402
-from hydrops.phantom.signal import MRC, PEI, PPI  # noqa: E402
+from hydrops.cohort import write_table
+from hydrops.errors import ExcludedError
+from hydrops.images import average_onto, crop_affine, crop_image
+from hydrops.labels import LABYRINTH
+from hydrops.measure import organ_volumes
+from hydrops.model.segmenter import Segmenter, segment_ear
+from hydrops.phantom.anatomy import Ear
+from hydrops.phantom.head import draw_head, render
+from hydrops.phantom.signal import MRC, PEI, PPI
 
 RESULTS = Path(__file__).parent / "results"
 #: Along R, A and S.
@@ -46,7 +36,6 @@ VOXELS_MM = (
     *((width,) * 3 for width in (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)),
     (0.5, 0.5, 1.0), (0.7, 0.7, 1.0), (0.5, 0.5, 2.0),
 )  # fmt: skip
-SEED = 8_700_000
 WAYS = {
     "signal": "from PPI and PEI (the pipeline)",
     "hydrops": "from HYDROPS alone (the pipeline)",
@@ -54,27 +43,6 @@ WAYS = {
     "negative": "fluid voxels with negative HYDROPS-Mi2",
 }
 COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#009e73")
-
-
-def draw_ears(count: int) -> Iterator[tuple[str, int, Ear]]:
-    """Anatomy, seed and left ears: so many of phantoms, and of the specimens where they are."""
-    study = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
-    folder = ROOT / study["training"]["specimens"]
-    for seed in range(SEED, SEED + count):
-        rng = np.random.default_rng(seed)
-        yield "phantom", seed, draw_ear(rng, "left", draw_hydrops(rng, float(rng.uniform())))
-    names = study["training"]["test_specimens"]
-    known = load_specimens(folder, names) if folder.is_dir() else []
-    for number in range(count if known else 0):
-        seed = SEED + 10_000 + number
-        rng = np.random.default_rng(seed)
-        yield "specimen", seed, specimen_ear(known[number % len(known)], rng, "left")
-
-
-@cache
-def segmenter_of(folder: Path) -> Segmenter:
-    """A model, loaded once in each process."""
-    return load_segmenter(folder, "cpu", 1)
 
 
 def measure_ear(folder: Path, anatomy: str, seed: int, ear: Ear) -> list[dict[str, object]]:
@@ -174,19 +142,7 @@ def draw(summary: pd.DataFrame) -> Figure:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ears", type=int, default=24)
-    parser.add_argument("--model", default="paired_unet3d")
-    chosen = parser.parse_args()
-    folder = find_bundle(ROOT / "models", chosen.model).folder
-    drawn = list(draw_ears(chosen.ears))
-    rows: list[dict[str, object]] = []
-    with ProcessPoolExecutor(2) as executor:
-        measured = executor.map(measure_ear, repeat(folder), *zip(*drawn))
-        for number, found in enumerate(measured, start=1):
-            rows += found
-            print(f"{number} of {len(drawn)}", file=sys.stderr)
-    summary = summarise(pd.DataFrame(rows))
+    summary = summarise(measured_ears(measure_ear, __doc__.splitlines()[0]))
     RESULTS.mkdir(exist_ok=True)
     write_table(summary.round(5), RESULTS / "resolution.tsv")
     draw(summary).savefig(RESULTS / "resolution.png", dpi=110)

@@ -86,11 +86,11 @@ def processor(device: str) -> str:
     """What a device computes in half precision with: its name, or a processor's instructions."""
     import torch
 
+    from hydrops.model.precision import half_instructions
+
     if device == "cuda":
         return str(torch.cuda.get_device_name())
-    able = torch.cpu.get_capabilities()
-    known = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}
-    return next((name for key, name in known.items() if able.get(key)), "no bfloat16")
+    return half_instructions() or "no bfloat16"
 
 
 def nnunet_predictors(device: str) -> dict[str, Work]:

@@ -572,7 +572,7 @@ def average_onto(
 
 def _spline_coefficients(part: FloatGrid, order: int) -> npt.NDArray[np.floating]:
     """What `_sampled` needs of a part; of linear interpolation the brightness itself."""
-    if order < 2 or min(part.shape, default=0) < 2:
+    if order < 2 or min(part.shape) < 2:
         return part
     return np.asarray(ndimage.spline_filter(part, order, mode="constant"))
 

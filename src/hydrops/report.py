@@ -159,13 +159,12 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     where there is none), uncertainty (entropy in the fluid, 0 to 1), rotation_deg and
     translation_mm (largest between series), look_first (why, or empty).
     """
-    rows, doubted = [], dict[tuple[str, ...], list[str]]()
+    rows, doubts_of_ears = [], []
     for row in ears[ears["organ"] == LABYRINTH].itertuples():
         unit = Unit(str(row.participant_id), str(row.session_id))
         segmented = _numbers(paths.record("segment", unit, model)).get(str(row.side), {})
         motion = _numbers(paths.record("register", unit)).get("roles", {}).values()
-        ear = (unit.participant, unit.session, str(row.side))
-        doubted[ear] = _doubts_of_segmentation(segmented)
+        doubts_of_ears.append(_doubts_of_segmentation(segmented))
         rows.append(
             [
                 unit.participant,
@@ -187,7 +186,8 @@ def quality_table(paths: Paths, model: str, ears: pd.DataFrame) -> pd.DataFrame:
     rated = ears[ears[[RATIO, "eh_area_ratio"]].notna().any(axis=1)]
     with_ratio = set(rated[[*KEYS, "side"]].astype(str).itertuples(index=False, name=None))
     table["look_first"] = [
-        _why_look(row, limit, with_ratio, doubted) for _, row in table.iterrows()
+        _why_look(row, limit, with_ratio, own)
+        for (_, row), own in zip(table.iterrows(), doubts_of_ears)
     ]
     return table
 
@@ -239,7 +239,7 @@ def _why_look(
     row: pd.Series,
     limit: float,
     with_ratio: set[tuple[str, ...]],
-    doubted: Mapping[tuple[str, ...], list[str]],
+    doubts: Sequence[str],
 ) -> str:
     ear = (row[KEYS[0]], row[KEYS[1]], row["side"])
     reasons = []
@@ -250,7 +250,7 @@ def _why_look(
         reasons.append("uncertain segmentation")
     if row["rotation_deg"] > USUAL_ROTATION_DEG or row["translation_mm"] > USUAL_TRANSLATION_MM:
         reasons.append("much motion between series")
-    reasons += doubted[ear]
+    reasons += doubts
     if ear not in with_ratio:
         reasons.append("no EH ratio (MRC alone)")
     return ", ".join(reasons)

@@ -6,6 +6,15 @@ import torch
 
 from hydrops.errors import HydropsError
 
+#: Instructions for bfloat16 as PyTorch calls them and as people do, the faster ones first.
+INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}
+
+
+def half_instructions() -> str | None:
+    """What a processor computes bfloat16 with; None where it has no instructions for it."""
+    able = torch.cpu.get_capabilities()
+    return next((name for key, name in INSTRUCTIONS.items() if able.get(key)), None)
+
 
 def computes_in_half(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16.
@@ -15,8 +24,7 @@ def computes_in_half(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return half_instructions() is not None
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
