@@ -10,6 +10,7 @@ and as if no blur were noticed. Leaves blur.tsv and blur.png in benchmarks/resul
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -28,6 +29,7 @@ from hydrops.labels import LABYRINTH
 from hydrops.measure import organ_volumes
 from hydrops.model.blur import SHARP
 from hydrops.model.geometry import CROP_SHAPE
+from hydrops.model.metrics import ratio_errors
 from hydrops.model.segmenter import segment_ear
 from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.head import draw_head, render, usual_point_spread
@@ -86,37 +88,31 @@ def measure_ear(folder: Path, anatomy: str, seed: int, ear: Ear) -> list[dict[st
             )
             for n, s in enumerate((MRC, PPI, PEI))
         )
-        images = {"mi2": (ppi - pei) * mrc, "summed": (ppi + pei) * mrc}
         for way in WAYS:
-            row = {"anatomy": anatomy, "images": name, "way": way}
+            row: dict[str, object] = {"anatomy": anatomy, "images": name, "way": way}
             row |= {"ratio_true": ear.ratios()[LABYRINTH]}
-            try:
-                found = _measured(folder, mrc, images, way)
-            except ExcludedError:
-                found = {}
-            rows.append(row | found)
+            with suppress(ExcludedError):
+                row |= _measured(folder, mrc, ppi, pei, way)
+            rows.append(row)
     return rows
 
 
 def _measured(
-    folder: Path, mrc: FloatGrid, images: dict[str, FloatGrid], way: str
+    folder: Path, mrc: FloatGrid, ppi: FloatGrid, pei: FloatGrid, way: str
 ) -> dict[str, object]:
-    segmenter = segmenter_of(folder)
-    if way == "counted":
-        found = segment_ear(segmenter, mrc, side="left", **images)
-    else:
-        with patch("hydrops.model.segmenter.image_blur", return_value=SHARP):
-            found = segment_ear(segmenter, mrc, side="left", **images)
+    unseen = patch("hydrops.model.segmenter.image_blur", return_value=SHARP)
+    with nullcontext() if way == "counted" else unseen:
+        found = segment_ear(
+            segmenter_of(folder), mrc, (ppi - pei) * mrc, "left", summed=(ppi + pei) * mrc
+        )
     total, endolymph = organ_volumes(found.fractions, crop_affine([0.0] * 3))[LABYRINTH]
     return {"blur": found.blur, "ratio": endolymph / total, "half_width": found.half_width}
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Ears, those refused, blur, bias, SD, and how often the interval holds, of each kind."""
-    error = rows["ratio"] - rows["ratio_true"]
-    held = (error.abs() <= rows["half_width"]).astype(float).where(rows["ratio"].notna())
     return (
-        rows.assign(error=error, held=held, refused=rows["ratio"].isna())
+        ratio_errors(rows)
         .groupby(["anatomy", "images", "way"], sort=False)
         .agg(ears=("refused", "size"), refused=("refused", "sum"), blur=("blur", "mean"),
              bias=("error", "mean"), sd=("error", "std"), half_width=("half_width", "mean"),

@@ -11,6 +11,7 @@ is the way the work is done.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -50,4 +51,9 @@ def measure(mrc: str, mi2: str, bundle: str) -> None:
 
 
 if __name__ == "__main__":
-    {"register": register, "hydrops": hydrops, "measure": measure}[sys.argv[1]](*sys.argv[2:])
+    steps: dict[str, Callable[..., None]] = {
+        "register": register,
+        "hydrops": hydrops,
+        "measure": measure,
+    }
+    steps[sys.argv[1]](*sys.argv[2:])

@@ -28,6 +28,7 @@ from hydrops.cohort import write_table  # noqa: E402
 from hydrops.model.bundle import find_bundle  # noqa: E402
 from hydrops.model.calibrate import CALIBRATED_MM, examine_as_people_differ  # noqa: E402
 from hydrops.model.evaluate import evaluate, refuse_seen  # noqa: E402
+from hydrops.model.metrics import ratio_errors  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 7_300_000
@@ -35,19 +36,9 @@ COLOURS = {"phantom": "#0072b2", "specimen": "#d55e00"}
 
 
 def summarise(ears: pd.DataFrame) -> pd.DataFrame:
-    """Errors of the ratio, and how often its interval holds, by anatomy and voxel.
-
-    A refused ear neither holds nor fails.
-    """
-    error = ears["ratio"] - ears["ratio_true"]
-    given = ears["ratio"].notna()
+    """Errors of the ratio, and how often its interval holds, by anatomy and voxel."""
     return (
-        ears.assign(
-            error=error,
-            absolute=error.abs(),
-            held=(error.abs() <= ears["half_width"]).astype(float).where(given),
-            refused=~given,
-        )
+        ratio_errors(ears)
         .groupby(["voxel_mm", "anatomy"], sort=False)
         .agg(heads=("seed", "nunique"), ears=("seed", "size"), refused=("refused", "sum"),
              bias=("error", "mean"), sd=("error", "std"),
@@ -88,11 +79,12 @@ def main() -> None:
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     known = config["training"]
     folder = find_bundle(ROOT / "models", chosen.model).folder
-    refuse_seen([folder], known["test_specimens"])
+    specimens = (ROOT / known["specimens"]).resolve()
+    refuse_seen([folder], specimens, known["test_specimens"])
     ears = pd.concat(
         evaluate(
             [folder],
-            (ROOT / known["specimens"]).resolve(),
+            specimens,
             known["test_specimens"],
             chosen.heads,
             SEED,

@@ -125,7 +125,7 @@ def _bone(like: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     noise = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     coarse = ndimage.gaussian_filter(noise, 6.0)
     texture = like.mean() + 0.35 * (high - low) * coarse / coarse.std()
-    return np.clip(texture, low, high) + 0.03 * (high - low) * noise
+    return np.asarray(np.clip(texture, low, high) + 0.03 * (high - low) * noise)
 
 
 CHANGES: dict[str, Callable[[Case], Case]] = {

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from tables import beside_earlier  # noqa: E402
 from hydrops.cohort import write_table  # noqa: E402
 from hydrops.model.bundle import find_bundle  # noqa: E402
 from hydrops.model.evaluate import evaluate  # noqa: E402
+from hydrops.model.metrics import ratio_errors  # noqa: E402
 from hydrops.model.train import TrainOptions  # noqa: E402
 from hydrops.phantom.cohort import Examination, examine  # noqa: E402
 from hydrops.phantom.signal import (  # noqa: E402
@@ -92,7 +93,7 @@ def sequences(later_ms: float) -> tuple[Sequence, ...]:
     return (MRC, *(replace(s, ti_ms=(s.ti_ms or 0.0) + later_ms) for s in (PPI, PEI)))
 
 
-def scans() -> dict[str, Callable[..., Examination]]:
+def scans() -> Mapping[str, Callable[..., Examination]]:
     """Ways of scanning a head of its generator and its ears, by name."""
     timed = {
         name: partial(examine, noise=noise, moved=moved, sequences=sequences(later_ms))
@@ -161,13 +162,7 @@ def main() -> None:
         print(f"{name}: done", file=sys.stderr)
     rows = pd.concat(tables)
     summary = (
-        rows.assign(
-            error=rows["ratio"] - rows["ratio_true"],
-            # An ear that was refused neither holds nor fails.
-            held=((rows["ratio"] - rows["ratio_true"]).abs() <= rows["half_width"])
-            .astype(float)
-            .where(rows["ratio"].notna()),
-        )
+        ratio_errors(rows)
         .groupby(["anatomy", "images"], sort=False)
         .agg(ears=("els_dice", "count"), tfs_dice=("tfs_dice", "mean"),
              els_dice=("els_dice", "mean"), ratio_bias=("error", "mean"),

@@ -143,7 +143,8 @@ def main() -> None:
             for side in SIDES:
                 ratio = examination.head.ears[side].ratios()[LABYRINTH]
                 end = next(end for end in RATIOS if ratio <= end)
-                known = {"ears_of": name, "anatomy": head.kind, "true_ratio": f"to {end}"}
+                known: dict[str, object] = {"ears_of": name, "anatomy": head.kind}
+                known["true_ratio"] = f"to {end}"
                 ears.append(see(examination, side, known, head.seed))
             print(f"{name} {head.kind} {head.seed}: drawn", file=sys.stderr)
         counts = [ear.histogram for ear in ears]

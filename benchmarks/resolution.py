@@ -13,6 +13,7 @@ is negative, as it is done by hand. Leaves resolution.tsv and resolution.png in 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,11 @@ from matplotlib.figure import Figure
 
 from hydrops.cohort import write_table
 from hydrops.errors import ExcludedError
-from hydrops.images import average_onto, crop_affine, crop_image
+from hydrops.images import Affine, FloatGrid, average_onto, crop_affine, crop_image
 from hydrops.labels import LABYRINTH
 from hydrops.measure import organ_volumes
-from hydrops.model.segmenter import Segmenter, segment_ear
+from hydrops.model.metrics import ratio_errors
+from hydrops.model.segmenter import EarSegmentation, Segmenter, segment_ear
 from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.head import draw_head, render
 from hydrops.phantom.signal import MRC, PEI, PPI
@@ -46,67 +48,82 @@ COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#009e73")
 
 
 def measure_ear(folder: Path, anatomy: str, seed: int, ear: Ear) -> list[dict[str, object]]:
-    """Ratio of one ear in each way, at each voxel size, by a model; none of a refused ear."""
-    try:
-        return _measured(segmenter_of(folder), anatomy, seed, ear)
-    except ExcludedError as error:
-        print(f"{anatomy} {seed} left out: {error}", file=sys.stderr)
-        return []
-
-
-def _measured(segmenter: Segmenter, anatomy: str, seed: int, ear: Ear) -> list[dict[str, object]]:
+    """Ratio of one ear in each way, at each voxel size, by a model; NaN where it is refused."""
     head = draw_head(np.random.default_rng([seed, 1]), ear, None)
-    rows = []
+    rows: list[dict[str, object]] = []
     middle = head.to_scanner(head.places["left"])
     for voxel_mm in VOXELS_MM:
         count = np.ceil(40.0 / np.array(voxel_mm)).astype(int)
         grid = np.diag([*voxel_mm, 1.0])
-        grid[:3, 3] = middle - voxel_mm * (count - 1) / 2
-        crop = crop_affine(middle.tolist(), grid)
+        grid[:3, 3] = middle - np.array(voxel_mm) * (count - 1) / 2
         mrc, ppi, pei = (
             render(head, s, count.tolist(), grid, np.random.default_rng([seed, 2, n]))
             for n, s in enumerate((MRC, PPI, PEI))
         )
-        mi2 = (ppi - pei) * mrc
-        cut = [crop_image(image, grid, crop) for image in (mrc, ppi, pei)]
-        both, alone = (
-            segment_ear(
-                segmenter,
-                cut[0],
-                (cut[1] - cut[2]) * cut[0],
-                "left",
-                summed=summed,
-                voxel_mm=voxel_mm,
-            )
-            for summed in ((cut[1] + cut[2]) * cut[0], None)
-        )
-        there = average_onto(both.fractions, crop, mrc.shape, grid)
-        fluid = there[1:].sum(0) > 0.5
-        labelled = there[2::2].sum(0) > there[1::2].sum(0)
-        volumes = [organ_volumes(found.fractions, crop)[LABYRINTH] for found in (both, alone)]
-        ratios = {
-            **{way: endolymph / total for way, (total, endolymph) in zip(WAYS, volumes)},
-            "labels": float(labelled[fluid].mean()),
-            "negative": float((mi2[fluid] < 0).mean()),
-        }
-        widths = {"signal": both.half_width, "hydrops": alone.half_width}
+        images = _Images(voxel_mm, mrc, ppi, pei, grid, crop_affine(middle.tolist(), grid))
         known = {"anatomy": anatomy, "seed": seed, "voxel_mm": " x ".join(map(str, voxel_mm))}
-        true = ear.ratios()[LABYRINTH]
-        rows += [
-            {**known, "way": way, "ratio_true": true, "ratio": ratio, "half_width": widths.get(way)}
-            for way, ratio in ratios.items()
-        ]
+        known |= {"ratio_true": ear.ratios()[LABYRINTH]}
+        found: dict[str, dict[str, float | None]] = {}
+        for look in (_signal_and_voxels, _hydrops_alone):
+            try:
+                found |= look(segmenter_of(folder), images)
+            except ExcludedError as error:
+                print(f"{anatomy} {seed} {voxel_mm}: {error}", file=sys.stderr)
+        rows += [{**known, "way": way, **found.get(way, {})} for way in WAYS]
     return rows
+
+
+@dataclass(frozen=True)
+class _Images:
+    """MRC, PPI and PEI of an ear, their grid, and that of its crop."""
+
+    voxel_mm: tuple[float, ...]
+    mrc: FloatGrid
+    ppi: FloatGrid
+    pei: FloatGrid
+    grid: Affine
+    crop: Affine
+
+    def segmented(self, segmenter: Segmenter, with_sum: bool) -> EarSegmentation:
+        """As the pipeline does it, with or without the sum of PPI and PEI."""
+        mrc, ppi, pei = (
+            crop_image(i, self.grid, self.crop) for i in (self.mrc, self.ppi, self.pei)
+        )
+        summed = (ppi + pei) * mrc if with_sum else None
+        return segment_ear(
+            segmenter, mrc, (ppi - pei) * mrc, "left", summed=summed, voxel_mm=self.voxel_mm
+        )
+
+    def measured(self, found: EarSegmentation) -> dict[str, float | None]:
+        """Ratio by the fractions, with its interval."""
+        total, endolymph = organ_volumes(found.fractions, self.crop)[LABYRINTH]
+        return {"ratio": endolymph / total, "half_width": found.half_width}
+
+
+def _signal_and_voxels(segmenter: Segmenter, images: _Images) -> dict[str, dict[str, float | None]]:
+    found = images.segmented(segmenter, with_sum=True)
+    there = average_onto(found.fractions, images.crop, images.mrc.shape, images.grid)
+    fluid = there[1:].sum(0) > 0.5
+    labelled = there[2::2].sum(0) > there[1::2].sum(0)
+    mi2 = (images.ppi - images.pei) * images.mrc
+    return {
+        "signal": images.measured(found),
+        "labels": {"ratio": float(labelled[fluid].mean())},
+        "negative": {"ratio": float((mi2[fluid] < 0).mean())},
+    }
+
+
+def _hydrops_alone(segmenter: Segmenter, images: _Images) -> dict[str, dict[str, float | None]]:
+    return {"hydrops": images.measured(images.segmented(segmenter, with_sum=False))}
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Bias, SD and mean absolute error, and how often the interval holds, by anatomy and voxel."""
-    error = table["ratio"] - table["ratio_true"]
-    held = (error.abs() <= table["half_width"]).astype(float).where(table["half_width"].notna())
     return (
-        table.assign(error=error, absolute=error.abs(), held=held)
+        ratio_errors(table)
         .groupby(["anatomy", "way", "voxel_mm"], sort=False)
-        .agg(ears=("error", "size"), bias=("error", "mean"), sd=("error", "std"),
+        .agg(ears=("refused", "size"), refused=("refused", "sum"),
+             bias=("error", "mean"), sd=("error", "std"),
              mean_absolute_error=("absolute", "mean"), half_width=("half_width", "mean"),
              interval_held=("held", "mean"))
         .reset_index()

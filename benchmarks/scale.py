@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,8 @@ RESULTS = Path(__file__).parent / "results"
 STAGES = ("ingest", "register", "locate", "segment", "measure", "draw")
 #: Of the measure stage's module, what others read.
 CONSTANTS = ("EAR_COLUMNS", "LANDMARK_COLUMNS", "GRADE_THRESHOLDS")
+#: In the place of the module that loads networks.
+NO_MODEL = "def load_segmenter(folder, device, threads):\n    return None\n"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -93,6 +96,7 @@ def make_project(folder: Path, count: int) -> None:
     body += "".join(f"{name} = {getattr(measure, name)!r}\n" for name in CONSTANTS)
     for stage in STAGES:
         (library / f"{stage}.py").write_text(body, encoding="utf-8")
+    (library / "model" / "segmenter.py").write_text(NO_MODEL, encoding="utf-8")
     write_cohort(folder, count)
     path = folder / "config" / "config.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -221,14 +225,15 @@ def fill_here() -> None:
     study = resolve(load_yaml(Path("config/config.yaml"), "config"))
     paths, (model,) = study.paths, study.bundles
     scans, protocol = study.sources, study.protocol
+    nothing: Any = None  # neither options nor a network: the bodies read none
     shared = {
         "ingest": lambda u, o: ingest.ingest_session(scans[u], u, protocol, o),
-        "register": lambda u, o: register.register_session(u, paths, None, o),
-        "locate": lambda u, o: locate.locate_session(u, paths, None, o),
+        "register": lambda u, o: register.register_session(u, paths, nothing, o),
+        "locate": lambda u, o: locate.locate_session(u, paths, nothing, o),
     }
     modelled = {
-        "segment": lambda u, o: segment.segment_session(None, u, paths, o),
-        "measure": lambda u, o: measure.measure_session(u, paths, model, None, o),
+        "segment": lambda u, o: segment.segment_session(nothing, u, paths, o),
+        "measure": lambda u, o: measure.measure_session(u, paths, model, nothing, o),
         "draw": lambda u, o: draw.draw_session(u, paths, model, o),
     }
     before: list[str] = []
@@ -287,9 +292,9 @@ def measure_size(count: int, whole: bool, window_s: float, scratch: Path) -> Siz
         aggregation_s=gathered.wall_s,
         aggregation_cpu_s=gathered.cpu_s,
         aggregation_mib=gathered.peak_mib,
-        nothing_s=nothing and nothing.wall_s,
-        nothing_cpu_s=nothing and nothing.cpu_s,
-        nothing_mib=nothing and nothing.peak_mib,
+        nothing_s=nothing.wall_s if nothing else None,
+        nothing_cpu_s=nothing.cpu_s if nothing else None,
+        nothing_mib=nothing.peak_mib if nothing else None,
         status_s=status.wall_s,
         status_cpu_s=status.cpu_s,
     )

@@ -19,6 +19,9 @@ from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record
 
+#: Columns of both tables: scale.py writes below what the real measure stage has.
+EAR_COLUMNS: tuple[str, ...] = ()
+LANDMARK_COLUMNS: tuple[str, ...] = ()
 #: Of a hundred sessions and of a hundred ears, how many cannot be used.
 BAD_SESSIONS, BAD_EARS = 2, 3
 #: The smallest PNG that a browser shows.
@@ -56,11 +59,6 @@ def ingest_session(source: Path, unit: Unit, protocol: Any, output: Path) -> Sta
     return StageResult({"field_t": 3.0, "roles": {role: {} for role in protocol.roles}})
 
 
-def source_state(source: Path) -> str:
-    """Whether there is a scan."""
-    return str(source.is_dir())
-
-
 def register_session(unit: Unit, paths: Paths, options: Any, output: Path) -> StageResult:
     """Transforms and both products, and how far the head moved."""
     lot = _lot(unit, "register")
@@ -72,7 +70,7 @@ def register_session(unit: Unit, paths: Paths, options: Any, output: Path) -> St
         role: {"rotation_deg": lot.expovariate(4.0), "translation_mm": lot.expovariate(4.0)}
         for role in ("PPI", "PEI")
     }
-    return StageResult(moved)
+    return StageResult({"roles": moved})
 
 
 def locate_session(unit: Unit, paths: Paths, options: Any, output: Path) -> StageResult:
@@ -84,10 +82,6 @@ def locate_session(unit: Unit, paths: Paths, options: Any, output: Path) -> Stag
         for kind in ("MRC", "HYDROPSMi2"):
             (output / paths.crop(unit, side, kind).name).write_text(side)
     return StageResult(excluded_sides={s: f"the {s} inner ear is cut off" for s in out})
-
-
-def load_segmenter(folder: Path, device: str, threads: int) -> None:
-    """No model is loaded."""
 
 
 def _sides(record: Path) -> list[str]:
@@ -108,23 +102,27 @@ def measure_session(
     unit: Unit, paths: Paths, model: str, options: Any, output: Path
 ) -> StageResult:
     """Rows of both tables, from distributions that look like ears."""
-    ears, marks = ["\t".join(EAR_COLUMNS)], ["\t".join(LANDMARK_COLUMNS)]  # noqa: F821
+    ears, marks = [EAR_COLUMNS], [LANDMARK_COLUMNS]
     for side in _sides(paths.record("segment", unit, model)):
         lot = _lot(unit, side, "measure")
         for organ in (*ORGANS, LABYRINTH):
             tfs, ratio = lot.gauss(200.0, 20.0), lot.betavariate(2.0, 6.0)
-            row = [unit.participant, unit.session, side, organ, f"{tfs:.2f}", f"{tfs * ratio:.2f}",
-                   f"{ratio:.4f}", f"{ratio:.4f}", str(lot.randrange(104)),
-                   lot.choice(("none", "mild", "significant")), model]  # fmt: skip
-            ears.append("\t".join(row))
+            slice_number, grade = lot.randrange(104), lot.choice(("none", "mild", "significant"))
+            ears.append(
+                (unit.participant, unit.session, side, organ, f"{tfs:.2f}", f"{tfs * ratio:.2f}",
+                 f"{ratio:.4f}", f"{ratio - 0.05:.4f}", f"{ratio + 0.05:.4f}", f"{ratio:.4f}",
+                 f"{ratio:.4f}", str(slice_number), grade, model)
+            )  # fmt: skip
         for landmark in LANDMARKS:
             place = [f"{lot.gauss(0.0, 40.0):.3f}" for _ in range(3)]
-            marks.append(
-                "\t".join([unit.participant, unit.session, side, landmark, *place, "0.9", model])
-            )
-    (output / paths.measures(unit, model).name).write_text("\n".join(ears) + "\n")
-    (output / paths.measured_landmarks(unit, model).name).write_text("\n".join(marks) + "\n")
+            marks.append((unit.participant, unit.session, side, landmark, *place, "0.9", model))
+    _write(output / paths.measures(unit, model).name, ears)
+    _write(output / paths.measured_landmarks(unit, model).name, marks)
     return StageResult()
+
+
+def _write(path: Path, rows: list[tuple[str, ...]]) -> None:
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def draw_session(unit: Unit, paths: Paths, model: str, output: Path) -> StageResult:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from hydrops.dicom import find_series, made_of_others
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.ingest import convert_series, ingest_session, source_state
+from hydrops.ingest import convert_series, ingest_session
 from hydrops.participants import read_as_text
 from hydrops.paths import Unit
 from hydrops.phantom.dicom import Series, Study, write_series
@@ -30,6 +30,7 @@ from hydrops.phantom.signal import MRC, PEI, PPI
 from hydrops.phantom.signal import Sequence as MRSequence
 from hydrops.protocol import Protocol, load_protocol, protocol_from
 from hydrops.scan import scan_to_participants
+from hydrops.sources import source_state
 from places import REPOSITORY
 
 UNIT = Unit("01", "1")

@@ -40,12 +40,14 @@ from hydrops.model.package import publish_bundle, source_of, write_bundle, write
 from hydrops.model.preprocess import prepare, quantile_by_sorting, quantile_one_by_one
 from hydrops.model.release import release
 from hydrops.model.segmenter import load_segmenter
+from hydrops.model.simulate import Specimen
 from hydrops.model.taught import taught_by, write_taught
 from hydrops.model.train import (
     PairedTask,
     TrainOptions,
     make_pools,
     pool_folder,
+    pool_jobs,
     train,
     trained_parts,
     validate,
@@ -312,6 +314,20 @@ def test_a_pool_that_was_drawn_otherwise_is_another(tiny: TrainOptions, tmp_path
     assert [path.name for path in trained_parts(tiny, tmp_path / "run")] == ["phantom-0000.npz"]
     for other in ({"seed": 1}, {"crops_per_ear": 3}):
         assert trained_parts(dataclasses.replace(tiny, **other), tmp_path / "run") == []
+
+
+def test_no_two_parts_of_a_pool_are_drawn_by_the_same_numbers(tiny: TrainOptions) -> None:
+    options = dataclasses.replace(tiny, phantoms=3, validation_phantoms=2, redraws_per_specimen=3)
+    cube = np.pad(np.ones((2, 2, 2), bool), 1)
+    learned, watching = (
+        [Specimen(name, "right", cube, np.eye(4), {}) for name in names]
+        for names in (("F01", "F02"), ("F06", "T03"))
+    )
+    train, validation = pool_jobs(options, learned, watching)
+    assert len(train) == 3 + 2 * 3
+    assert len(validation) == 2 + 2 * 2
+    draws = [np.random.default_rng(job.seeds).uniform() for job in (*train, *validation)]
+    assert len(set(draws)) == len(draws)
 
 
 def test_a_model_of_phantoms_alone_claims_no_labyrinths(tiny: TrainOptions, tmp_path: Path) -> None:

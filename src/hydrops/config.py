@@ -20,6 +20,7 @@ from hydrops.paths import Paths, Unit
 from hydrops.phantom.specs import load_specs
 from hydrops.protocol import Protocol, load_protocol
 from hydrops.records import missing_files
+from hydrops.sources import source_state
 from hydrops.validate import check, from_text
 
 DEFAULTS: dict[str, Any] = {
@@ -56,13 +57,12 @@ class Study:
     phantoms: dict[str, str]
 
     def source(self, unit: Unit) -> tuple[str, str]:
-        """Folder of a session's scan and, unless a rule makes it, when it last changed.
+        """Folder of a session's scan and, unless a rule makes it, how the files in it are.
 
-        Snakemake compares the text, so that a folder replaced by an older one is noticed, too.
+        Snakemake compares the text, so that a file replaced by an older one is noticed, too.
         """
         folder = self.sources[unit]
-        known = os.path.isdir(folder) and not self.phantoms
-        return str(folder), str(folder.stat().st_mtime_ns) if known else ""
+        return str(folder), "" if self.phantoms else source_state(folder)
 
     def batches_of(self, chunk: str) -> list[str]:
         """Names of the batches that a chunk's sessions are in."""

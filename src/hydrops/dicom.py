@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -248,37 +247,6 @@ def _without_warnings() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
-
-
-def look_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """What lies below a folder, also by links, each folder once; hidden things are left out.
-
-    Returns
-    -------
-    All files, and the files and folders that may not be read.
-    """
-    found: list[Path] = []
-    closed: list[Path] = []
-    seen: set[str] = set()
-    walk = os.walk(
-        folder, followlinks=True, onerror=lambda error: closed.append(Path(error.filename))
-    )
-    for root, folders, names in walk:
-        where = os.path.realpath(root)
-        folders[:] = [name for name in folders if where not in seen and not name.startswith(".")]
-        if where not in seen:
-            found += [Path(root) / name for name in names if not name.startswith(".")]
-        seen.add(where)
-    return found, closed + [path for path in found if _is_closed(path)]
-
-
-def _is_closed(path: Path) -> bool:
-    """Whether a file is there and may not be read; a link to nothing is not there."""
-    try:
-        path.stat()
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return not os.access(path, os.R_OK)
 
 
 def words_of(image_type: Iterable[str]) -> set[str]:

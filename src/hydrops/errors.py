@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class HydropsError(Exception):
     """A mistake that a person can mend: the message says which file, what, and what to do."""
@@ -16,8 +18,16 @@ class ExcludedError(Exception):
     ----------
     reason
         One sentence that a radiographer understands.
+    sides
+        Reason by side, where each ear has its own.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, sides: Mapping[str, str] | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.sides = dict(sides or {})
+
+    @staticmethod
+    def of_ears(sides: Mapping[str, str], otherwise: str) -> ExcludedError:
+        """Each ear for its own reason; `otherwise` where no ear is left to have one."""
+        return ExcludedError("; ".join(sides.values()) or otherwise, sides)

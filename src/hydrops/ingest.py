@@ -24,7 +24,6 @@ from hydrops.dicom import (
     SUBTRACTED,
     SeriesHeader,
     find_series,
-    look_below,
     made_of_others,
     words_of,
 )
@@ -44,7 +43,8 @@ from hydrops.images import (
 )
 from hydrops.paths import Paths, Unit
 from hydrops.protocol import Protocol, Rule
-from hydrops.records import StageResult, digest
+from hydrops.records import StageResult
+from hydrops.sources import look_below
 
 #: What of a sidecar is kept: physics, and nothing that says who, where or when.
 SIDECAR_KEYS = (
@@ -115,25 +115,6 @@ def ingest_session(source: Path, unit: Unit, protocol: Protocol, output: Path) -
         numbers = _ingest_nifti(niftis, unit, protocol, output)
     _check_overlap(unit, protocol, output)
     return StageResult(numbers)
-
-
-def source_state(source: Path) -> str:
-    """Where a session's files lie, and how: a digest that changes when one is added or replaced.
-
-    A link whose file was not fetched counts as a file that is not there.
-    """
-    files, closed = look_below(source)
-    states = [_as_text(source), *(f"closed {_as_text(path)}" for path in sorted(closed))]
-    for path in sorted(set(files) - set(closed)):
-        if path.exists():
-            state, name = path.stat(), _as_text(path.relative_to(source))
-            states.append(f"{name} {state.st_size} {state.st_mtime_ns}")
-    return digest(*states)
-
-
-def _as_text(path: Path) -> str:
-    """A path as text that can be encoded, also where its name is not UTF-8."""
-    return os.fsencode(path).decode("latin-1")
 
 
 def choose_series(series: Sequence[SeriesHeader], protocol: Protocol) -> dict[str, SeriesHeader]:

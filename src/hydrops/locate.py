@@ -64,7 +64,7 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
             result.excluded_sides[side] = reason
     kept = [side for side in SIDES if side not in result.excluded_sides]
     if not kept:
-        raise ExcludedError("; ".join(result.excluded_sides.values()))
+        raise ExcludedError.of_ears(result.excluded_sides, "no ear was found")
     roles = {}
     for role in MOVING_ROLES[options.combination]:
         image, image_affine = load_image(paths.image(unit, role))

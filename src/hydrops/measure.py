@@ -96,7 +96,7 @@ def measure_session(
             for name, found in landmarks.items()
         ]
     if not ears:
-        raise ExcludedError("; ".join(result.excluded_sides.values()) or "no ear was segmented")
+        raise ExcludedError.of_ears(result.excluded_sides, "no ear was segmented")
     for rows, columns, path in (
         (ears, EAR_COLUMNS, paths.measures(unit, model)),
         (marks, LANDMARK_COLUMNS, paths.measured_landmarks(unit, model)),

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -56,8 +56,10 @@ class Record:
     """What became of one stage of one session.
 
     `stage` is where the outcome arose: an exclusion keeps the name of the stage that excluded,
-    however many stages later it is read. `fingerprint` identifies what the result was made from
-    where the stage itself decides what to do again (chunks); it is empty elsewhere.
+    however many stages later it is read. `excluded_sides` are stage and reason of each ear that is
+    out; of an excluded session too, where each ear has its own. `fingerprint` identifies what the
+    result was made from where the stage itself decides what to do again (chunks); it is empty
+    elsewhere.
     """
 
     stage: str
@@ -144,37 +146,25 @@ def run_stage(
         Kept in the record, see `Record`.
     """
     folder = record_path.parent
-    excluded_sides: dict[str, dict[str, str]] = {}
-    for path in upstream:
-        earlier = read_record(path)
-        if earlier.outcome == "excluded":
-            folder.mkdir(parents=True, exist_ok=True)
-            _empty(folder)
-            record = Record(
-                earlier.stage, unit.participant, unit.session, "excluded", earlier.reason
-            )
-            record.fingerprint = fingerprint
-            write_record(record_path, record)
-            return record
-        excluded_sides |= earlier.excluded_sides
     folder.mkdir(parents=True, exist_ok=True)
+    before = [read_record(path) for path in upstream]
+    out = next((record for record in before if record.outcome == "excluded"), None)
+    if out is not None:
+        _empty(folder)
+        record = replace(out, fingerprint=fingerprint)
+        write_record(record_path, record)
+        return record
+    record = Record(stage, unit.participant, unit.session, "done", fingerprint=fingerprint)
+    for earlier in before:
+        record.excluded_sides |= earlier.excluded_sides
     scratch = _begin(folder, stage, fingerprint)
     try:
         result = work(scratch)
-        record = Record(
-            stage,
-            unit.participant,
-            unit.session,
-            "done",
-            excluded_sides=excluded_sides
-            | {s: {"stage": stage, "reason": r} for s, r in result.excluded_sides.items()},
+        record = replace(
+            record,
+            excluded_sides=record.excluded_sides | _by_stage(stage, result.excluded_sides),
             numbers=result.numbers,
-            files={
-                str(p.relative_to(scratch)): sha256_of_file(p)
-                for p in sorted(scratch.rglob("*"))
-                if p.is_file()
-            },
-            fingerprint=fingerprint,
+            files=_files_in(scratch),
         )
         _empty(folder)
         for child in scratch.iterdir():
@@ -182,9 +172,13 @@ def run_stage(
     except ExcludedError as exclusion:
         _empty(folder)
         # An ear that was excluded before is out for its own reason.
-        reasons = [*(side["reason"] for side in excluded_sides.values()), exclusion.reason]
-        record = Record(stage, unit.participant, unit.session, "excluded", "; ".join(reasons))
-        record.fingerprint = fingerprint
+        reasons = [*(side["reason"] for side in record.excluded_sides.values()), exclusion.reason]
+        record = replace(
+            record,
+            outcome="excluded",
+            reason="; ".join(reasons),
+            excluded_sides=record.excluded_sides | _by_stage(stage, exclusion.sides),
+        )
     except BaseException:
         # The next try goes on with what is whole.
         if not any(scratch.glob(f"*{WHOLE}")):
@@ -193,6 +187,16 @@ def run_stage(
     shutil.rmtree(scratch, ignore_errors=True)
     write_record(record_path, record)
     return record
+
+
+def _by_stage(stage: str, sides: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    return {side: {"stage": stage, "reason": reason} for side, reason in sides.items()}
+
+
+def _files_in(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file below a folder, by its name from there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): sha256_of_file(path) for path in files}
 
 
 def _begin(folder: Path, stage: str, fingerprint: str) -> Path:

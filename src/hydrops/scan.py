@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from hydrops.dicom import SeriesHeader, find_series, look_below
+from hydrops.dicom import SeriesHeader, find_series
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.ingest import choose_series
 from hydrops.protocol import Protocol
+from hydrops.sources import look_below
 
 #: The series of one study of one patient.
 Group = list[SeriesHeader]

@@ -61,7 +61,7 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
         else:
             result.numbers[side] = told
     if not result.numbers:
-        raise ExcludedError("; ".join(result.excluded_sides.values()) or "no ear was located")
+        raise ExcludedError.of_ears(result.excluded_sides, "no ear was located")
     for side, part in parts.items():
         emptied = part.rename(output / f".{side}")
         (emptied / _TOLD).unlink()

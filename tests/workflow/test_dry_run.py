@@ -194,6 +194,18 @@ def test_a_missing_folder_is_left_to_ingest_which_records_it(project: Project) -
     assert project.planned() == expected(2)
 
 
+def test_a_scan_is_read_again_when_a_file_deep_in_it_is_replaced(project: Project) -> None:
+    own_cohort(project, ["A1", "B2"])
+    image = project.path("scans/A1/series/1.dcm")
+    image.parent.mkdir()
+    image.write_text("no image")
+    manifests = [f"results/ingest/chunks/sub-{name}_ses-1.json" for name in ("A1", "B2")]
+    project.run(*manifests)
+    assert project.planned(*manifests) == {}
+    image.write_text("none either")
+    assert project.planned(*manifests) == {"ingest_session": 1}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

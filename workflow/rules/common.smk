@@ -17,6 +17,7 @@ from hydrops.model.ablation import Grid
 from hydrops.model.tasks import find_trainings
 from hydrops.protocol import protocol_text
 from hydrops.slurm import cancel_jobs_of_run
+from hydrops.sources import source_state
 from hydrops.status import LOCK_EXPLAINED, closing_words, words_about_models
 from hydrops.status_page import write_status_page
 
@@ -120,16 +121,18 @@ def members_of(wildcards):
 
 
 def sources_of(wildcards):
-    """Sessions of a job, each with its folder and when that last changed, as plain strings."""
-    units = units_of_job(wildcards)
-    return [[u.participant, u.session, *STUDY.source(u)] for u in units]
+    """Sessions of a job, each with its folder and how its files are, as plain strings."""
+    return [[u.participant, u.session, *source_of(u)] for u in units_of_job(wildcards)]
+
+
+@cache
+def source_of(unit):
+    """Looked at once, for Snakemake asks again and again and scans have thousands of files."""
+    return STUDY.source(unit)
 
 
 def images_state(training):
     """How the images that a model learns from lie on disk; nothing where none are asked for."""
-    # Here, for it loads what reads DICOM, which no job of a cohort needs to start.
-    from hydrops.ingest import source_state
-
     specimens = STUDY.config["training"]["specimens"]
     try:
         folder = training.images(specimens and Path(specimens))

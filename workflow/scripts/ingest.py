@@ -8,8 +8,9 @@ from hydrops.paths import Paths, Unit
 
 with logged(snakemake.log[0]):
     from hydrops.chunks import run_chunk
-    from hydrops.ingest import ingest_session, source_state
+    from hydrops.ingest import ingest_session
     from hydrops.protocol import protocol_from
+    from hydrops.sources import source_state
 
     params = snakemake.params
     sources = {Unit(p, s): Path(folder) for p, s, folder, _ in params.members}

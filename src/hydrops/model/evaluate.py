@@ -32,6 +32,7 @@ from hydrops.model.bundle import Bundle, read_bundle
 from hydrops.model.metrics import (
     Mask,
     overlap_metrics,
+    ratio_errors,
     surface_metrics,
     volume_error_percent,
 )
@@ -230,7 +231,7 @@ def summarise(ears: pd.DataFrame) -> pd.DataFrame:
     for (model, kind), part in ears.groupby(["model", "anatomy"], sort=False):
         measured = part.dropna(subset=["tfs_mm3"])
         with_ratio = measured.dropna(subset=["ratio"])
-        errors = (with_ratio["ratio"] - with_ratio["ratio_true"]).abs()
+        errors = ratio_errors(with_ratio)
         few = len(with_ratio) < 2
         (icc, low, high), limits = agreement_of_heads(with_ratio, RATIO_COLUMNS)
         rows.append(
@@ -241,14 +242,16 @@ def summarise(ears: pd.DataFrame) -> pd.DataFrame:
                 "refused": len(part) - len(measured),
                 "ICC(2,1)": round(icc, 4),
                 "95 % CI": np.nan if few else f"{low:.3f} to {high:.3f}",
-                "mean absolute error": np.nan if few else round(float(errors.mean()), 4),
+                "mean absolute error": np.nan
+                if few
+                else round(float(errors["absolute"].mean()), 4),
                 "bias": round(limits["bias"], 4),
                 "limits of agreement": np.nan
                 if few
                 else f"{limits['lower']:+.3f} to {limits['upper']:+.3f}",
                 "interval held": "n/a"
-                if few or with_ratio["half_width"].isna().all()
-                else f"{(errors <= with_ratio['half_width']).mean():.1%}",
+                if few or errors["held"].isna().all()
+                else f"{errors['held'].mean():.1%}",
                 "TFS Dice": round(float(measured["tfs_dice"].mean()), 4),
                 **{
                     f"Dice, {organ.replace('_', ' ')}": round(
@@ -391,7 +394,7 @@ def _measured(
             row["half_width"] = found["half_width"]
             row |= _signals(segmenter, unit, side, paths)
         else:
-            row["reason"] = record.reason or record.excluded_sides[side]["reason"]
+            row["reason"] = record.excluded_sides.get(side, {"reason": record.reason})["reason"]
         yield row, cut
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
@@ -74,6 +75,30 @@ def area_under_curve(probability: npt.NDArray[np.float32], truth: Mask) -> float
         return float("nan")
     ranks = rankdata(probability.ravel())[truth.ravel()]
     return float((ranks.sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def ratio_errors(ears: pd.DataFrame) -> pd.DataFrame:
+    """Errors of EH volume ratios, beside the rest of a table of simulated ears.
+
+    Parameters
+    ----------
+    ears
+        An ear a row: `ratio`, NaN of a refused ear, the `half_width` of its interval, NaN without
+        one, and `ratio_true`.
+
+    Returns
+    -------
+    The table with `error`, measured minus true, its `absolute` value, whether the interval `held`
+    the truth (1 or 0; NaN without one), and whether the ear was `refused`.
+    """
+    error = ears["ratio"] - ears["ratio_true"]
+    known = (error + ears["half_width"]).notna()
+    return ears.assign(
+        error=error,
+        absolute=error.abs(),
+        held=(error.abs() <= ears["half_width"]).astype(float).where(known),
+        refused=ears["ratio"].isna(),
+    )
 
 
 def _share(part: float, whole: float) -> float:

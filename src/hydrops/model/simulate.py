@@ -312,16 +312,24 @@ class Pool:
         return len(self.landmarks)
 
 
-def write_pool_part(
-    folder: Path, part: int, source: str, seed: int, crops: int, specimen: Specimen | None
-) -> Path:
+@dataclass(frozen=True)
+class PoolJob:
+    """One part of a pool: an ear and its crops, of a phantom or a specimen, drawn by `seeds`."""
+
+    source: str
+    part: int
+    seeds: tuple[int, ...]
+    specimen: Specimen | None = None
+
+
+def write_pool_part(folder: Path, job: PoolJob, crops: int) -> Path:
     """Draw one ear and its crops into a part of a pool; a part that is there is left alone."""
-    path = folder / f"{source}-{part:04d}.npz"
+    path = folder / f"{job.source}-{job.part:04d}.npz"
     if path.is_file():
         return path
     torch.set_num_threads(1)
-    rng = np.random.default_rng([seed, part])
-    ear = draw_ear(rng, "right") if specimen is None else specimen_ear(specimen, rng)
+    rng = np.random.default_rng(job.seeds)
+    ear = draw_ear(rng, "right") if job.specimen is None else specimen_ear(job.specimen, rng)
     geometries = [draw_geometry(ear, rng) for _ in range(crops)]
     with placed(path) as temporary, temporary.open("wb") as stream:
         np.savez(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from hydrops.model.options import voxels_made_one
 from hydrops.model.precision import mixed_precision
 from hydrops.model.simulate import (
     Pool,
+    PoolJob,
     Specimen,
     draw_images,
     load_specimens,
@@ -128,13 +130,31 @@ class TrainOptions:
         return options
 
 
-#: Source, part, seed and specimen of one part of a pool.
-_PoolJob = tuple[str, int, int, Specimen | None]
+def pool_jobs(
+    options: TrainOptions, learned: Sequence[Specimen], watching: Sequence[Specimen]
+) -> tuple[list[PoolJob], list[PoolJob]]:
+    """Parts of the pools to train on and to validate on; no two are drawn by the same numbers."""
+
+    def of(specimen: Specimen, kind: str, seed: int, count: int) -> list[PoolJob]:
+        # Without the name, every labyrinth would be given the same endolymph and places.
+        seeds, source = (seed, crc32(specimen.name.encode())), f"{kind}-{specimen.name}"
+        return [PoolJob(source, part, (*seeds, part), specimen) for part in range(count)]
+
+    seed, redraws = options.seed, options.redraws_per_specimen
+    train = [PoolJob("phantom", part, (seed, part)) for part in range(options.phantoms)]
+    validation = [
+        PoolJob("validation", part, (seed + 1, part)) for part in range(options.validation_phantoms)
+    ]
+    train += [job for s in learned for job in of(s, "specimen", seed + 2, redraws)]
+    validation += [
+        job for s in watching for job in of(s, "validation", seed + 3, options.validation_phantoms)
+    ]
+    return train, validation
 
 
 def pool_folder(options: TrainOptions, training: Path) -> Path:
     """Where the pool of a training lies: drawn otherwise, it lies elsewhere."""
-    return training / f"pool-{options.seed}-{options.crops_per_ear}"
+    return training / f"ears-{options.seed}-{options.crops_per_ear}"
 
 
 def trained_parts(options: TrainOptions, training: Path) -> list[Path]:
@@ -167,13 +187,9 @@ def make_pools(
     """
     folder = pool_folder(options, training)
     folder.mkdir(parents=True, exist_ok=True)
-    train: list[_PoolJob] = [
-        ("phantom", part, options.seed, None) for part in range(options.phantoms)
-    ]
-    validation: list[_PoolJob] = [
-        ("validation", part, options.seed + 1, None) for part in range(options.validation_phantoms)
-    ]
     seen: dict[str, str] = {}
+    learned: list[Specimen] = []
+    watching: list[Specimen] = []
     if specimens_folder.is_dir():
         learned, watching = (
             load_specimens(specimens_folder, names)
@@ -182,23 +198,14 @@ def make_pools(
         seen = {specimen.name: specimen.digest for specimen in (*learned, *watching)}
         _refuse_copies(learned, watching)
         _tell_drawn_from(folder, seen)
-        for specimen in learned:
-            train += [
-                (f"specimen-{specimen.name}", part, options.seed + 2, specimen)
-                for part in range(options.redraws_per_specimen)
-            ]
-        for specimen in watching:
-            validation += [
-                (f"validation-{specimen.name}", part, options.seed + 3, specimen)
-                for part in range(options.validation_phantoms)
-            ]
     else:
         LOG.warning("%s is missing: training on phantoms alone", specimens_folder)
+    train, validation = pool_jobs(options, learned, watching)
     with ProcessPoolExecutor(processes) as executor:
         futures = [
-            executor.submit(write_pool_part, folder, part, source, seed, crops, specimen)
+            executor.submit(write_pool_part, folder, job, crops)
             for jobs, crops in ((train, options.crops_per_ear), (validation, 1))
-            for source, part, seed, specimen in jobs
+            for job in jobs
         ]
         for number, future in enumerate(futures, start=1):
             future.result()
