@@ -16,12 +16,12 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from kept_out import measured_ears, segmenter_of
 from matplotlib.figure import Figure
 from scipy import fft, ndimage
 
+from hydrops.arrays import FloatGrid
 from hydrops.cohort import write_table
 from hydrops.errors import ExcludedError
 from hydrops.images import crop_affine
@@ -36,7 +36,6 @@ from hydrops.phantom.head import draw_head, render, usual_point_spread
 from hydrops.phantom.signal import MRC, PEI, PPI
 
 RESULTS = Path(__file__).parent / "results"
-FloatGrid = npt.NDArray[np.float32]
 #: By how it is measured, and its colour.
 WAYS = {"counted": "#0072b2", "not noticed": "#d55e00"}
 

@@ -21,9 +21,10 @@ import pandas as pd
 from kept_out import measured_ears, segmenter_of
 from matplotlib.figure import Figure
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.cohort import write_table
 from hydrops.errors import ExcludedError
-from hydrops.images import Affine, FloatGrid, average_onto, crop_affine, crop_image
+from hydrops.images import average_onto, crop_affine, crop_image
 from hydrops.labels import LABYRINTH
 from hydrops.measure import organ_volumes
 from hydrops.model.metrics import ratio_errors

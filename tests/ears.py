@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hydrops.images import Affine, crop_affine, cube_affine, save_image
+from hydrops.arrays import Affine
+from hydrops.images import crop_affine, cube_affine, save_image
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.paths import Paths, Unit

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from hydrops.arrays import FloatGrid
 from hydrops.labels import ORGANS, perilymph_code
 from hydrops.phantom.signal import MRC, PEI, PPI, Fluids, Sequence, gadolinium, signal
-
-FloatGrid = npt.NDArray[np.float32]
 
 
 def shown(fluids: Fluids, sequence: Sequence, fractions: FloatGrid) -> FloatGrid:

@@ -14,9 +14,9 @@ import yaml
 from nibabel.affines import apply_affine
 
 from ears import MODEL
+from hydrops.arrays import Affine
 from hydrops.errors import ExcludedError
 from hydrops.images import (
-    Affine,
     affine_of,
     crop_affine,
     load_image,

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from ears import fine_affine, made_up_cohort, made_up_fractions, on_crop
+from hydrops.arrays import FloatGrid
 from hydrops.draw import draw_session
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import FloatGrid, crop_affine, save_image
+from hydrops.images import crop_affine, save_image
 from hydrops.labels import LABYRINTH, ORGANS, SIDES
 from hydrops.measure import MeasureOptions, implausible, measure_session
 from hydrops.model.architectures import build_network

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage, stats
 from scipy.spatial.transform import Rotation
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.labels import LABYRINTH, ORGANS, SIDES, endolymph_code, perilymph_code
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops, mirrored
 from hydrops.phantom.head import (
@@ -30,8 +31,6 @@ from hydrops.phantom.head import (
 from hydrops.phantom.motion import ROTATION_DEG, TRANSLATION_MM, draw_motion
 from hydrops.phantom.signal import MRC, PEI, PPI, Sequence
 
-FloatGrid = npt.NDArray[np.float32]
-Affine = npt.NDArray[np.float64]
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 angles = st.tuples(*[st.floats(-25.0, 25.0)] * 3)
 offsets = st.tuples(*[st.floats(-15.0, 15.0)] * 3)

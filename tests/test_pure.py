@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from hydrops.arrays import FloatGrid
 from hydrops.errors import ExcludedError
 from hydrops.model.pure import (
     LEAST_ALIKE,
@@ -23,8 +24,6 @@ from hydrops.model.pure import (
 from hydrops.model.unfold import Unfolded
 from hydrops.phantom.signal import USUAL_FLUIDS, Fluids, draw_fluids
 from pair import given_images
-
-FloatGrid = npt.NDArray[np.float32]
 
 SHAPE = (30, 32, 16)
 #: Share of endolymph in the canals.

@@ -19,6 +19,7 @@ from hydrops.paths import Paths, Unit
 from hydrops.reasons import what_failed, why_not_done
 from hydrops.records import Record, StageResult, run_stage, write_record
 from hydrops.status import closing_words, words_about_models
+from places import REPOSITORY
 from studies import study_in
 
 NO_SLURM = Path("nowhere")
@@ -226,6 +227,32 @@ def test_the_last_words_about_models_name_no_session(tmp_path: Path) -> None:
     said = words_about_models(study, ["autocasnet"], made, NO_SLURM).splitlines()
     assert said[0].startswith("  train autocasnet_3 is not done: its job was cut off")
     assert said[1:] == [f"there is: {tmp_path}", f"logs: {study.paths.root / 'logs'}"]
+
+
+def test_every_job_that_makes_models_is_told_and_none_of_a_model_of_a_longer_name(
+    tmp_path: Path,
+) -> None:
+    study = resolve(study_in(tmp_path))
+    for stage, name in (
+        ("tabulate_changes", "joint_unet3d"),
+        ("compare", "folds"),
+        ("ablate", "joint_unet3d_no_noise_4"),
+        ("train", "joint_unet3d_ct_0"),
+    ):
+        cut_off(study.paths.log(stage, name))
+    said = words_about_models(study, ["joint_unet3d"], [], NO_SLURM)
+    for told in ("tabulate_changes joint_unet3d is", "compare folds is", "joint_unet3d_no_noise_4"):
+        assert told in said
+    assert "joint_unet3d_ct" not in said
+
+
+def test_a_phantom_that_was_not_drawn_is_why_its_session_is_missing(tmp_path: Path) -> None:
+    told = study_in(tmp_path, phantom=str(REPOSITORY / "config" / "phantom.yaml"))
+    study = resolve(told)
+    write_failed(study.paths.log("phantom", "sub-01"), HydropsError("no room for phantoms"))
+    said = closing_words(study, NO_SLURM)
+    assert "missing sub-01_ses-1: ingest is not done" in said
+    assert "no room for phantoms" in said
 
 
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,24 @@ def test_an_ear_that_was_excluded_before_the_session_keeps_its_reason(tmp_path: 
     assert (record.stage, record.reason) == ("second", "left: cut off; right: no fluid")
 
 
+def test_each_ear_of_an_excluded_session_keeps_its_own_reason(tmp_path: Path) -> None:
+    first = tmp_path / "first" / "unit" / "record.json"
+    second = tmp_path / "second" / "unit" / "record.json"
+
+    def nothing_left(_: Path) -> StageResult:
+        raise ExcludedError.of_ears({"right": "no fluid"}, "no ear was segmented")
+
+    run_stage(first, "first", UNIT, [], writes("a", left="cut off"))
+    run_stage(second, "second", UNIT, [first], nothing_left)
+    record = read_record(second)
+    assert (record.outcome, record.reason) == ("excluded", "cut off; no fluid")
+    assert record.excluded_sides == {
+        "left": {"stage": "first", "reason": "cut off"},
+        "right": {"stage": "second", "reason": "no fluid"},
+    }
+    assert ExcludedError.of_ears({}, "no ear was segmented").reason == "no ear was segmented"
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"stage": "x"}', '{"no": "record"}'])
 def test_what_is_no_record_is_named_and_never_current(tmp_path: Path, content: str) -> None:
     path = tmp_path / "record.json"

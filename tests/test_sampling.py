@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from nibabel.affines import from_matvec
 from scipy.spatial.transform import Rotation
 
-from hydrops.images import Affine, FloatGrid, crop_affine
+from hydrops.arrays import Affine, FloatGrid
+from hydrops.images import crop_affine
 from hydrops.phantom.anatomy import draw_ear
 from hydrops.phantom.head import NOISE, draw_head, render
 from hydrops.phantom.signal import MRC

@@ -15,15 +15,9 @@ import torch
 from nibabel.affines import apply_affine, from_matvec
 from scipy import ndimage
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import (
-    Affine,
-    FloatGrid,
-    crop_affine,
-    crop_image,
-    cube_affine,
-    save_image,
-)
+from hydrops.images import crop_affine, crop_image, cube_affine, save_image
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS
 from hydrops.measure import organ_volumes
 from hydrops.model.blur import BLURRED, SHARP

@@ -16,16 +16,10 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.cli import main
 from hydrops.errors import HydropsError
-from hydrops.images import (
-    Affine,
-    FloatGrid,
-    ball_around,
-    crop_affine,
-    majority_labels,
-    save_image,
-)
+from hydrops.images import ball_around, crop_affine, majority_labels, save_image
 from hydrops.labels import ORGANS, SIDES, perilymph_code
 from hydrops.model.bundle import find_bundle
 from hydrops.model.ct import CtFinding

@@ -15,6 +15,7 @@ from scipy import stats
 
 from hydrops import statistics
 from hydrops.errors import HydropsError
+from hydrops.figures import write_figures
 from hydrops.labels import LABYRINTH, ORGANS
 from hydrops.participants import read_participants
 from hydrops.report import _agreement_sentences
@@ -299,6 +300,19 @@ def test_agreement_with_a_reader_who_agrees() -> None:
     assert rows[rows.estimate_name == "bias"].estimate.iloc[0] == pytest.approx(-0.01)
 
 
+def test_where_all_ears_have_one_value_agreement_is_not_told_and_why(tmp_path: Path) -> None:
+    ears, people = cohort(0.2)
+    alike = ears.assign(eh_volume_ratio=0.3)
+    reader = alike.assign(reader="A").drop(columns="eh_area_ratio")
+    table = cohort_statistics(alike, people, reader)
+    rows = table[table.analysis == "agreement with reader"]
+    assert rows.estimate.isna().all()
+    assert set(rows.note) == {"all ears have one value, by pipeline and reader alike"}
+    figures = write_figures(alike, people, reader, table, True, tmp_path)
+    (figure,) = [figure for figure in figures if figure.name == "agreement"]
+    assert "All ears have one value" in figure.caption
+
+
 @pytest.mark.parametrize("missing", ["eh_volume_ratio", "pta_left"])
 def test_an_ear_seen_in_two_sessions_counts_once(missing: str) -> None:
     ears, people = cohort(0.2)
@@ -484,6 +498,8 @@ def test_a_reader_names_persons_as_participants_tsv_does(tmp_path: Path) -> None
     ("column", "value", "words"),
     [
         ("eh_volume_ratio", "0,35", "is no number"),
+        ("eh_volume_ratio", "12", "is no share, from 0 to 1"),
+        ("eh_volume_ratio", "-0.1", "is no share, from 0 to 1"),
         ("side", "L", "none of left, right"),
         ("organ", "saccule", "none of cochlea"),
     ],
@@ -493,6 +509,16 @@ def test_a_mistake_of_a_reader_is_named_with_its_line(
 ) -> None:
     with pytest.raises(HydropsError, match=f"line 2, column {column}: '{value}' .*{words}"):
         read_reader_table(reader_file(tmp_path, **{column: value}))
+
+
+def test_lines_of_a_readers_table_are_those_of_the_file(tmp_path: Path) -> None:
+    path = reader_file(tmp_path)
+    header, row = path.read_text().splitlines()
+    path.write_text("\n".join((header, "", row, "\t\t", row.replace("left", "L"))) + "\n")
+    with pytest.raises(HydropsError, match="line 5, column side: 'L'"):
+        read_reader_table(path)
+    path.write_text("\n".join((header, "", row, "\t\t")) + "\n")
+    assert len(read_reader_table(path)) == 1
 
 
 def test_a_reader_table_in_another_encoding_is_told(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ def test_no_two_sessions_share_a_path(first: str, second: str, stage: str) -> No
         ({"register": {"min_nmi": "high"}}, "register"),
         ({"register": {"no_such_option": 1}}, "no_such_option"),
         ({"phantom": str(REPOSITORY / "config" / "config.yaml")}, "does not fit its schema"),
+        ({"locate": {"distance_mm": [95, 58]}}, "locate: distance_mm is 95 to 58"),
+        ({"measure": {"tfs_range_mm3": [420, 70]}}, "measure: tfs_range_mm3 is 420 to 70"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(
@@ -274,6 +276,29 @@ def test_the_time_left_follows_from_the_pace(tmp_path: Path) -> None:
     found = [unit_status(study.paths, unit, model) for unit in study.units]
     assert time_left(study, model, found, 1030.0) == pytest.approx(9 * 30 / 3)
     assert time_left(study, model, found, 1e6) is None
+    # A week ago the study had a session more, which tells nothing of the pace now.
+    path = study.paths.record("ingest", Unit("02", "1"))
+    write_record(path, Record("ingest", "02", "1", "done"))
+    os.utime(path, (1000.0 - 7e5, 1000.0 - 7e5))
+    found = [unit_status(study.paths, unit, model) for unit in study.units]
+    assert time_left(study, model, found, 1030.0) == pytest.approx(8 * 30 / 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--every", "5"], "--every needs --page"),
+        (["--every", "-1", "--page", "status.html"], "--every: invalid"),
+        (["--every", "nan", "--page", "status.html"], "--every: invalid"),
+    ],
+)
+def test_a_page_cannot_be_written_again_in_no_time_or_without_a_name(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    with pytest.raises(SystemExit) as wrong:
+        main(["status", *arguments])
+    assert wrong.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 def test_a_record_that_was_cut_off_counts_as_none(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 from hydrops.errors import HydropsError
@@ -19,35 +20,10 @@ OUT_OF_MEMORY = "error: out of memory; free some, or cut the image to what matte
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; heavy imports wait until a subcommand needs them."""
-    parser = argparse.ArgumentParser(prog="hydrops", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    scan = commands.add_parser("scan", help="list the examinations below a folder of DICOM")
-    scan.add_argument("folder", type=Path)
-    scan.add_argument("--protocol", type=Path, default=Path("config/protocols/hydrops.yaml"))
-    scan.add_argument("--keep", type=Path, help="an earlier table, whose rows stay as they are")
-    scan.set_defaults(run=_scan)
-    status = commands.add_parser("status", help="where a study stands")
-    status.add_argument("--config", type=Path, default=Path("config/config.yaml"))
-    status.add_argument("--page", type=Path, help="write a page that refreshes itself, too")
-    status.add_argument("--every", type=float, help="write that page again after so many seconds")
-    status.set_defaults(run=_status)
-    phantom = commands.add_parser("phantom", help="draw a cohort of phantoms as DICOM")
-    phantom.add_argument("cohort", type=Path, help="such as config/phantom.yaml")
-    phantom.add_argument("folder", type=Path, help="gets dicom/, truth/ and participants.tsv")
-    phantom.set_defaults(run=_phantom)
-    segment = commands.add_parser("segment", help="segment one case, MR or CT, without a cohort")
-    segment.add_argument(
-        "images", type=Path, nargs="+", help="MRC, MRC HYDROPS-Mi2, MRC PPI PEI, or a CT; NIfTI"
-    )
-    segment.add_argument("--model", default="paired_unet3d", help="a name of `hydrops models`")
-    segment.add_argument("--output", type=Path, default=Path(), help="folder for the results")
-    segment.add_argument("--device", default="cpu", help="cpu or cuda")
-    segment.add_argument("--models-dir", type=Path, default=_models_dir(), help=MODELS_DIR_HELP)
-    segment.set_defaults(run=_segment)
-    models = commands.add_parser("models", help="list the models")
-    models.add_argument("--models-dir", type=Path, default=_models_dir(), help=MODELS_DIR_HELP)
-    models.set_defaults(run=_models)
+    parser = _parser()
     chosen = parser.parse_args(arguments)
+    if getattr(chosen, "every", None) and chosen.page is None:
+        parser.error("--every needs --page, the page to write again")
     try:
         chosen.run(chosen)
     except HydropsError as error:
@@ -72,6 +48,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hydrops", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    scan = commands.add_parser("scan", help="list the examinations below a folder of DICOM")
+    scan.add_argument("folder", type=Path)
+    scan.add_argument("--protocol", type=Path, default=Path("config/protocols/hydrops.yaml"))
+    scan.add_argument("--keep", type=Path, help="an earlier table, whose rows stay as they are")
+    scan.set_defaults(run=_scan)
+    status = commands.add_parser("status", help="where a study stands")
+    status.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+    status.add_argument("--page", type=Path, help="write a page that refreshes itself, too")
+    status.add_argument(
+        "--every", type=_seconds, help="write that page again after so many seconds"
+    )
+    status.set_defaults(run=_status)
+    phantom = commands.add_parser("phantom", help="draw a cohort of phantoms as DICOM")
+    phantom.add_argument("cohort", type=Path, help="such as config/phantom.yaml")
+    phantom.add_argument("folder", type=Path, help="gets dicom/, truth/ and participants.tsv")
+    phantom.set_defaults(run=_phantom)
+    segment = commands.add_parser("segment", help="segment one case, MR or CT, without a cohort")
+    segment.add_argument(
+        "images", type=Path, nargs="+", help="MRC, MRC HYDROPS-Mi2, MRC PPI PEI, or a CT; NIfTI"
+    )
+    segment.add_argument("--model", default="paired_unet3d", help="a name of `hydrops models`")
+    segment.add_argument("--output", type=Path, default=Path(), help="folder for the results")
+    segment.add_argument("--device", default="cpu", help="cpu or cuda")
+    segment.add_argument("--models-dir", type=Path, default=_models_dir(), help=MODELS_DIR_HELP)
+    segment.set_defaults(run=_segment)
+    models = commands.add_parser("models", help="list the models")
+    models.add_argument("--models-dir", type=Path, default=_models_dir(), help=MODELS_DIR_HELP)
+    models.set_defaults(run=_models)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    """Seconds to wait; as `argparse` wants it, a wrong one is a ValueError."""
+    seconds = float(text)
+    if not 0 < seconds < inf:
+        raise ValueError(text)
+    return seconds
 
 
 def _models_dir() -> Path:

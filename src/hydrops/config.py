@@ -21,7 +21,7 @@ from hydrops.phantom.specs import load_specs
 from hydrops.protocol import Protocol, load_protocol
 from hydrops.records import missing_files
 from hydrops.sources import source_state
-from hydrops.validate import check, from_text
+from hydrops.validate import check, from_text, refuse_reversed
 
 DEFAULTS: dict[str, Any] = {
     "results": "results",
@@ -35,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
     "measure": {},
     "training": None,
 }
+#: Options of stages that are a lower and an upper end.
+RANGES = (("locate", "distance_mm"), ("measure", "tfs_range_mm3"))
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,9 @@ def resolve(config: Mapping[str, Any]) -> Study:
     given = from_text(config, "config")
     check(given, "config", "configuration")
     values = {**DEFAULTS, **given}
+    for stage, option in RANGES:
+        if option in values[stage]:
+            refuse_reversed(values[stage][option], f"configuration: {stage}: {option}")
     participants = read_participants(Path(values["participants"]))
     units = units_of(participants)
     protocol = load_protocol(Path(values["protocol"]))

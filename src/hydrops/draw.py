@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from hydrops.images import Affine, FloatGrid, cube_affine, in_cubes, load_image, slice_axis
+from hydrops.arrays import Affine, FloatGrid
+from hydrops.images import cube_affine, in_cubes, load_image, slice_axis
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, organ_codes
 from hydrops.measure import load_fractions
 from hydrops.model.geometry import FINE_SHAPE

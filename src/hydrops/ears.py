@@ -18,7 +18,8 @@ from nibabel.affines import apply_affine
 from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 
-from hydrops.images import Affine, FloatGrid, ball_around, corners_of, resample, spacing_mm
+from hydrops.arrays import Affine, FloatGrid
+from hydrops.images import ball_around, corners_of, resample, spacing_mm
 from hydrops.labels import SIDES
 from hydrops.phantom.anatomy import Ear, draw_ear, mirrored
 

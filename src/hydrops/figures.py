@@ -9,12 +9,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hydrops.arrays import Values
 from hydrops.labels import LABYRINTH, ORGANS
 from hydrops.statistics import (
     agreement_of,
@@ -38,7 +38,6 @@ RATIO = "eh_volume_ratio"
 KEYS = ["participant_id", "session_id"]
 #: The golden ratio's fraction spreads points evenly, the same way each time.
 GOLDEN = 0.6180339887
-Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -343,8 +342,10 @@ def _agreement(table: pd.DataFrame, reader: pd.DataFrame | None) -> tuple[Figure
         raise _NothingToDrawError("No reader's table with an EH volume ratio is given.")
     both = matched_with_reader(table, reader, LABYRINTH, RATIO)
     ours, theirs = (both[c].to_numpy(float) for c in (RATIO, "reader_value"))
-    if len(both) < 3 or np.ptp(np.concatenate([ours, theirs])) == 0:
+    if len(both) < 3:
         raise _NothingToDrawError("Fewer than three ears were measured by the reader too.")
+    if np.ptp(np.concatenate([ours, theirs])) == 0:
+        raise _NothingToDrawError("All ears have one value, by pipeline and reader alike.")
     (icc, low, high), limits, _ = agreement_of(both, (RATIO, "reader_value"), "participant_id")
     figure = Figure(figsize=(9.6, 4.7), layout="constrained")
     scatter, differences = figure.subplots(1, 2, width_ratios=(1, 1.15))

@@ -22,12 +22,10 @@ from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from scipy import ndimage
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.files import placed
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE
-
-Affine = npt.NDArray[np.float64]
-FloatGrid = npt.NDArray[np.float32]
 
 #: Largest voxel, and longest side of an image, that a scan of a head or neck has, mm; and the least
 #: longest side that an image of an ear has.

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.openers import ImageOpener
 
+from hydrops.arrays import Affine
 from hydrops.dicom import (
     SUBTRACTED,
     SeriesHeader,
@@ -29,7 +30,6 @@ from hydrops.dicom import (
 )
 from hydrops.errors import ExcludedError
 from hydrops.images import (
-    Affine,
     corners_of,
     grid_centre,
     in_words,

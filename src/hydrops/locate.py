@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hydrops.arrays import Affine
 from hydrops.ears import Found, SearchOptions, find_ears
 from hydrops.errors import ExcludedError
 from hydrops.images import (
-    Affine,
     coarsest_voxel_mm,
     crop_affine,
     crop_image,

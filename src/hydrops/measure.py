@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.errors import ExcludedError
-from hydrops.images import Affine, FloatGrid, voxel_mm3
+from hydrops.images import voxel_mm3
 from hydrops.labels import LABYRINTH, ORGANS, SIDES, endolymph_code, perilymph_code
 from hydrops.paths import Paths, Unit
 from hydrops.records import StageResult, read_record

@@ -44,6 +44,10 @@ REFERENCES = {
         "single-dose gadodiamide: utility of subtraction images with different inversion "
         "time. Magn Reson Med Sci 2012;11:213."
     ),
+    "HYDROPS2": (
+        "Naganawa S et al. MR imaging of endolymphatic hydrops in five minutes. Magn Reson Med "
+        "Sci 2022;21:401."
+    ),
     "U-Net": (
         "Çiçek Ö et al. 3D U-Net: learning dense volumetric segmentation from sparse "
         "annotation. MICCAI 2016, arXiv:1606.06650."
@@ -189,8 +193,8 @@ def _registration_words(done: Done) -> str:
     elif "PEI" not in done.registered:
         images = "The inversion image was"
         made = (
-            "HYDROPS is the positive perilymph image minus the MRC, which was weighted so that the "
-            "brightest perilymph is as far above zero as what the PPI nulls is below; "
+            "HYDROPS is the positive perilymph image minus the MRC [@HYDROPS2], which was weighted "
+            "so that the brightest perilymph is as far above zero as what the PPI nulls is below; "
         )
     else:
         images = "The inversion images were"

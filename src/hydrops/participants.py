@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from io import StringIO
 from pathlib import Path
 
 import jsonschema
 import pandas as pd
 
 from hydrops.errors import HydropsError
-from hydrops.files import read_text
+from hydrops.files import read_tsv_lines
 from hydrops.paths import Unit
 from hydrops.validate import load_schema
 
@@ -47,8 +45,9 @@ def read_as_text(path: Path) -> pd.DataFrame:
         is no BIDS label, a row or a source twice, a source within another, a row that is longer
         than the header, a value that is no number, no rows at all.
     """
-    lines = _read_lines(path)
-    header, rows = lines[0][1], lines[1:]
+    if not path.exists():
+        raise HydropsError(f"{path}: no such file; make one with: hydrops scan DICOM_DIR > {path}")
+    (_, header), *rows = read_tsv_lines(path)
     table = pd.DataFrame([fields for _, fields in rows], columns=header, dtype=str)
     schema = load_schema("participants")
     _check_columns(table, schema["required"], list(schema["properties"]), path)
@@ -67,28 +66,6 @@ def read_as_text(path: Path) -> pd.DataFrame:
         )
     _check_sources(table["source"], numbers, path)
     return table
-
-
-def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Number and fields of each line that holds a word, all as many as the header has."""
-    if not path.exists():
-        raise HydropsError(f"{path}: no such file; make one with: hydrops scan DICOM_DIR > {path}")
-    reader = csv.reader(StringIO(read_text(path), newline=""), delimiter="\t", strict=True)
-    try:
-        lines = [(reader.line_num, [field.strip() for field in row]) for row in reader]
-    except csv.Error as error:
-        raise HydropsError(f"{path}: not a tab-separated table ({error})") from error
-    told = [(number, fields) for number, fields in lines if any(fields)]
-    if not told:
-        raise HydropsError(f"{path}: not a tab-separated table (it is empty)")
-    width = max(n for n, name in enumerate(told[0][1], start=1) if name)
-    for number, fields in told:
-        if any(fields[width:]):
-            raise HydropsError(
-                f"{path}, line {number}: has more fields than the header's {width}; is there a tab "
-                "within one of them?"
-            )
-    return [(number, (fields + [""] * width)[:width]) for number, fields in told]
 
 
 def tidy_identity(table: pd.DataFrame) -> pd.DataFrame:

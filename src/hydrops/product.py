@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.errors import ExcludedError
-from hydrops.images import Affine, FloatGrid, resample
+from hydrops.images import resample
 from hydrops.register import check_sign
 
 LOG = logging.getLogger(__name__)
@@ -29,6 +30,11 @@ def check_product(
     name: str, product: FloatGrid, own: Affine, mrc: FloatGrid, affine: Affine
 ) -> None:
     """Refuse what is no HYDROPS-Mi2, by itself and beside the MRC. See also `check_sign`.
+
+    Parameters
+    ----------
+    product, mrc
+        (x, y, z), each on its own grid, `own` and `affine`.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydrops.errors import HydropsError
-from hydrops.validate import check, load_yaml
+from hydrops.validate import check, load_yaml, refuse_reversed
 
 Range = tuple[float, float]
 
@@ -70,11 +70,8 @@ def protocol_from(values: Mapping[str, Any], where: str = "protocol") -> Protoco
         )
     for role, rule in values["roles"].items():
         for what, limits in rule.items():
-            if isinstance(limits, list) and limits[0] > limits[1]:
-                raise HydropsError(
-                    f"{where}: {what} of {role} is {limits[0]:g} to {limits[1]:g}, which nothing "
-                    "fits; the lower end comes first"
-                )
+            if isinstance(limits, list):
+                refuse_reversed(limits, f"{where}: {what} of {role}")
     return Protocol(
         values["combination"], {role: _rule(rule) for role, rule in values["roles"].items()}
     )

@@ -15,11 +15,10 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.ears import REACH_MM, SearchOptions, find_ears
 from hydrops.errors import ExcludedError
 from hydrops.images import (
-    Affine,
-    FloatGrid,
     affine_of,
     ball_around,
     box_around,
@@ -140,6 +139,16 @@ def match(
     options: RegisterOptions,
 ) -> tuple[Affine, FloatGrid, dict[str, float]]:
     """Register an image to the MRC: the transform, the image on its grid, and how well it fits.
+
+    Parameters
+    ----------
+    mrc, image
+        (x, y, z), each on its own grid.
+
+    Returns
+    -------
+    4 x 4 from the MRC's world to the image's, RAS mm; the image on the grid of the MRC; numbers for
+    the record: rotation in degrees, translation in mm, similarity.
 
     Raises
     ------
@@ -317,6 +326,13 @@ def register_rigid(
     by side, bright in one image and dark in the other, draw a blurred match to where they are not,
     in a small field of view by a millimetre and more. One thread and a seed make it repeat itself
     bit for bit.
+
+    Parameters
+    ----------
+    fixed, moving
+        (x, y, z), each on its own grid.
+    box_mm
+        Size along R, A and S of the box that is matched.
     """
     middle = _middle_of_both(fixed.shape, fixed_affine, moving.shape, moving_affine)
     still, still_affine = _averaged(*_box_around(middle, fixed, fixed_affine, box_mm))

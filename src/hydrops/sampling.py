@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.images import (
-    Affine,
-    FloatGrid,
     affine_of,
     average_onto,
     blur_of_larger,

@@ -42,6 +42,13 @@ def segment_session(segmenter: Segmenter, unit: Unit, paths: Paths, output: Path
     """Segment the located ears of a session and write labels, fractions and landmarks.
 
     An ear in which the network finds nothing is excluded; if none is left, so is the session.
+
+    Raises
+    ------
+    ExcludedError
+        If no ear is left.
+    HydropsError
+        If the record of its location is missing.
     """
     located = read_record(paths.record("locate", unit))
     sides = [side for side in SIDES if side not in located.excluded_sides]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.config import check_writable
 from hydrops.ears import (
     Found,
@@ -28,8 +29,6 @@ from hydrops.ears import (
 )
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.images import (
-    Affine,
-    FloatGrid,
     average_onto,
     coarsest_voxel_mm,
     crop_affine,

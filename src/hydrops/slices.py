@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.images import (
-    Affine,
-    FloatGrid,
     average_onto,
     load_image,
     majority_labels,

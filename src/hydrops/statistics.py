@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from hydrops.arrays import Values
 from hydrops.errors import HydropsError
-from hydrops.files import read_text
+from hydrops.files import read_tsv_lines
 from hydrops.labels import LABYRINTH, ORGANS, SIDES
 from hydrops.participants import tidy_identity
 
@@ -32,7 +32,6 @@ COLUMNS = (
 EAR_KEYS = ["participant_id", "session_id", "side", "organ"]
 READER_COLUMNS = (*EAR_KEYS, "reader")
 MEASURES = ("eh_volume_ratio", "eh_area_ratio")
-Values = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 #: In the note of an agreement, before the words that say whose value ours is compared with.
 AGAINST = "against "
@@ -51,37 +50,39 @@ def read_reader_table(path: Path) -> pd.DataFrame:
     ------
     HydropsError
         If it is missing or no UTF-8, lacks a column, or has no measure at all; or naming the line
-        and the column of a side or an organ that is none, or of a value that is no number.
+        and the column of a side or an organ that is none, or of a value that is no share.
     """
-    text = StringIO(read_text(path))
-    try:
-        table = pd.read_csv(text, sep="\t", dtype=str, keep_default_na=False, index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise HydropsError(f"{path}: not a readable reader's table ({error})") from error
+    (_, header), *rows = read_tsv_lines(path)
+    table = pd.DataFrame([fields for _, fields in rows], columns=header, dtype=str)
+    lines = [number for number, _ in rows]
     missing = [column for column in READER_COLUMNS if column not in table]
     if missing:
         raise HydropsError(f"{path}: column {missing[0]} is missing")
     measures = [measure for measure in MEASURES if measure in table]
     if not measures:
         raise HydropsError(f"{path}: has neither of the columns {' and '.join(MEASURES)}")
-    table = tidy_identity(table.apply(lambda column: column.str.strip()))
+    table = tidy_identity(table)
     for column, known in (("side", SIDES), ("organ", (*ORGANS, LABYRINTH))):
         wrong = ~table[column].isin(known)
-        _refuse(path, table[column], wrong, f"is none of {', '.join(known)}")
+        _refuse(path, lines, table[column], wrong, f"is none of {', '.join(known)}")
     for measure in measures:
         numbers = pd.to_numeric(table[measure], errors="coerce")
         wrong = numbers.isna() & ~table[measure].isin(["", "n/a"])
-        _refuse(path, table[measure], wrong, "is no number (with a decimal point)")
+        _refuse(path, lines, table[measure], wrong, "is no number (with a decimal point)")
+        wrong = numbers.notna() & ~numbers.between(0.0, 1.0)
+        _refuse(path, lines, table[measure], wrong, "is no share, from 0 to 1 (is it in percent?)")
         table[measure] = numbers
     return table
 
 
-def _refuse(path: Path, column: pd.Series, wrong: pd.Series, why: str) -> None:
+def _refuse(
+    path: Path, lines: Sequence[int], column: pd.Series, wrong: pd.Series, why: str
+) -> None:
     """Name the first line of a table that has a wrong value, if there is one."""
     if wrong.any():
-        line = int(wrong.to_numpy().argmax())
+        row = int(wrong.to_numpy().argmax())
         raise HydropsError(
-            f"{path}, line {line + 2}, column {column.name}: {column.iloc[line]!r} {why}"
+            f"{path}, line {lines[row]}, column {column.name}: {column.iloc[row]!r} {why}"
         )
 
 
@@ -141,7 +142,8 @@ def icc_2_1(first: Values, second: Values) -> tuple[float, float, float]:
     """ICC(2,1), two-way random effects, absolute agreement, single measurement, and its 95 % CI.
 
     Shrout and Fleiss, Psychol Bull 1979;86:420; interval of McGraw and Wong, Psychol Methods
-    1996;1:30, table 7. NaN where there are fewer than three pairs or nothing varies.
+    1996;1:30, table 7. NaN where there are fewer than three pairs or nothing varies. Written out,
+    for intervals that resample persons need it a thousand times; tests compare it with pingouin.
     """
     return icc_2_1_table(np.column_stack([first, second]))
 
@@ -582,6 +584,9 @@ def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> list[dict[str
         row = _row("agreement with reader", organ, measure, "pipeline - reader", n=len(both))
         if len(both) < 3:
             rows.append(row | {"note": "fewer than three ears that both measured"})
+            continue
+        if np.ptp(both[[measure, "reader_value"]].to_numpy(float)) == 0:
+            rows.append(row | {"note": "all ears have one value, by pipeline and reader alike"})
             continue
         (icc, low, high), limits, how = agreement_of(
             both, (measure, "reader_value"), "participant_id"

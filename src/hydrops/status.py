@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -155,7 +156,10 @@ def _reason(
     if behind:
         return f"its chunk waits for {', '.join(shortened(behind))}"
     log = study.paths.log(stage, job if shared else f"{model}/{job}")
-    return what_failed(log, status.unit) or why(log)
+    reason = what_failed(log, status.unit) or why(log)
+    if not reason and study.phantoms and stage == STAGES[0]:
+        return why(study.paths.log("phantom", f"sub-{status.unit.participant}"))
+    return reason
 
 
 def _next_stage(status: UnitStatus) -> str:
@@ -192,6 +196,7 @@ def closing_words(study: Study, slurm_logs: Path) -> str:
     lines = [*status_lines(study), *missing_lines(study, slurm_logs)]
     for model in study.bundles:
         logs = [study.paths.log(stage, model) for stage in ("cohort", "report")]
+        logs += [study.paths.log("phantom", "reader")] if study.phantoms else []
         reasons = [why_not_done(log, slurm_logs) for log in logs]
         lines.append(": ".join([_report_line(study, model), *filter(None, reasons)]))
     if is_full(study.paths.root):
@@ -201,7 +206,11 @@ def closing_words(study: Study, slurm_logs: Path) -> str:
 
 
 #: What makes and tests models, as its logs are filed.
-MAKING = ("train", "package", "evaluate", "compare", "draw_card", "card", "ablate")
+MAKING = (
+    "train", "package", "evaluate", "compare", "draw_card", "card", "ablate", "tabulate_changes",
+)  # fmt: skip
+#: Names of logs of such jobs that are about several models.
+SEVERAL = ("models", "folds")
 
 
 def words_about_models(
@@ -219,12 +228,11 @@ def words_about_models(
         As in `closing_words`.
     """
     logs = study.paths.root / "logs"
-    about = {"models", *study.bundles}
+    about = {*SEVERAL, *study.bundles, *trained}
     lines = []
     for stage in MAKING:
         for log in sorted((logs / stage).glob("*.log")):
-            parts = {name for name in trained if log.stem.startswith(f"{name}_")}
-            if log.stem in about.union(trained) or parts:
+            if _log_of(log.stem, _configured(study)) in about:
                 reason = why_not_done(log, slurm_logs)
                 lines += [f"  {stage} {log.stem} is not done: {reason}"] if reason else []
     lines = shortened(lines)
@@ -232,6 +240,22 @@ def words_about_models(
         lines.append(f"the file system of {study.paths.root} is full")
     lines += [f"there is: {path}" for path in made if path.exists()]
     return "\n".join([*lines, f"logs: {logs}"])
+
+
+def _configured(study: Study) -> set[str]:
+    """Names of all models that can be trained."""
+    training = study.config["training"] or {}
+    folder = Path(training.get("configurations", os.devnull))
+    return {path.stem for path in folder.glob("*.yaml")}
+
+
+def _log_of(stem: str, models: Collection[str]) -> str:
+    """The model that a log is about, or the log's own name; parts follow the model's name.
+
+    The names of models begin like each other: the longest that fits is meant.
+    """
+    fitting = (name for name in models if f"{stem}_".startswith(f"{name}_"))
+    return max(fitting, key=len, default=stem)
 
 
 def _report_line(study: Study, model: str) -> str:

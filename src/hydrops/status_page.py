@@ -55,7 +55,7 @@ def time_left(study: Study, model: str, found: Sequence[UnitStatus], now: float)
     """Seconds until every session is complete at the pace so far; None where none can be told.
 
     The pace is that of the stages' records since the first of them, every stage of a session
-    counting the same.
+    counting the same; those of earlier runs, before a silence, tell nothing of it.
 
     Parameters
     ----------
@@ -70,6 +70,8 @@ def time_left(study: Study, model: str, found: Sequence[UnitStatus], now: float)
     missing = sum(len(STAGES) - 1 - status.place for status in found if not status.excluded)
     if missing == 0:
         return 0.0
+    pauses = [n for n in range(1, len(times)) if times[n] - times[n - 1] > SILENT_S]
+    times = times[pauses[-1] :] if pauses else times
     if len(times) < 2 or now - times[-1] > SILENT_S or now <= times[0]:
         return None
     return missing * (now - times[0]) / len(times)

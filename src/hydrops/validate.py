@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import isfinite
 from pathlib import Path
@@ -61,8 +61,23 @@ def load_schema(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load(text))
 
 
+def refuse_reversed(limits: Sequence[float], what: str) -> None:
+    """Refuse a range whose ends are the wrong way round, named as a person would name it."""
+    if limits[0] > limits[1]:
+        raise HydropsError(
+            f"{what} is {limits[0]:g} to {limits[1]:g}, which nothing fits; the lower end comes "
+            "first"
+        )
+
+
 def check(values: Any, schema: str, where: str) -> None:
-    """Check plain data against a schema; see `load_yaml`."""
+    """Check plain data against a schema of ``workflow/schemas``.
+
+    Raises
+    ------
+    HydropsError
+        Naming every fault, if they break it.
+    """
     validator = jsonschema.Draft202012Validator(load_schema(schema))
     faults = sorted(validator.iter_errors(values), key=lambda fault: list(map(str, fault.path)))
     if faults:

@@ -147,6 +147,12 @@ def images_state(training):
     return source_state(folder) if folder else ""
 
 
+def tested_on():
+    """Specimens kept out for an evaluation, its heads and its seed; nothing without training."""
+    training = STUDY.config["training"] or {}
+    return [training.get(f"test_{what}") for what in ("specimens", "heads", "seed")]
+
+
 @cache
 def say_once(words):
     """What is to be known before the first job; jobs have logs of their own."""

@@ -91,7 +91,7 @@ rule evaluate_models:
     params:
         bundles=[str(bundle.folder) for bundle in STUDY.bundles.values()],
         sha256=[bundle.sha256 for bundle in STUDY.bundles.values()],
-        training=json.dumps(STUDY.config["training"], sort_keys=True),
+        test=tested_on(),
         specimens=SPECIMENS,
         images=lambda wc: images_state(TRAINING),
         code=stage_digest("model.evaluate"),

@@ -1,6 +1,5 @@
 """Adapter: evaluate the models on heads that their training never saw."""
 
-import json
 from pathlib import Path
 
 from hydrops.jobs import logged
@@ -9,18 +8,18 @@ with logged(snakemake.log[0]):
     from hydrops.cohort import write_table
     from hydrops.model.evaluate import evaluate, refuse_seen, summarise
 
-    training = json.loads(snakemake.params.training)
+    test_specimens, test_heads, test_seed = snakemake.params.test
     bundles = [Path(folder) for folder in snakemake.params.bundles]
     specimens = Path(snakemake.params.specimens)
-    refuse_seen(bundles, specimens, training["test_specimens"])
+    refuse_seen(bundles, specimens, test_specimens)
     slices = Path(snakemake.output.slices)
     slices.mkdir(parents=True)
     ears = evaluate(
         bundles,
         specimens,
-        training["test_specimens"],
-        training["test_heads"],
-        training["test_seed"],
+        test_specimens,
+        test_heads,
+        test_seed,
         snakemake.threads,
         slices,
     )

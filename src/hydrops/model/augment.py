@@ -13,9 +13,10 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.errors import HydropsError
 from hydrops.images import blur_of_larger
-from hydrops.model.cases import Affine, Case, FloatGrid
+from hydrops.model.cases import Case
 from hydrops.model.pose import ear_frame
 
 Points = npt.NDArray[np.float64]

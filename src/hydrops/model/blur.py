@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 from scipy.optimize import minimize_scalar
 
+from hydrops.arrays import FloatGrid
 from hydrops.images import blur_of_larger, box_around
 from hydrops.model.geometry import CROP_SPACING_MM
-
-FloatGrid = npt.NDArray[np.float32]
 
 #: Blur, in voxels of the image, up to which its voxels are what they are told to be. It is 0.36 to
 #: 0.40 in simulated ears of development with a point spread like that of the training or none, 0.46

@@ -64,6 +64,11 @@ def calibrate(
     The heads are simulated as those of the evaluation are, with other seeds, and real anatomy is
     that of the specimens that training and validation have seen; beside it there are half as many
     phantoms, whose endolymph lies otherwise.
+
+    Raises
+    ------
+    HydropsError
+        If the configuration asks for no heads, or too few of them could be measured.
     """
     if not bundle.endolymph:
         return bundle

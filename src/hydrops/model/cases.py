@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.errors import HydropsError
 from hydrops.labels import LANDMARKS
 from hydrops.model.labelled import read_image_of, read_label
@@ -18,9 +19,6 @@ from hydrops.model.landmark_table import LANDMARK_TABLE, read_landmark_table
 from hydrops.model.simulate import load_specimens
 from hydrops.model.taught import digest_of
 from hydrops.model.twins import refuse_twins
-
-Affine = npt.NDArray[np.float64]
-FloatGrid = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hydrops.arrays import FloatGrid
 from hydrops.model.unmix import share_of
 from hydrops.phantom.signal import (
     PEI,
@@ -32,7 +33,6 @@ from hydrops.phantom.signal import (
     signal,
 )
 
-FloatGrid = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.float64]
 
 #: Gadolinium in perilymph, mmol/l: from a tenth of a typical patient's to three times as much.

@@ -138,7 +138,13 @@ def run_course(
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Be the only training that writes into a folder: one whose run was killed may still go on."""
+    """Be the only training that writes into a folder: one whose run was killed may still go on.
+
+    Raises
+    ------
+    HydropsError
+        If another one does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:

@@ -13,9 +13,10 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.errors import ExcludedError
 from hydrops.labels import LANDMARKS
-from hydrops.model.cases import Affine, Case, FloatGrid
+from hydrops.model.cases import Case
 from hydrops.model.metrics import (
     area_under_curve,
     overlap_metrics,

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.errors import ExcludedError
 from hydrops.images import grid_around, part_under, resample
 from hydrops.labels import LANDMARKS
@@ -36,8 +37,6 @@ from hydrops.model.taught import write_taught
 from hydrops.model.whole import largest_component, onto_grid
 
 LOG = logging.getLogger(__name__)
-Affine = npt.NDArray[np.float64]
-FloatGrid = npt.NDArray[np.float32]
 
 #: The head of a specimen may lie any way, so no axis is left to right and all are mirrored.
 EVERY_AXIS = (0, 1, 2)

@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.errors import ExcludedError
 from hydrops.images import affine_of, voxel_mm3
 from hydrops.model.ct_look import NO_EAR, Look
@@ -30,8 +30,6 @@ from hydrops.model.field import (
 )
 
 LOG = logging.getLogger(__name__)
-Affine = npt.NDArray[np.float64]
-FloatGrid = npt.NDArray[np.float32]
 #: Image and affine to what a network makes of them.
 Looking = Callable[[FloatGrid, Affine], Look]
 

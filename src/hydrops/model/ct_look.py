@@ -13,14 +13,12 @@ import torch
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.errors import ExcludedError
 from hydrops.images import box_around
 from hydrops.labels import LANDMARKS
 from hydrops.model.network import landmark_positions
 from hydrops.model.whole import LARGEST_PIECE, largest_component, mirror_mean, to_network
-
-Affine = npt.NDArray[np.float64]
-FloatGrid = npt.NDArray[np.float32]
 
 #: Farthest that a landmark lies from the labyrinth, mm: twice what is seen in the specimens.
 LANDMARK_REACH_MM = 1.5

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from hydrops.cohort import markdown_table
 from hydrops.figures import PALETTE, draw_box
+from hydrops.files import write_text_atomically
 from hydrops.images import spacing_mm
 from hydrops.labels import LANDMARKS
 from hydrops.model.bundle import CARD, Bundle, understood, verify_weights
@@ -302,5 +303,5 @@ Tried on {tried}. Not
 for MRI.
 """
     path = bundle.folder / CARD
-    path.write_text(text, encoding="utf-8")
+    write_text_atomically(path, text)
     return path

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hydrops.arrays import Affine, FloatGrid, Mask
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import Affine, FloatGrid, affine_of, average_onto, save_image, spacing_mm
+from hydrops.images import affine_of, average_onto, save_image, spacing_mm
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES, organ_codes
 from hydrops.locate import LocateOptions, locate_session
 from hydrops.measure import (
@@ -30,7 +31,6 @@ from hydrops.measure import (
 )
 from hydrops.model.bundle import Bundle, read_bundle
 from hydrops.model.metrics import (
-    Mask,
     overlap_metrics,
     ratio_errors,
     surface_metrics,
@@ -42,7 +42,7 @@ from hydrops.model.timing import write_timing
 from hydrops.model.unmix import SIGNAL_NAMES, WAYS
 from hydrops.paths import SUM_MI2, Paths, Unit
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
-from hydrops.phantom.cohort import Examination, examine
+from hydrops.phantom.cohort import SCALE, Examination, examine
 from hydrops.phantom.head import ear_fractions, truth_fractions
 from hydrops.records import read_record, run_stage
 from hydrops.register import RegisterOptions, register_session
@@ -354,7 +354,7 @@ def _locate(examination: Examination, paths: Paths) -> None:
     unit = UNIT
     for role, image in examination.images.items():
         # Stored as a scanner stores it: whole numbers.
-        stored = np.round(image * (5000 if role == "MRC" else 10000)).astype(np.int16)
+        stored = np.round(image * SCALE[role]).astype(np.int16)
         save_image(paths.image(unit, role), stored, examination.affine)
         write_timing(examination.sequences[role], paths.sidecar(unit, role))
     run_stage(

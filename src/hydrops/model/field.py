@@ -13,11 +13,10 @@ from scipy.optimize import minimize
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.images import affine_of, box_around, grid_around, resample, spacing_mm
 from hydrops.model.whole import own_axes
 
-Affine = npt.NDArray[np.float64]
-FloatGrid = npt.NDArray[np.float32]
 Box = tuple[slice, ...]
 
 #: Edge of the field around an ear, mm: about that of the specimens of the training.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hydrops.arrays import Affine
 from hydrops.errors import HydropsError
 from hydrops.images import read_image, voxel_mm3
 
@@ -16,8 +17,6 @@ LEAST_LEVELS = 10
 #: 267; a third of the least and almost fourfold the largest still are no piece, no bone around it,
 #: and no header in another unit.
 LABYRINTH_MM3 = (50.0, 1000.0)
-
-Affine = npt.NDArray[np.float64]
 
 
 def read_label(path: Path) -> tuple[npt.NDArray[np.bool_], Affine]:

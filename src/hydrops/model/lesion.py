@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.images import resample
 from hydrops.model.architectures import fast_layout
 from hydrops.model.augment import (
@@ -23,7 +24,7 @@ from hydrops.model.augment import (
     draw_patch,
     prepare_parts,
 )
-from hydrops.model.cases import Affine, Case, FloatGrid, load_pairs, set_aside
+from hydrops.model.cases import Case, load_pairs, set_aside
 from hydrops.model.course import Phase, run_course
 from hydrops.model.ct_task import (
     PATCHES_WATCHED,

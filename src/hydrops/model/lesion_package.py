@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from hydrops.cohort import markdown_table
+from hydrops.files import write_text_atomically
 from hydrops.model.bundle import CARD, Bundle, understood, verify_weights
 from hydrops.model.cases import set_aside, split_cases
 from hydrops.model.crossval import OVERFITTING_GAP, evaluate_cases
@@ -180,5 +181,5 @@ paper's own figure, measured on other data.
 {place_pictures(bundle, pictures, captions)}
 {notes}"""
     path = bundle.folder / CARD
-    path.write_text(text, encoding="utf-8")
+    write_text_atomically(path, text)
     return path

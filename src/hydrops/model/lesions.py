@@ -12,7 +12,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from hydrops.model.cases import Affine, Case, FloatGrid
+from hydrops.arrays import Affine, FloatGrid
+from hydrops.model.cases import Case
 
 #: Edges of the simulated fields, mm, and the least and largest voxel, mm, in and across slices.
 FIELD_MM = (56.0, 56.0, 44.0)

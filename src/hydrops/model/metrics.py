@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
 
-Mask = npt.NDArray[np.bool_]
+from hydrops.arrays import Mask
 
 
 def overlap_metrics(found: Mask, truth: Mask) -> dict[str, float]:

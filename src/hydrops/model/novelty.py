@@ -16,9 +16,9 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.special import logit
 
+from hydrops.arrays import FloatGrid
 from hydrops.images import box_around
 
-FloatGrid = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
 
 #: What is looked at, in words for a person, in the order of `ear_features`.

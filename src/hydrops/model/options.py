@@ -33,7 +33,13 @@ def read_options(path: Path, make: Callable[..., Options]) -> Options:
 
 
 def make_options(given: Mapping[str, Any], path: Path, make: Callable[..., Options]) -> Options:
-    """As `read_options`, of keys that are read already; `path` is where a mistake lies."""
+    """As `read_options`, of keys that are read already; `path` is where a mistake lies.
+
+    Raises
+    ------
+    HydropsError
+        If they break the schema, or are none of a network or a training.
+    """
     check(given, SCHEMA, str(path))
     values = dict(given)
     try:

@@ -6,9 +6,7 @@ import json
 import logging
 import re
 import shutil
-import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +14,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from hydrops.cohort import markdown_table
 from hydrops.errors import HydropsError
+from hydrops.files import placed_folder, write_text_atomically
 from hydrops.labels import LABELS, LANDMARKS, ORGANS
 from hydrops.model.architectures import Architecture, find_architecture
 from hydrops.model.bundle import CARD, INFERENCE, METADATA, WEIGHTS, Bundle, read_bundle
@@ -80,7 +80,7 @@ def place_bundle(
         The network in MONAI's configuration notation.
     """
     folder = models_dir / known["name"] / known["version"]
-    with _replacing(folder) as scratch:
+    with placed_folder(folder) as scratch:
         for part in (WEIGHTS, METADATA, CARD):
             (scratch / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, scratch / WEIGHTS)
@@ -102,7 +102,7 @@ def publish_bundle(bundle: Bundle, models_dir: Path) -> Bundle:
             "`version` in their configuration, so that results of both can be told apart",
             folder,
         )
-    with _replacing(folder) as scratch:
+    with placed_folder(folder) as scratch:
         shutil.copytree(bundle.folder, scratch, dirs_exist_ok=True)
     return read_bundle(folder)
 
@@ -113,21 +113,6 @@ def _has_weights(folder: Path, sha256: str) -> bool:
         return read_bundle(folder).sha256 == sha256
     except HydropsError:
         return False
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of another one, whole, once it is full."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        yield scratch
-        scratch.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.replace(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def phases_trained(phases: Sequence[Phase], weights: Path) -> list[dict[str, Any]]:
@@ -345,7 +330,7 @@ and measurement of whole simulated heads that training never saw. {_anatomy_test
 {anatomy}
 {AGREEMENT_EXPLAINED}
 
-{summary.dropna(axis=1, how="all").to_markdown(index=False)}
+{markdown_table(summary.dropna(axis=1, how="all"))}
 
 {place_pictures(bundle, pictures, CAPTIONS)}
 {notes}
@@ -356,7 +341,7 @@ simulated. HYDROPS-Mi2 tells endolymph by its signal, so a failed registration m
 at the overlay of each ear.{_limits(bundle)}
 """
     path = bundle.folder / CARD
-    path.write_text(text, encoding="utf-8")
+    write_text_atomically(path, text)
     return path
 
 
@@ -379,7 +364,7 @@ def _how_calibrated(bundle: Bundle) -> str:
     uptake = f", with an uptake that differs between organs (SD {spread:.0%})" if spread else ""
     whose = (
         "real anatomy, of\nthe labyrinths that training and validation saw, and the interval is "
-        "wide enough for phantoms, too"
+        "wide enough for phantoms, too;\nfor the anatomy of others it is an assumption"
         if bundle.metadata["training"]["train_specimens"]
         else "phantoms"
     )

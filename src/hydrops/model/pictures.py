@@ -12,13 +12,12 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import io_orientation
 from scipy import ndimage
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.draw import EarPicture, draw_ear_overlay
 from hydrops.ears import SearchOptions, find_ears
 from hydrops.errors import ExcludedError
 from hydrops.figures import PALETTE, draw_bland_altman
 from hydrops.images import (
-    Affine,
-    FloatGrid,
     crop_affine,
     crop_image,
     cube_affine,
@@ -28,12 +27,11 @@ from hydrops.images import (
     spacing_mm,
 )
 from hydrops.model.evaluate import agreement_of_heads
+from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.segmenter import Segmenter, segment_ear
 
 LOG = logging.getLogger(__name__)
 
-#: Voxel of the clinical protocol, mm.
-CLINICAL_MM = (0.5, 0.5, 1.0)
 #: SD of the scanner's point spread, as a share of the voxel.
 POINT_SPREAD = 0.42
 CAPTIONS = {
@@ -92,10 +90,10 @@ def to_clinical_grid(image: FloatGrid, affine: Affine) -> tuple[FloatGrid, Affin
     Parameters
     ----------
     image, affine
-        Voxels smaller than `CLINICAL_MM`, along axes near R, A and S in any order.
+        Voxels smaller than `CROP_SPACING_MM`, along axes near R, A and S in any order.
     """
     # Each image axis gets the voxel of the one of R, A and S that it is nearest to.
-    wanted = np.array(CLINICAL_MM)[io_orientation(affine)[:, 0].astype(int)]
+    wanted = np.array(CROP_SPACING_MM)[io_orientation(affine)[:, 0].astype(int)]
     step = wanted / spacing_mm(affine)
     point_spread = np.sqrt(np.maximum(step**2 - 1.0, 0.0)) * POINT_SPREAD
     blurred = ndimage.gaussian_filter(image, point_spread)

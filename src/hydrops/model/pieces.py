@@ -8,16 +8,14 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
+from hydrops.arrays import FloatGrid
 from hydrops.errors import ExcludedError
 from hydrops.images import box_around
 from hydrops.labels import organ_codes
 from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.inhearit import SLICE_ORGANS
-
-FloatGrid = npt.NDArray[np.float32]
 
 #: How far beyond the surface of the labyrinth its partial volume reaches, voxels.
 RIM_VOXELS = 2

@@ -14,19 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 from scipy.stats import trim_mean
 
+from hydrops.arrays import FloatGrid, Mask
 from hydrops.errors import ExcludedError
 from hydrops.images import blur_of_larger
 from hydrops.labels import organ_codes
 from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.preprocess import FLUID
 from hydrops.model.unmix import agreed_share, hydrops_level, share_of
-
-FloatGrid = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 
 #: Network's share of a fluid from which its voxels count as pure; of 0.8 to 0.98, chosen on
 #: simulated ears of development.

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hydrops.arrays import FloatGrid
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.labels import LABELS
 from hydrops.model.architectures import build_network, fast_layout, find_architecture
@@ -38,7 +39,6 @@ from hydrops.model.unmix import (
 )
 from hydrops.sampling import as_if_moved
 
-FloatGrid = npt.NDArray[np.float32]
 #: A box of voxels along x, y, z.
 Part = tuple[slice, ...]
 

@@ -45,6 +45,20 @@ TISSUE_CHANNELS = 10
 CLINICAL = 0.6
 #: SD of how far a head moves between series along an axis, mm (`hydrops.phantom.motion`).
 MOTION_MM = 0.25
+#: SD of what registration leaves of that, mm, and of the noise of images: least and most of the
+#: MRC's, the PPI's and the PEI's in the middle with the SD of its logarithm, where the brightest
+#: fluid is about 1.
+RESIDUE_MM = 0.06
+MRC_NOISE = (0.004, 0.03)
+INVERSION_NOISE, INVERSION_NOISE_SD = 0.005, 0.5
+#: T1 of fluid without gadolinium in the middle, ms, and how much longer that of CSF is: about those
+#: of `hydrops.phantom.signal.TISSUES`, which a patient of `hydrops.phantom.head` has. What is drawn
+#: around them here, and the SD of the logarithm of the perilymph's dose, are wider than there, so
+#: that a network meets more than patients will show it.
+FLUID_MS, CSF_TO_FLUID = 3700.0, 1.05
+DOSE_SD = 0.3
+#: Share of the ears that gadolinium does not reach, and what is there of it, mmol/l.
+FAILED, FAILED_MMOL = 0.03, 0.004
 #: Least SD of the point spread, voxels of the fine grid, which cannot show a sharper one.
 LEAST_BLUR = 0.35
 
@@ -379,15 +393,15 @@ def draw_images(
     texture = 1.0 + 0.15 * torch.from_numpy(_field(rng, rng.uniform(1.0, 4.0)))
     clinical = rng.random() < CLINICAL
     sampling = [_Sampling.draw(rng, axis, clinical) for axis in range(3)]
-    noise = float(rng.uniform(0.004, 0.03))
-    inversion_noise = float(np.exp(rng.normal(np.log(0.005), 0.5)))
+    noise = float(rng.uniform(*MRC_NOISE))
+    inversion_noise = float(np.exp(rng.normal(np.log(INVERSION_NOISE), INVERSION_NOISE_SD)))
     made = {}
     for name, level in (("MRC", noise), ("PPI", inversion_noise), ("PEI", inversion_noise)):
         weights = torch.tensor(signals[name], dtype=torch.float32)
         ideal = torch.tensordot(weights, tissues, dims=1) * shading
         ideal = ideal + weights[5] * tissues[5] * (texture - 1.0)
         moved = name != "MRC"
-        residue = rng.normal(0.0, 0.06 * spread if moved else 0.0, 3)
+        residue = rng.normal(0.0, RESIDUE_MM * spread if moved else 0.0, 3)
         grids = [s.displaced(rng) for s in sampling] if moved else sampling
         made[name] = _acquire(ideal, grids, residue, level, rng)
     hydrops = made["PPI"] - made["PEI"]
@@ -397,10 +411,10 @@ def draw_images(
 
 def _draw_signals(rng: np.random.Generator, spread: float) -> dict[str, list[float]]:
     """Signed signal of perilymph, endolymph, CSF, nerve, other fluid, soft tissue and bone."""
-    failed = rng.random() < 0.03 * spread
-    dose = float(np.exp(rng.normal(np.log(PERILYMPH_MMOL), 0.3))) if not failed else 0.004
-    t1_free = 3700.0 * (1.0 + spread * rng.uniform(-0.025, 0.03))
-    t1_csf = t1_free * (1.05 + spread * rng.uniform(-0.05, 0.05))
+    failed = rng.random() < FAILED * spread
+    dose = float(np.exp(rng.normal(np.log(PERILYMPH_MMOL), DOSE_SD))) if not failed else FAILED_MMOL
+    t1_free = FLUID_MS * (1.0 + spread * rng.uniform(-0.025, 0.03))
+    t1_csf = t1_free * (CSF_TO_FLUID + spread * rng.uniform(-0.05, 0.05))
     t1 = {
         "perilymph": shortened_t1_ms(t1_free * rng.uniform(1.0, 1.04), dose),
         "endolymph": shortened_t1_ms(t1_free, float(rng.uniform(0.0, 0.04)) * dose),

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from hydrops.arrays import Affine, FloatGrid, Mask
 from hydrops.images import box_around
-from hydrops.model.cases import Affine, Case, FloatGrid
-from hydrops.model.metrics import Mask, overlap_metrics
+from hydrops.model.cases import Case
+from hydrops.model.metrics import overlap_metrics
 
 #: A network is sure of a voxel whose probability is nearer than this to 0 or 1.
 DOUBT = 0.1

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
+from hydrops.arrays import Values
 from hydrops.errors import HydropsError
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ LOOKED_AT = 4096
 SAME_LEVEL = 0.01
 #: Farthest apart that one place may be written in two headers, mm.
 SAME_PLACE_MM = 1e-3
-
-Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

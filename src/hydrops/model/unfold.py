@@ -16,15 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from hydrops.arrays import FloatGrid
 from hydrops.errors import ExcludedError
 from hydrops.model.preprocess import FLUID, fluid_levels, prepare
 from hydrops.model.pure import SURE, PureVoxels, mean_of
 from hydrops.sampling import LEAST_FLUID
-
-FloatGrid = npt.NDArray[np.float32]
 
 #: d as a multiple of what HYDROPS falls to in the darkest tenth of an ear's fluid, which noise
 #: makes darker, and the SD of difference and sum about their line as a share of d: noise, motion

@@ -10,19 +10,17 @@ from math import ceil, prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from monai.inferers.utils import sliding_window_inference
 from nibabel.orientations import io_orientation
 from scipy import ndimage
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.images import box_around, corners_of, grid_around, resample
 from hydrops.model.augment import standardise, voxel_averaged
 from hydrops.model.options import MULTIPLE
 
 LOG = logging.getLogger(__name__)
-Affine = npt.NDArray[np.float64]
-FloatGrid = npt.NDArray[np.float32]
 
 #: Edge of the largest grid that is segmented in one piece, voxels.
 LARGEST_PIECE = 96

@@ -22,12 +22,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from hydrops.arrays import FloatGrid, Mask
 from hydrops.images import box_around
 from hydrops.labels import LABELS, LABYRINTH, ORGANS, endolymph_code, perilymph_code
 
 Array = npt.NDArray[np.float64]
-FloatGrid = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 
 SPACING_MM = 0.2
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hydrops.files import placed_folder
 from hydrops.images import save_image
 from hydrops.labels import LABYRINTH, LANDMARKS, ORGANS, SIDES
 from hydrops.phantom.anatomy import Ear, draw_ear, draw_hydrops
@@ -145,21 +144,10 @@ def write_participant(spec: ParticipantSpec, dicom_dir: Path, truth_dir: Path) -
     # A head far off centre: its right ear lies beyond the edge of the field of view.
     offset = (62.0, 0.0, 0.0) if one_ear else None
     examination = examine(rng, ears["left"], ears["right"], offset)
-    _replace_folder(dicom_dir, lambda folder: _write_dicom(folder, spec, examination, rng))
-    _replace_folder(truth_dir, lambda folder: _write_truth(folder, examination))
-
-
-def _replace_folder(folder: Path, write: Any) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    scratch.chmod(0o755)
-    try:
-        write(scratch)
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.replace(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with placed_folder(dicom_dir) as folder:
+        _write_dicom(folder, spec, examination, rng)
+    with placed_folder(truth_dir) as folder:
+        _write_truth(folder, examination)
 
 
 def _write_dicom(

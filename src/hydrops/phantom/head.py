@@ -16,14 +16,12 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from hydrops.arrays import Affine, FloatGrid
 from hydrops.images import corners_of, grid_around, spacing_mm
 from hydrops.labels import LABELS, ORGANS, perilymph_code
 from hydrops.phantom.anatomy import Ear
 from hydrops.phantom.signal import PERILYMPH_MMOL, TISSUES, Tissue, gadolinium, signal
 from hydrops.phantom.signal import Sequence as MRSequence
-
-Affine = npt.NDArray[np.float64]
-FloatGrid = npt.NDArray[np.float32]
 
 #: Matrix and voxel size (mm) of a typical hydrops examination.
 MATRIX = (384, 324, 104)
