@@ -53,7 +53,7 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
     Raises
     ------
     ExcludedError
-        If the MRC cannot be read or shows no inner ear.
+        If the MRC cannot be read, or no inner ear is shown by all images.
     """
     mrc, affine = load_image(paths.image(unit, "MRC"))
     found = find_ears(mrc, affine, options)
@@ -71,6 +71,15 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         roles[role] = (image, image_affine, read_itk_transform(paths.transform(unit, role)))
     registered = read_record(paths.record("register", unit)).numbers
     others = [np.linalg.inv(transform) @ own for _, own, transform in roles.values()]
+    for side in tuple(kept):
+        for (role, (image, _, _)), lying in zip(roles.items(), others):
+            if distance_to_edge(found.centres[side], image.shape, lying) < options.margin_mm:
+                result.excluded_sides[side] = (
+                    f"the {side} inner ear is cut by the edge of the {role}'s field of view"
+                )
+    kept = [side for side in kept if side not in result.excluded_sides]
+    if not kept:
+        raise ExcludedError.of_ears(result.excluded_sides, "no ear was found")
     shares: dict[str, float] = {}
     for side in kept:
         grid = crop_affine(found.centres[side].tolist(), affine)

@@ -46,7 +46,7 @@ def check_product(
     if (product < 0.0).sum() < LEAST_NEGATIVE * (product != 0.0).sum():
         raise ExcludedError(
             f"{name} has no negative values, so endolymph cannot be told in it: it must be signed, "
-            "neither a magnitude nor cut off at zero nor shifted"
+            "neither a magnitude nor cut off at zero nor shifted (a PPI needs its PEI beside it)"
         )
     on_mrc = resample(product, own, mrc.shape, affine)
     if not check_sign(mrc, on_mrc, affine):

@@ -36,6 +36,7 @@ from hydrops.images import (
 from hydrops.paths import Paths, Unit
 from hydrops.protocol import MOVING_ROLES
 from hydrops.records import CSF_RATIO, StageResult
+from hydrops.scale import check_one_scale
 
 #: RAS mm.
 Point = npt.NDArray[np.float64]
@@ -101,17 +102,19 @@ def register_session(
     Raises
     ------
     ExcludedError
-        If an image cannot be read, see `check_magnitude`, `match`, `csf_ratio` and `check_sign`.
+        If an image cannot be read, see `check_magnitude`, `match`, `csf_ratio`, `check_sign` and
+        `hydrops.scale.check_one_scale`.
     """
     mrc, affine = load_image(paths.image(unit, "MRC"))
     check_magnitude(mrc)
     motion: dict[str, dict[str, float]] = {}
     result = StageResult(numbers={"roles": motion})
+    own: dict[str, FloatGrid] = {}
     moved: dict[str, FloatGrid] = {}
     for role in MOVING_ROLES[options.combination]:
-        image, image_affine = load_image(paths.image(unit, role))
+        own[role], image_affine = load_image(paths.image(unit, role))
         transform, moved[role], motion[role] = match(
-            role, mrc, affine, image, image_affine, options
+            role, mrc, affine, own[role], image_affine, options
         )
         write_itk_transform(output / paths.transform(unit, role).name, transform)
     weight = None
@@ -120,6 +123,7 @@ def register_session(
         result.numbers[MRC_WEIGHT] = weight
     if options.combination == "PPI-PEI":
         result.numbers[CSF_RATIO] = csf_ratio(mrc, moved["PPI"], moved["PEI"], affine)
+        result.numbers["noise_ratio"] = check_one_scale(own["PPI"], own["PEI"])
     hydrops = combine(options.combination, mrc, moved, weight)
     if hydrops is not None:
         # Made with a weight of the MRC, it leaves open which sign CSF has.

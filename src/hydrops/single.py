@@ -66,6 +66,7 @@ from hydrops.register import (
     match,
 )
 from hydrops.sampling import share_kept
+from hydrops.scale import check_one_scale
 from hydrops.segment import named_landmarks
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ def segment_files(
         else:
             case = _segment_mr(images, read, bundle, device)
     except ExcludedError as exclusion:
-        raise HydropsError(f"{images[0]}: {exclusion.reason}") from exclusion
+        with_others = " and what was given with it" if len(images) > 1 else ""
+        raise HydropsError(f"{images[0]}{with_others}: {exclusion.reason}") from exclusion
     try:
         return _write_case(case, images[0], bundle, output)
     except OSError as error:
@@ -323,14 +325,14 @@ def _names_of_ears(found: Sequence[CtFinding], affine: Affine) -> list[str]:
 class _Head:
     """An MRC, the other images each with its affine and its transform, and what tells of them.
 
-    `product` is the name of the HYDROPS-Mi2, where that was given and not made here.
+    `names` are those of the other images: PPI and PEI, or a HYDROPS-Mi2 that was not made here.
     """
 
     mrc: FloatGrid
     affine: Affine
     pair: InversionPair
     others: Sequence[tuple[FloatGrid, Affine, Affine]]
-    product: str | None
+    names: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -359,7 +361,7 @@ def _segment_mr(
     if not places:
         raise ExcludedError("no inner ear can be recognised in it")
     pair, others = _other_images(mrc, affine, paths[1:], read[1:])
-    head = _Head(mrc, affine, pair, others, paths[1].name if len(others) == 1 else None)
+    head = _Head(mrc, affine, pair, others, [path.name for path in paths[1:]])
     seen, refused = _segment_places(segmenter, head, places)
     if not seen:
         raise ExcludedError("; ".join(refused.values()))
@@ -423,6 +425,10 @@ def _segment_at(
     outside = share_outside(side, centre, head.mrc.shape, head.affine)
     if outside > MOST_OUTSIDE:
         raise ExcludedError("the labyrinth is cut by the edge of the image")
+    for name, (image, own, transform) in zip(head.names, head.others):
+        lying = np.linalg.inv(transform) @ own
+        if share_outside(side, centre, image.shape, lying) > MOST_OUTSIDE:
+            raise ExcludedError(f"the labyrinth is cut by the edge of {name}")
     if outside > 0.0:
         LOG.warning(
             "%s ear: lies so near to the edge of the image that a part of it may be missing", side
@@ -430,8 +436,8 @@ def _segment_at(
     grid = crop_affine(centre.tolist(), head.affine)
     crop = crop_image(head.mrc, head.affine, grid)
     moved = [crop_image(image, own, grid, transform) for image, own, transform in head.others]
-    if head.product is not None:
-        check_lies_on(head.product, crop, moved[0], spacing_mm(grid))
+    if len(moved) == 1:
+        check_lies_on(head.names[0], crop, moved[0], spacing_mm(grid))
     mi2, summed = next(iter(moved), None), None
     if len(moved) == 2:
         mi2, summed = (moved[0] - moved[1]) * crop, (moved[0] + moved[1]) * crop
@@ -528,6 +534,7 @@ def _other_images(
             *(path.name for path in paths),
         )
     check_sign(mrc, ppi - pei, affine)
+    check_one_scale(images[0][0], images[1][0])
     return read_pair(*sidecars, ratio), others
 
 

@@ -84,6 +84,11 @@ class InversionPair:
         endolymph = self._hydrops(TISSUES["endolymph"]) / -self.csf
         return 2.0 * (enhancement - endolymph) / (enhancement + 1.0)
 
+    @property
+    def typical_fall(self) -> float:
+        """`fall` from a typical patient's perilymph."""
+        return self.fall(self.enhancement(PERILYMPH_MMOL))
+
     def bend(self, share: FloatGrid, dose: float) -> FloatGrid:
         """How far above an even fall HYDROPS lies in voxels of a share of endolymph.
 
@@ -111,19 +116,29 @@ class InversionPair:
         hundredth of its T1 well. What would be more than `MOST_LONGER` counts as that: a PPI of
         another gain than the PEI's shifts the levels of the fluids much as another T1 does. CSF so
         dark that they would be shorter than by `LEAST_LONGER` has a T1 of its own: the PPI nulls it
-        beside the endolymph, and it tells nothing of the others. Nor does that of a pair that nulls
-        it within these bounds, for a magnitude has no sign.
+        beside the endolymph, and it tells nothing of the others. Where the PPI nulls CSF within
+        these bounds, a T1 to either side of that shows the same, for a magnitude has no sign: then
+        it is the one with which the pair shows hydrops more as the usual one does, for a site
+        chooses its inversion times by what they show.
         """
         longer = np.linspace(LEAST_LONGER, MOST_LONGER, 191)
         csf = TISSUES["csf"]
         levels = np.array(
             [[signal(csf, s) for s in (p.ppi, p.pei)] for p in map(self.of_longer_t1, longer)]
         )
-        if (levels.min(0) * levels.max(0) <= 0.0).any():
+        if levels[:, 1].min() * levels[:, 1].max() <= 0.0:
             return 0.0
         ratios = levels[:, 0] / levels[:, 1]
         rising = np.argsort(ratios)
-        return float(np.interp(csf_ratio, ratios[rising], longer[rising], left=0.0))
+        able = [
+            float(np.interp(signed, ratios[rising], longer[rising], left=0.0))
+            for signed in (csf_ratio, -csf_ratio)
+            if signed > 0.0 or signed >= ratios.min()
+        ]
+        return min(
+            able,
+            key=lambda share: abs(self.of_longer_t1(share).typical_fall - USUAL_PAIR.typical_fall),
+        )
 
     @property
     def foretold(self) -> bool:
@@ -139,8 +154,8 @@ class InversionPair:
             return False
         if self.csf >= 0.0:
             return False
-        typical = self.enhancement(PERILYMPH_MMOL)
-        return typical >= LEAST_PERILYMPH and self.fall(typical) >= LEAST_FALL
+        bright = self.enhancement(PERILYMPH_MMOL) >= LEAST_PERILYMPH
+        return bright and self.typical_fall >= LEAST_FALL
 
     def _hydrops(self, fluid: Tissue) -> float:
         return abs(signal(fluid, self.ppi)) - abs(signal(fluid, self.pei))
