@@ -164,9 +164,18 @@ def test_csf_brighter_than_any_t1_explains_counts_as_the_bound_and_darker_as_not
     beyond = [csf_ratio_of(USUAL_PAIR.of_longer_t1(longer)) for longer in (0.16, -0.031, -0.05)]
     found = [USUAL_PAIR.longer_t1(ratio) for ratio in (1.0, *beyond, 0.0)]
     assert found == pytest.approx([MOST_LONGER, MOST_LONGER, 0.0, 0.0, 0.0])
-    # A PPI that nulls CSF: a magnitude does not tell on which side of the null it lies.
-    nulling = later(130.0)
-    assert nulling.longer_t1(csf_ratio_of(nulling.of_longer_t1(0.01))) == 0.0
+
+
+@pytest.mark.parametrize("longer", [-0.015, 0.01, 0.047, 0.1])
+def test_of_the_t1_to_either_side_of_a_null_that_counts_which_shows_hydrops(longer: float) -> None:
+    """A magnitude does not tell on which side of the null of the PPI the CSF lies."""
+    nulling = later(100.0)
+    ratio = csf_ratio_of(nulling.of_longer_t1(longer))
+    found = nulling.longer_t1(ratio)
+    assert csf_ratio_of(nulling.of_longer_t1(found)) == pytest.approx(ratio, abs=0.01)
+    falls = [nulling.of_longer_t1(share).typical_fall for share in (found, longer)]
+    assert falls[0] >= falls[1] - 1e-3
+    assert found > 0.0
 
 
 def test_a_timing_comes_back_from_its_sidecar(tmp_path: Path) -> None:

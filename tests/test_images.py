@@ -6,6 +6,7 @@ import gzip
 import re
 from pathlib import Path
 
+import ants
 import nibabel as nib
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from hydrops.images import (
     in_two_places,
     load_image,
     majority_labels,
+    nifti_header,
+    read_image,
     read_placement,
     resample,
     save_image,
@@ -162,6 +165,31 @@ def test_an_image_may_not_tell_where_it_lies(tmp_path: Path) -> None:
     assert read_placement(tmp_path / "untold.nii") is None
     assert read_placement(tmp_path / "analyze.img") is None
     assert read_placement(tmp_path / "told.mgz") is not None
+
+
+@pytest.mark.parametrize("name", ["untold.nii", "analyze.img", "told.nii.gz"])
+def test_another_reader_lays_a_label_on_its_image(tmp_path: Path, name: str) -> None:
+    """ITK, which makes up another place than nibabel where a header tells none."""
+    values = np.random.default_rng(0).random((12, 13, 14)).astype(np.float32)
+    turned = np.diag([-0.5, 0.4, 0.3, 1.0])
+    turned[:3, 3] = (20.0, -3.0, 5.0)
+    image = {
+        "untold.nii": nib.Nifti1Image(values, None),
+        "analyze.img": nib.AnalyzeImage(values, np.eye(4)),
+        "told.nii.gz": nib.Nifti1Image(values, turned),
+    }[name]
+    if name == "untold.nii":
+        image.header.set_zooms((0.5, 0.4, 0.3))
+    nib.save(image, tmp_path / name)
+    _, affine = read_image(tmp_path / name)
+    label = tmp_path / "label.nii.gz"
+    header = nifti_header(tmp_path / name)
+    save_image(label, np.ones(values.shape, np.uint8), affine, placement=header)
+    one, other = (ants.image_read(str(path)) for path in (tmp_path / name, label))
+    assert np.allclose(one.origin, other.origin)
+    assert np.allclose(one.direction, other.direction)
+    assert np.allclose(one.spacing, other.spacing)
+    assert np.allclose(nib.load(tmp_path / name).affine, nib.load(label).affine)
 
 
 def test_a_flat_grid_is_none(tmp_path: Path) -> None:

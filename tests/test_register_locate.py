@@ -444,6 +444,33 @@ def test_an_ear_beyond_the_edge_is_excluded_alone(tmp_path: Path) -> None:
     assert result.numbers["voxel_mm"] == pytest.approx(VOXEL)
 
 
+def test_an_ear_that_another_image_cuts_is_excluded_alone(tmp_path: Path) -> None:
+    """The PPI reaches from left to right only to two millimetres beyond the left vestibule."""
+    head, image, affine = small_mrc((0, 0, 0), (0, 0, 0))
+    paths = Paths(tmp_path)
+    reached = round(96 - head.to_scanner(head.places["left"])[0]) + 2  # rows run to the left
+    images = {"MRC": image, "PPI": 0.5 * image[:reached], "PEI": image}
+    for role, shown in images.items():
+        save_image(paths.image(UNIT, role), shown.astype(np.float32), affine)
+        paths.transform(UNIT, role).parent.mkdir(parents=True, exist_ok=True)
+        write_itk_transform(paths.transform(UNIT, role), np.eye(4))
+    registered = Record("register", UNIT.participant, UNIT.session, "done")
+    write_record(paths.record("register", UNIT), registered)
+    output = tmp_path / "crops"
+    output.mkdir()
+    result = locate_session(UNIT, paths, LocateOptions(), output)
+    assert result.excluded_sides == {
+        "left": "the left inner ear is cut by the edge of the PPI's field of view"
+    }
+    assert list(result.numbers["centres_ras_mm"]) == ["right"]
+    first = round(96 - head.to_scanner(head.places["right"])[0]) - 2
+    beyond = affine.copy()
+    beyond[:3, 3] += affine[:3, 0] * first
+    save_image(paths.image(UNIT, "PEI"), image[first:].astype(np.float32), beyond)
+    with pytest.raises(ExcludedError, match=r"edge of the PPI's .*; .* of the PEI's"):
+        locate_session(UNIT, paths, LocateOptions(), output)
+
+
 def test_an_image_with_nothing_above_zero_shows_no_ears() -> None:
     image = -np.ones((24, 24, 24), np.float32)
     assert not find_ears(image, np.eye(4), SearchOptions()).centres

@@ -186,6 +186,14 @@ def test_mistakes_are_told_and_nothing_is_written(images: list[Path], tmp_path: 
     assert not output.exists()
 
 
+def test_a_ct_that_is_given_to_a_model_of_mr_is_called_one(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(0.0, 400.0, (40, 40, 40))
+    values[:10] = -1000.0
+    save_image(tmp_path / "ct.nii.gz", values.astype(np.int16), np.diag([0.5, 0.5, 0.5, 1.0]))
+    with pytest.raises(HydropsError, match=r"If it is a CT, name a model of CT"):
+        segment_files([tmp_path / "ct.nii.gz"], PAIRED, tmp_path / "out")
+
+
 COLOUR = np.dtype([(channel, "u1") for channel in "RGB"])
 
 
@@ -324,14 +332,24 @@ def test_blurred_images_are_said(
 class Ears:
     """A model of CT that finds what it is told to."""
 
-    def __init__(self, *masks: npt.NDArray[np.bool_], confidence: float = 0.5) -> None:
-        self.masks, self.confidence = masks, confidence
+    def __init__(
+        self, *masks: npt.NDArray[np.bool_], confidence: float = 0.5, between_mm: float = 2.8
+    ) -> None:
+        self.masks, self.confidence, self.between_mm = masks, confidence, between_mm
 
     def find_all(self, _image: FloatGrid, _affine: Affine) -> list[CtFinding]:
-        marks = {"helicotrema": [1.0, 2.0, 3.0]}
+        windows = {
+            "oval_window": [7.0, 2.0, 3.0],
+            "round_window": [7.0, 2.0 + self.between_mm, 3.0],
+        }
+        marks = {"helicotrema": [1.0, 2.0, 3.0], **windows}
+        sure = dict.fromkeys(windows, 0.9)
         return [
             CtFinding(
-                {"joint": mask.astype(np.float32)}, marks, {"helicotrema": self.confidence}, 100.0
+                {"joint": mask.astype(np.float32)},
+                marks,
+                {"helicotrema": self.confidence, **sure},
+                100.0,
             )
             for mask in self.masks
         ]
@@ -366,8 +384,8 @@ def test_what_of_an_ear_of_a_ct_may_be_wrong_is_said(
 ) -> None:
     usual = ball((40, 40, 40), 20, 20, 20)
     on_ct(tmp_path, Ears(usual), monkeypatch)
-    assert "wrong place" not in caplog.text
-    assert "labyrinth holds" not in caplog.text
+    assert not caplog.text
+    assert json.loads((tmp_path / "ct_measures.json").read_text())["warnings"] == []
     on_ct(tmp_path, Ears(usual, confidence=0.1), monkeypatch)
     assert "ear: helicotrema may be a wrong place (confidence below 0.35)" in caplog.text
     on_ct(tmp_path, Ears(ball_around(np.full(3, 20.0), 3.0, (40, 40, 40), np.eye(4))), monkeypatch)
@@ -375,6 +393,11 @@ def test_what_of_an_ear_of_a_ct_may_be_wrong_is_said(
     on_ct(tmp_path, Ears(ball_around(np.full(3, 20.0), 2.0, (40, 40, 40), np.eye(4))), monkeypatch)
     assert "ear: 33 mm3 is not what a labyrinth holds (120 to 350 mm3)" in caplog.text
     assert "are the voxels of 1 x 1 x 1 mm those of the scanner" in caplog.text
+    on_ct(tmp_path, Ears(usual, between_mm=0.8), monkeypatch)
+    words = "oval window and round window 0.8 mm apart, usually 2 to 3.7"
+    assert words in caplog.text
+    kept = json.loads((tmp_path / "ct_measures.json").read_text())["warnings"]
+    assert sum(words in warning for warning in kept) == 1
 
 
 def test_two_ears_of_a_ct_are_left_and_right_where_they_lie_so(

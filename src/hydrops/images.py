@@ -187,17 +187,24 @@ def read_placement(path: Path) -> nib.Nifti1Header | None:
     An Analyze file never does, a NIfTI does not where both its codes are zero: what is left and
     what is right is made up then.
     """
+    header = nifti_header(path)
+    return header if header["qform_code"] > 0 or header["sform_code"] > 0 else None
+
+
+def nifti_header(path: Path) -> nib.Nifti1Header:
+    """Header of a readable image, or what one of NIfTI would say of where the image lies."""
     image = nib.load(path)
     header = image.header
     if isinstance(header, nib.Nifti1Header):
-        return header if header["qform_code"] > 0 or header["sform_code"] > 0 else None
+        return header
+    told = nib.Nifti1Header()
+    told.set_data_shape(header.get_data_shape())
     if isinstance(header, nib.AnalyzeHeader):
-        return None
-    placed = nib.Nifti1Header()
-    placed.set_data_shape(header.get_data_shape())
-    placed.set_qform(image.affine, code=1)
-    placed.set_sform(image.affine, code=1)
-    return placed
+        told.set_zooms(header.get_zooms())
+    else:
+        told.set_qform(image.affine, code=1)
+        told.set_sform(image.affine, code=1)
+    return told
 
 
 def in_two_places(header: nib.Nifti1Header) -> bool:
@@ -252,8 +259,8 @@ def save_image(
     slope
         Scale factor of stored integers (``scl_slope``).
     placement
-        Header of an image on the same grid, whose words on where it lies are copied, so that every
-        tool lays both on each other.
+        Header of an image on the same grid, whose words on where it lies are copied, also that it
+        has none, so that every tool lays both on each other.
     """
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")

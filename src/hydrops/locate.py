@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from hydrops.arrays import Affine
-from hydrops.ears import Found, SearchOptions, find_ears
+from hydrops.ears import MOST_OUTSIDE, Found, SearchOptions, find_ears, share_outside
 from hydrops.errors import ExcludedError
 from hydrops.images import (
     coarsest_voxel_mm,
@@ -71,12 +72,12 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         roles[role] = (image, image_affine, read_itk_transform(paths.transform(unit, role)))
     registered = read_record(paths.record("register", unit)).numbers
     others = [np.linalg.inv(transform) @ own for _, own, transform in roles.values()]
-    for side in tuple(kept):
-        for (role, (image, _, _)), lying in zip(roles.items(), others):
-            if distance_to_edge(found.centres[side], image.shape, lying) < options.margin_mm:
-                result.excluded_sides[side] = (
-                    f"the {side} inner ear is cut by the edge of the {role}'s field of view"
-                )
+    fields = {role: (image.shape, own) for (role, (image, _, _)), own in zip(roles.items(), others)}
+    for side in kept:
+        if cutting := _role_that_cuts(side, found.centres[side], fields):
+            result.excluded_sides[side] = (
+                f"the {side} inner ear is cut by the edge of the {cutting}'s field of view"
+            )
     kept = [side for side in kept if side not in result.excluded_sides]
     if not kept:
         raise ExcludedError.of_ears(result.excluded_sides, "no ear was found")
@@ -104,6 +105,20 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         SHARE_KEPT: shares,
     }
     return result
+
+
+def _role_that_cuts(
+    side: str,
+    centre: npt.NDArray[np.float64],
+    fields: Mapping[str, tuple[Sequence[int], Affine]],
+) -> str | None:
+    """The first image, each told by its shape and affine, that does not show all of an ear."""
+    cuts = (
+        role
+        for role, (shape, affine) in fields.items()
+        if share_outside(side, centre, shape, affine) > MOST_OUTSIDE
+    )
+    return next(cuts, None)
 
 
 def missing_reason(

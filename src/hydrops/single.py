@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from nibabel.affines import apply_affine
 from hydrops.arrays import Affine, FloatGrid
 from hydrops.config import check_writable
 from hydrops.ears import (
+    MOST_OUTSIDE,
     Found,
     SearchOptions,
     choose_ears,
@@ -37,6 +39,7 @@ from hydrops.images import (
     image_stem,
     in_two_places,
     majority_labels,
+    nifti_header,
     part_under,
     read_image,
     read_placement,
@@ -52,6 +55,7 @@ from hydrops.measure import MeasureOptions, border_share, organ_volumes
 from hydrops.model.blur import BLURRED
 from hydrops.model.bundle import Bundle
 from hydrops.model.contrast import USUAL_PAIR, InversionPair
+from hydrops.model.ct_look import odd_distances
 from hydrops.model.geometry import CROP_SHAPE
 from hydrops.model.precision import choose_device
 from hydrops.model.segmenter import EarSegmentation, Segmenter, load_segmenter, segment_ear
@@ -86,9 +90,8 @@ PLACES, LEAST_SCORE = 3, 0.42
 UNSURE = 0.35
 #: What a labyrinth on CT usually holds, mm3; specimens of the bony-labyrinth dataset: 144 to 267.
 USUAL_MM3 = (120.0, 350.0)
-#: Largest share of a mean labyrinth that may lie beyond the edge of the image (`share_outside`): of
-#: ears cut 4 to 6 mm from their middle 0.03 to 0.29 does, but for the thin upper and lower ends.
-MOST_OUTSIDE = 0.02
+#: Below it lies more than a hundredth of the voxels of a CT, HU: air is -1000, padding less.
+AIR_HU = -200.0
 #: Volume of a voxel, as a share of the crop's, below which it counts as finer, and the least fluid
 #: of one that is labelled.
 FINER, LEAST_FILLED = 0.9, 0.15
@@ -134,8 +137,8 @@ def segment_files(
         be used, an MR image does not tell which side is left or is no magnitude, or the model finds
         no ear; nothing is written then. An ear of two
         on MR that is refused, not recognised, or cut by the edge of the image, is left out, and one
-        on CT that is cut, or has an unusual volume or an unsure landmark, is not, both with a
-        warning.
+        on CT that is cut, or has an unusual volume, unsure landmarks or unusual distances between
+        them, is not, both with a warning, which its measures keep as well.
     """
     roles = bundle.metadata["roles"]
     needed = [role for role in roles if role not in bundle.metadata["optional_roles"]]
@@ -148,21 +151,45 @@ def segment_files(
             f"but {len(images)} images were given"
         )
     check_writable(output, "--output")
-    read = [read_image(path) for path in images]
-    for path in images:
-        _check_placement(path, bundle)
-    try:
-        if bundle.metadata["kind"] in FOLD_KINDS:
-            case = _segment_one(*read[0], bundle, device)
-        else:
-            case = _segment_mr(images, read, bundle, device)
-    except ExcludedError as exclusion:
-        with_others = " and what was given with it" if len(images) > 1 else ""
-        raise HydropsError(f"{images[0]}{with_others}: {exclusion.reason}") from exclusion
+    with _warnings_kept() as warnings:
+        read = [read_image(path) for path in images]
+        for path in images:
+            _check_placement(path, bundle)
+        try:
+            if bundle.metadata["kind"] in FOLD_KINDS:
+                case = _segment_one(*read[0], bundle, device)
+            else:
+                case = _segment_mr(images, read, bundle, device)
+        except ExcludedError as exclusion:
+            with_others = " and what was given with it" if len(images) > 1 else ""
+            hint = _hint_of_ct(read[0][0], bundle) if len(images) == 1 else ""
+            raise HydropsError(f"{images[0]}{with_others}: {exclusion.reason}{hint}") from exclusion
+    case.measures["warnings"] = warnings
     try:
         return _write_case(case, images[0], bundle, output)
     except OSError as error:
         raise HydropsError(f"{output}: cannot be written ({error.strerror})") from error
+
+
+def _hint_of_ct(image: FloatGrid, bundle: Bundle) -> str:
+    """What to say of an image that a model of MR refuses, but that has the values of a CT."""
+    of_mr = bundle.metadata["kind"] not in FOLD_KINDS
+    if not of_mr or float(np.percentile(image, 1.0)) > AIR_HU:
+        return ""
+    return ". If it is a CT, name a model of CT: `hydrops models` lists them"
+
+
+@contextmanager
+def _warnings_kept() -> Iterator[list[str]]:
+    """What is warned of here: those who run many cases read their measures, not their words."""
+    warnings: list[str] = []
+    keeper = logging.Handler(logging.WARNING)
+    keeper.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
+    LOG.addHandler(keeper)
+    try:
+        yield warnings
+    finally:
+        LOG.removeHandler(keeper)
 
 
 def _write_case(case: _Case, image: Path, bundle: Bundle, output: Path) -> list[Path]:
@@ -181,7 +208,7 @@ def _write_case(case: _Case, image: Path, bundle: Bundle, output: Path) -> list[
         LOG.warning("%s: was there before, and is replaced", output / label)
     with tempfile.TemporaryDirectory(dir=output, prefix=f".{stem[:100]}-") as scratch:
         whole = Path(scratch)
-        save_image(whole / label, case.labels, case.affine, placement=read_placement(image))
+        save_image(whole / label, case.labels, case.affine, placement=nifti_header(image))
         for name, text in texts.items():
             (whole / name).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
         # Those of another model would not go with this label.
@@ -291,10 +318,19 @@ def _doubt_ct(name: str, ear: CtFinding, affine: Affine) -> None:
     unsure = [n for n, confidence in ear.confidences.items() if confidence < UNSURE]
     if unsure:
         LOG.warning(
-            "%s: %s may be a wrong place (confidence below %g): look at it before you use it",
+            "%s: %s may be a wrong place (confidence below %g), and the label may lack a part or "
+            "hold what is no labyrinth: look at both before you use them",
             name,
             " and ".join(n.replace("_", " ") for n in unsure),
             UNSURE,
+        )
+    odd = odd_distances(ear.landmarks) if ear.landmarks else []
+    if odd:
+        LOG.warning(
+            "%s: its landmarks lie as in hardly any ear (%s): some are wrong places, and the label "
+            "may be wrong as well: look at both before you use them",
+            name,
+            "; ".join(odd),
         )
     volume = _volume_mm3(ear.label, affine)
     low, high = USUAL_MM3
@@ -428,7 +464,7 @@ def _segment_at(
     for name, (image, own, transform) in zip(head.names, head.others):
         lying = np.linalg.inv(transform) @ own
         if share_outside(side, centre, image.shape, lying) > MOST_OUTSIDE:
-            raise ExcludedError(f"the labyrinth is cut by the edge of {name}")
+            raise ExcludedError(f"{name} does not cover it, or cuts a part of it off")
     if outside > 0.0:
         LOG.warning(
             "%s ear: lies so near to the edge of the image that a part of it may be missing", side

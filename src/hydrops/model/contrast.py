@@ -130,10 +130,9 @@ class InversionPair:
             return 0.0
         ratios = levels[:, 0] / levels[:, 1]
         rising = np.argsort(ratios)
+        signs = (csf_ratio, -csf_ratio) if -csf_ratio >= ratios.min() else (csf_ratio,)
         able = [
-            float(np.interp(signed, ratios[rising], longer[rising], left=0.0))
-            for signed in (csf_ratio, -csf_ratio)
-            if signed > 0.0 or signed >= ratios.min()
+            float(np.interp(signed, ratios[rising], longer[rising], left=0.0)) for signed in signs
         ]
         return min(
             able,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -104,6 +104,17 @@ def look_at(
     positions, shares = landmark_positions(heat, peaks=_likely_peaks(heat, spacing_mm))
     points = apply_affine(grid, positions.cpu().numpy())
     return Look(probability, labyrinth, grid, points, shares.cpu().numpy())
+
+
+def odd_distances(landmarks: Mapping[str, Sequence[float]]) -> list[str]:
+    """In words, the distances of an ear's landmarks (RAS mm by name) that are beyond `APART_MM`."""
+    told = []
+    for (one, other), (least, most) in zip(combinations(LANDMARKS, 2), APART_MM):
+        apart = float(np.linalg.norm(np.subtract(landmarks[one], landmarks[other])))
+        if not least <= apart <= most:
+            names = " and ".join(name.replace("_", " ") for name in (one, other))
+            told.append(f"{names} {apart:.1f} mm apart, usually {least:g} to {most:g}")
+    return told
 
 
 def _near(labyrinth: npt.NDArray[np.bool_], heat: torch.Tensor, spacing_mm: float) -> torch.Tensor:

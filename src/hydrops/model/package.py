@@ -396,8 +396,9 @@ interval allows for other noise, motion, dose, anatomy and T1, as far as they we
 `benchmarks/results/endolymph.tsv` shows kinds of scan, six ears each, of which it held less often;
 how much the T1 of patients' fluids
 differ is an assumption, and so is how evenly the organs take up gadolinium: where it has reached
-cochlea or vestibule far less than the other, the ear is refused. PPI and PEI that were scaled
-differently by more than a quarter may make the ratio wrong. The area ratio of the vestibule
+cochlea or vestibule far less than the other, the ear is refused. PPI and PEI whose noise tells that
+they were scaled differently, by 1.45 or more, are refused; between 1.25 and that their ratio may be
+wrong. The area ratio of the vestibule
 hangs on how the head lies, even with true regions (`benchmarks/results/repeatability.tsv`)."""
 
 
