@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -159,6 +160,9 @@ def test_an_ear_that_is_refused_is_left_out_with_a_warning(
     written = segment_files([images[0], dark], PAIRED, tmp_path / "out")
     assert "not measured: left ear: hardly any gadolinium" in caplog.text
     assert list(json.loads(written[1].read_text())) == ["right"]
+    kept = json.loads(written[-1].read_text())["warnings"]
+    assert [warning for warning in kept if warning.startswith("not measured: left ear")] == kept
+    assert kept
     found = np.asarray(nib.load(written[0]).dataobj) > 0
     assert found[: SHAPE[0] // 2].any()
     assert not found[SHAPE[0] // 2 :].any()
@@ -366,6 +370,21 @@ def on_ct(folder: Path, model: Ears, monkeypatch: pytest.MonkeyPatch) -> list[st
     bundle = find_bundle(REPOSITORY / "models", "joint_unet3d_ct")
     _, marks, *_ = segment_files([folder / "ct.nii.gz"], bundle, folder)
     return list(json.loads(marks.read_text()))
+
+
+def test_warnings_of_every_part_of_the_library_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Doubtful(Ears):
+        def find_all(self, image: FloatGrid, affine: Affine) -> list[CtFinding]:
+            logging.getLogger("hydrops.model.ct").warning("hardly an ear")
+            logging.getLogger("hydrops.model.ct").info("an ear")
+            logging.getLogger("elsewhere").warning("of something else")
+            return super().find_all(image, affine)
+
+    on_ct(tmp_path, Doubtful(ball((40, 40, 40), 20, 20, 20)), monkeypatch)
+    kept = json.loads((tmp_path / "ct_measures.json").read_text())["warnings"]
+    assert kept == ["hardly an ear"]
 
 
 def test_an_ear_of_a_ct_that_is_cut_is_said(

@@ -185,11 +185,12 @@ def _warnings_kept() -> Iterator[list[str]]:
     warnings: list[str] = []
     keeper = logging.Handler(logging.WARNING)
     keeper.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
-    LOG.addHandler(keeper)
+    whole_library = logging.getLogger("hydrops")
+    whole_library.addHandler(keeper)
     try:
         yield warnings
     finally:
-        LOG.removeHandler(keeper)
+        whole_library.removeHandler(keeper)
 
 
 def _write_case(case: _Case, image: Path, bundle: Bundle, output: Path) -> list[Path]:
