@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +72,9 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
         roles[role] = (image, image_affine, read_itk_transform(paths.transform(unit, role)))
     registered = read_record(paths.record("register", unit)).numbers
     others = [np.linalg.inv(transform) @ own for _, own, transform in roles.values()]
-    fields = {role: (image.shape, own) for (role, (image, _, _)), own in zip(roles.items(), others)}
+    fields = [(role, image.shape, own) for (role, (image, _, _)), own in zip(roles.items(), others)]
     for side in kept:
-        if cutting := _role_that_cuts(side, found.centres[side], fields):
+        if cutting := image_that_cuts(side, found.centres[side], fields):
             result.excluded_sides[side] = (
                 f"the {side} inner ear is cut by the edge of the {cutting}'s field of view"
             )
@@ -107,15 +107,23 @@ def locate_session(unit: Unit, paths: Paths, options: LocateOptions, output: Pat
     return result
 
 
-def _role_that_cuts(
+def image_that_cuts(
     side: str,
     centre: npt.NDArray[np.float64],
-    fields: Mapping[str, tuple[Sequence[int], Affine]],
+    fields: Iterable[tuple[str, Sequence[int], Affine]],
 ) -> str | None:
-    """The first image, each told by its shape and affine, that does not show all of an ear."""
+    """Name of the first image that does not show all of an ear; None where all do.
+
+    Parameters
+    ----------
+    centre
+        RAS mm.
+    fields
+        Name, shape and affine of each image; names need not differ.
+    """
     cuts = (
-        role
-        for role, (shape, affine) in fields.items()
+        name
+        for name, shape, affine in fields
         if share_outside(side, centre, shape, affine) > MOST_OUTSIDE
     )
     return next(cuts, None)

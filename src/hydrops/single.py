@@ -50,7 +50,7 @@ from hydrops.images import (
     why_sides_are_unknown,
 )
 from hydrops.labels import LABELS, LABYRINTH, ORGANS, SIDES, organ_codes
-from hydrops.locate import LocateOptions, missing_reason
+from hydrops.locate import LocateOptions, image_that_cuts, missing_reason
 from hydrops.measure import MeasureOptions, border_share, organ_volumes
 from hydrops.model.blur import BLURRED
 from hydrops.model.bundle import Bundle
@@ -462,10 +462,10 @@ def _segment_at(
     outside = share_outside(side, centre, head.mrc.shape, head.affine)
     if outside > MOST_OUTSIDE:
         raise ExcludedError("the labyrinth is cut by the edge of the image")
-    for name, (image, own, transform) in zip(head.names, head.others):
-        lying = np.linalg.inv(transform) @ own
-        if share_outside(side, centre, image.shape, lying) > MOST_OUTSIDE:
-            raise ExcludedError(f"{name} does not cover it, or cuts a part of it off")
+    grids = [np.linalg.inv(transform) @ own for _, own, transform in head.others]
+    shapes = [image.shape for image, _, _ in head.others]
+    if cutting := image_that_cuts(side, centre, zip(head.names, shapes, grids)):
+        raise ExcludedError(f"{cutting} does not cover it, or cuts a part of it off")
     if outside > 0.0:
         LOG.warning(
             "%s ear: lies so near to the edge of the image that a part of it may be missing", side
@@ -479,7 +479,6 @@ def _segment_at(
     if len(moved) == 2:
         mi2, summed = (moved[0] - moved[1]) * crop, (moved[0] + moved[1]) * crop
     voxel_mm = coarsest_voxel_mm(grid, head.affine, *(own for _, own, _ in head.others))
-    grids = [np.linalg.inv(transform) @ own for _, own, transform in head.others]
     kept = share_kept(head.mrc, head.affine, grid, grids)
     found = segment_ear(segmenter, crop, mi2, side, head.pair, summed, voxel_mm, kept)
     if found.nulled is False:
