@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from hydrops.arrays import Affine, FloatGrid
 from hydrops.cli import main
 from hydrops.errors import HydropsError
+from hydrops.files import names_told_apart
 from hydrops.images import ball_around, crop_affine, majority_labels, save_image
 from hydrops.labels import ORGANS, SIDES, perilymph_code
 from hydrops.model.bundle import find_bundle
@@ -497,6 +498,11 @@ def test_a_folder_that_cannot_be_written_is_told(
     cohort = str(REPOSITORY / "config" / "phantom.yaml")
     assert main(["phantom", cohort, str(tmp_path / "file")]) == 1
     assert "Not a directory" in capsys.readouterr().err
+
+
+def test_images_of_one_name_are_told_apart_by_their_folders() -> None:
+    assert names_told_apart([Path("ppi/a.nii"), Path("pei/b.nii")]) == ["a.nii", "b.nii"]
+    assert names_told_apart([Path("ppi/a.nii"), Path("pei/a.nii")]) == ["ppi/a.nii", "pei/a.nii"]
 
 
 def test_hydrops_mi2_that_does_not_lie_on_its_mrc_is_refused(

@@ -21,6 +21,7 @@ from hydrops.statistics import (
     first_seen,
     matched_with_reader,
     reader_words,
+    why_no_agreement,
     with_participants,
 )
 
@@ -341,11 +342,9 @@ def _agreement(table: pd.DataFrame, reader: pd.DataFrame | None) -> tuple[Figure
     if reader is None or RATIO not in reader:
         raise _NothingToDrawError("No reader's table with an EH volume ratio is given.")
     both = matched_with_reader(table, reader, LABYRINTH, RATIO)
+    if lacking := why_no_agreement(both, RATIO):
+        raise _NothingToDrawError(f"{lacking[0].upper()}{lacking[1:]}.")
     ours, theirs = (both[c].to_numpy(float) for c in (RATIO, "reader_value"))
-    if len(both) < 3:
-        raise _NothingToDrawError("Fewer than three ears were measured by the reader too.")
-    if np.ptp(np.concatenate([ours, theirs])) == 0:
-        raise _NothingToDrawError("All ears have one value, by pipeline and reader alike.")
     (icc, low, high), limits, _ = agreement_of(both, (RATIO, "reader_value"), "participant_id")
     figure = Figure(figsize=(9.6, 4.7), layout="constrained")
     scatter, differences = figure.subplots(1, 2, width_ratios=(1, 1.15))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -100,3 +100,11 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Write a text in UTF-8, whole or not at all; its folder is made."""
     with placed(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def names_told_apart(paths: Sequence[Path]) -> list[str]:
+    """Names of files to speak of them by, with their folders' where the names alone are one."""
+    names = [path.name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{path.absolute().parent.name}/{path.name}" for path in paths]

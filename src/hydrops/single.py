@@ -30,6 +30,7 @@ from hydrops.ears import (
     share_outside,
 )
 from hydrops.errors import ExcludedError, HydropsError
+from hydrops.files import names_told_apart
 from hydrops.images import (
     average_onto,
     coarsest_voxel_mm,
@@ -398,7 +399,7 @@ def _segment_mr(
     if not places:
         raise ExcludedError("no inner ear can be recognised in it")
     pair, others = _other_images(mrc, affine, paths[1:], read[1:])
-    head = _Head(mrc, affine, pair, others, [path.name for path in paths[1:]])
+    head = _Head(mrc, affine, pair, others, names_told_apart(paths[1:]))
     seen, refused = _segment_places(segmenter, head, places)
     if not seen:
         raise ExcludedError("; ".join(refused.values()))

@@ -570,6 +570,21 @@ def reader_words(both: pd.DataFrame, reader: pd.DataFrame, measure: str) -> str:
     return f"one of {several} readers for each ear" if several > 1 else "the reader"
 
 
+def why_no_agreement(both: pd.DataFrame, measure: str) -> str | None:
+    """Why ears that pipeline and reader measured tell of no agreement; None where they do.
+
+    Parameters
+    ----------
+    both
+        As `matched_with_reader` returns it.
+    """
+    if len(both) < 3:
+        return "fewer than three ears that both measured"
+    if np.ptp(both[[measure, "reader_value"]].to_numpy(float)) == 0:
+        return "all ears have one value, by pipeline and reader alike"
+    return None
+
+
 def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> list[dict[str, Any]]:
     if reader is None:
         return [
@@ -582,11 +597,8 @@ def _agreement(ears: pd.DataFrame, reader: pd.DataFrame | None) -> list[dict[str
             continue
         both = matched_with_reader(ears, reader, organ, measure)
         row = _row("agreement with reader", organ, measure, "pipeline - reader", n=len(both))
-        if len(both) < 3:
-            rows.append(row | {"note": "fewer than three ears that both measured"})
-            continue
-        if np.ptp(both[[measure, "reader_value"]].to_numpy(float)) == 0:
-            rows.append(row | {"note": "all ears have one value, by pipeline and reader alike"})
+        if lacking := why_no_agreement(both, measure):
+            rows.append(row | {"note": lacking})
             continue
         (icc, low, high), limits, how = agreement_of(
             both, (measure, "reader_value"), "participant_id"
