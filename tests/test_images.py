@@ -10,11 +10,16 @@ import ants
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hydrops.errors import ExcludedError
 from hydrops.images import (
     average_onto,
+    box_around,
+    grown,
     image_stem,
     in_two_places,
     load_image,
@@ -228,3 +233,34 @@ def test_what_lies_beyond_an_image_is_empty() -> None:
     image = np.ones((1, 20, 20, 20), np.float32)
     assert not average_onto(image, np.eye(4), (4, 4, 4), away, order=3).any()
     assert not resample(image[0], np.eye(4), (4, 4, 4), away).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 7)] * 3), st.integers(0, 2**32 - 1), st.integers(0, 4),
+    st.floats(0.02, 0.9),
+)  # fmt: skip
+def test_a_mask_grows_as_by_scipy(
+    shape: tuple[int, int, int], seed: int, steps: int, share: float
+) -> None:
+    mask = np.random.default_rng(seed).random(shape) < share
+    before = mask.copy()
+    by_scipy = ndimage.binary_dilation(mask, iterations=steps) if steps else mask
+    assert (grown(mask, steps) == by_scipy).all()
+    assert (mask == before).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.tuples(*[st.integers(1, 7)] * 3), st.integers(0, 2**32 - 1))
+def test_a_box_holds_a_mask_and_no_more(shape: tuple[int, int, int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random(shape) < 0.1
+    mask[tuple(rng.integers(shape))] = True
+    box = box_around(mask, (0, 0, 0))
+    assert mask[box].sum() == mask.sum()
+    for axis, side in enumerate(box):
+        held = np.flatnonzero(mask.any(tuple({0, 1, 2} - {axis})))
+        assert (side.start, side.stop) == (held[0], held[-1] + 1)
+    wide = box_around(mask, (2, 1.5, 0))
+    assert [w.stop - b.stop for w, b in zip(wide, box)] == [2, 2, 0]
+    assert [w.start for w in wide] == [max(0, b.start - by) for b, by in zip(box, (2, 2, 0))]

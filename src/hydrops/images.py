@@ -22,7 +22,7 @@ from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from scipy import ndimage
 
-from hydrops.arrays import Affine, FloatGrid
+from hydrops.arrays import Affine, FloatGrid, Mask
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.files import placed
 from hydrops.model.geometry import CROP_SHAPE, CROP_SPACING_MM, FINE_SHAPE
@@ -476,11 +476,29 @@ def _sampled(
 
 def box_around(mask: npt.NDArray[np.bool_], margin: Sequence[float]) -> tuple[slice, ...]:
     """The box of a mask (x, y, z) that holds something, and so many voxels around it."""
-    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    places = [np.flatnonzero(mask.any(others)) for others in ((1, 2), (0, 2), (0, 1))]
     return tuple(
-        slice(max(0, side.start - ceil(reach)), side.stop + ceil(reach))
-        for side, reach in zip(box, margin)
+        slice(max(0, int(found[0]) - ceil(reach)), int(found[-1]) + 1 + ceil(reach))
+        for found, reach in zip(places, margin)
     )
+
+
+def grown(mask: Mask, steps: int = 1) -> Mask:
+    """A mask (x, y, z) and what touches it by a face, so many times over.
+
+    As SciPy's `binary_dilation`, which takes many times as long: enough to show in an ear's time.
+    """
+    wide = np.zeros([n + 2 * steps for n in mask.shape], bool)
+    inner = tuple(slice(steps, steps + n) for n in mask.shape)
+    wide[inner] = mask
+    # Neighbours along an axis are a fixed distance apart in memory; the rim keeps rows apart.
+    flat = wide.reshape(-1)
+    for _ in range(steps):
+        before = flat.copy()
+        for apart in wide.strides:
+            flat[apart:] |= before[:-apart]
+            flat[:-apart] |= before[apart:]
+    return wide[inner]
 
 
 def ball_around(

@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.optimize import minimize_scalar
 
 from hydrops.arrays import FloatGrid
-from hydrops.images import blur_of_larger, box_around
+from hydrops.images import blur_of_larger, box_around, grown
 from hydrops.model.geometry import CROP_SPACING_MM
 
 #: Blur, in voxels of the image, up to which its voxels are what they are told to be. It is 0.36 to
@@ -57,7 +57,7 @@ def image_blur(mrc: FloatGrid, fractions: FloatGrid, voxel_mm: Sequence[float]) 
         Voxel of the coarsest of the images along the axes of the crop.
     """
     fluid = fractions[1:].sum(0)
-    near = ndimage.binary_dilation(fluid > INSIDE, iterations=AROUND_VOXELS)
+    near = grown(fluid > INSIDE, AROUND_VOXELS)
     box = box_around(near, (BLUR_REACH,) * 3)
     fluid, near = fluid[box], near[box]
     seen = mrc[box][near]

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 from scipy.special import logit
 
 from hydrops.arrays import FloatGrid
-from hydrops.images import box_around
+from hydrops.images import box_around, grown
 
 Vector = npt.NDArray[np.float64]
 
@@ -112,7 +111,7 @@ def ear_features(
     part = box_around(fractions[0] < 1.0 - TRACE, (max(SHELL_VOXELS),) * 3)
     mrc, fluid = mrc[part], fractions[1:, *part].sum(0)
     core = fluid > 0.9 * fluid.max()
-    near, far = (ndimage.binary_dilation(fluid > TRACE, iterations=n) for n in SHELL_VOXELS)
+    near, far = (grown(fluid > TRACE, steps) for steps in SHELL_VOXELS)
     shell = far & ~near
     inside = max(float(mrc[core].mean()), 1e-3)
     around = max(float(np.median(mrc[shell])), 1e-3) if shell.any() else inside

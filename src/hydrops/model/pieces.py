@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from hydrops.arrays import FloatGrid
 from hydrops.errors import ExcludedError
-from hydrops.images import box_around
+from hydrops.images import box_around, grown
 from hydrops.labels import organ_codes
 from hydrops.model.geometry import CROP_SPACING_MM
 from hydrops.model.inhearit import SLICE_ORGANS
@@ -48,10 +48,12 @@ def keep_labyrinth(probabilities: FloatGrid) -> FloatGrid:
         raise ExcludedError("the model finds no inner ear where one was expected")
     largest = pieces == int(sizes.argmax()) + 1
     part = box_around(largest, (RIM_VOXELS,) * 3)
-    near = ndimage.binary_dilation(largest[part], iterations=RIM_VOXELS)
+    near = grown(largest[part], RIM_VOXELS)
     fractions = np.zeros(probabilities.shape, np.float32)
-    fractions[:, *part] = probabilities[:, *part] * near
-    fractions[0] = 1.0 - fractions[1:].sum(0)
+    fractions[0] = 1.0
+    kept = probabilities[1:, *part] * near
+    fractions[1:, *part] = kept
+    fractions[0][part] -= kept.sum(0)
     return fractions
 
 

@@ -157,6 +157,6 @@ def unfold(mi2: FloatGrid, summed: FloatGrid, mrc: FloatGrid) -> FloatGrid:
     # By NumPy alone: threads of a BLAS would wait for those of the network.
     likely = np.einsum("pk,kn->pn", line, np.stack([difference[bright], total[bright]]))
     likely -= 0.5 * (line**2).sum(1, keepdims=True)
-    likely = np.exp((likely - likely.max(0)) / SPREAD**2)
-    place[bright] = np.einsum("p,pn->n", PLACES, likely) / likely.sum(0)
+    share = torch.softmax(torch.from_numpy(likely) / SPREAD**2, dim=0).numpy()
+    place[bright] = np.einsum("p,pn->n", PLACES, share)
     return np.asarray(place, np.float32)

@@ -28,7 +28,7 @@ from scipy.special import expit, logit
 
 from hydrops.arrays import FloatGrid
 from hydrops.errors import ExcludedError, HydropsError
-from hydrops.images import box_around
+from hydrops.images import box_around, grown
 from hydrops.model.preprocess import FLUID
 from hydrops.sampling import LEAST_FLUID
 
@@ -385,9 +385,12 @@ def fluid_by_signal(mrc: FloatGrid, fractions: FloatGrid) -> FloatGrid:
 def _filled_by_signal(mrc: FloatGrid, fractions: FloatGrid) -> FloatGrid:
     """As `fluid_by_signal`, in a box that holds all of the labyrinth."""
     fluid = fractions[1:].sum(0)
-    full = fluid > min(FULL, float(np.partition(fluid, -LEAST_FULL, axis=None)[-LEAST_FULL]))
-    region = ndimage.binary_dilation(fluid > EMPTY)
-    near, far = (ndimage.binary_dilation(region, iterations=n) for n in (1, 3))
+    full = fluid > FULL
+    if full.sum() < LEAST_FULL:
+        full = fluid > float(np.partition(fluid, -LEAST_FULL, axis=None)[-LEAST_FULL])
+    region = grown(fluid > EMPTY)
+    near = grown(region)
+    far = grown(near, 2)
     bone = float(np.median(mrc[far & ~near])) if (far & ~near).any() else 0.0
     bright = np.maximum(_nearby(mrc, full) - bone, 1e-6 + 0.1 * abs(bone))
     seen = np.clip((mrc - bone) / bright, 0.0, 1.0) * region
