@@ -176,6 +176,14 @@ def test_the_steps_of_an_earlier_version_are_those_that_were_planned(tmp_path: P
     assert steps_of(tmp_path / "weights.pt", [60, 6]) == [60, 6]
 
 
+def test_cross_entropy_and_dice_are_weighed_by_the_phase() -> None:
+    both = torch.tensor(1.0), torch.tensor(10.0)
+    assert Phase(1, 0.01, 1.0, dice=2.0).overlap(*both) == 21.0
+    assert Phase(1, 0.01, 1.0, dice=0.5, entropy=20.0).overlap(*both) == 25.0
+    # Checkpoints from before the cross entropy had a weight go on.
+    assert "entropy" not in course.lesson(Plan(phases(6)), {}, 6)
+
+
 class Forgetful(Slope):
     """A network that leaves out features by chance."""
 
@@ -216,8 +224,10 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path) ->
     for others in ({"F01": "1a", "F03": "2b"}, {"F01": "1a", "F02": "its label was mended"}):
         with pytest.raises(HydropsError, match=r"checkpoint\.pt: .*\(learned from\).*remove"):
             run_course(Slope([], phases(6)), tmp_path, others, threads=1)
-    with pytest.raises(HydropsError, match=r"\(phases\)"):
-        run_course(Slope([], phases(8)), tmp_path, taught, threads=1)
+    weighed = (replace(phases(6)[0], entropy=20.0),)
+    for plan in (phases(8), weighed):
+        with pytest.raises(HydropsError, match=r"\(phases\)"):
+            run_course(Slope([], plan), tmp_path, taught, threads=1)
     other = Slope([], phases(6))
     other.options = replace(other.options, weight_decay=0.5)
     with pytest.raises(HydropsError, match=r"\(weight_decay\)"):

@@ -311,7 +311,7 @@ def test_a_killed_training_goes_on_where_it_was(
 
 def test_a_pool_that_was_drawn_otherwise_is_another(tiny: TrainOptions, tmp_path: Path) -> None:
     make_pools(tiny, tmp_path / "no specimens", tmp_path / "run", 1)
-    assert [path.name for path in trained_parts(tiny, tmp_path / "run")] == ["phantom-0000.npz"]
+    assert [path.name for path in trained_parts(tiny, tmp_path / "run")] == ["phantom-0000.npy"]
     for other in ({"seed": 1}, {"crops_per_ear": 3}):
         assert trained_parts(dataclasses.replace(tiny, **other), tmp_path / "run") == []
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from hydrops.errors import ExcludedError, HydropsError
 from hydrops.files import write_text_atomically
@@ -215,7 +214,7 @@ def learn_novelty(bundle: Bundle, options: TrainOptions, training: Path) -> Bund
     features = []
     for number in range(NOVELTY_EARS):
         rng = np.random.default_rng([options.seed, 17, number])
-        fractions = torch.from_numpy(drawn.fractions[int(rng.integers(len(drawn)))]).float() / 255.0
+        fractions = drawn.shares(int(rng.integers(len(drawn))))
         try:
             channels = draw_images(fractions, rng, options.missing_second_image, spread)
             features.append(run_network(segmenter, channels).features)

@@ -149,7 +149,7 @@ class PlaneTask:
             torch.cat([1.0 - found, found], 1), torch.cat([1 - labels, labels], 1)
         )
         parts = {"entropy": float(entropy.detach()), "dice": float(dice.detach())}
-        return entropy + phase.dice * dice, parts
+        return phase.overlap(entropy, dice), parts
 
     def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
         """Dice on patches of cases that watch; a fold's test specimens are never among them."""

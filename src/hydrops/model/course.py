@@ -41,6 +41,8 @@ class Phase:
     dice
         Weight of the Dice loss. It finds small structures fast and leaves volumes biased where
         their borders are uncertain (Bertels et al., Med Image Anal 2021;67:101833).
+    entropy
+        Weight of the cross entropy, which is small where most voxels are background.
     selected
         Share of samples that show what was selected to be learned first: a curriculum. What that
         is is the task's.
@@ -51,6 +53,11 @@ class Phase:
     spread: float
     dice: float
     selected: float = 0.0
+    entropy: float = 1.0
+
+    def overlap(self, entropy: torch.Tensor, dice: torch.Tensor) -> torch.Tensor:
+        """Cross entropy and Dice loss by their weights."""
+        return self.entropy * entropy + self.dice * dice
 
 
 class Plan(Protocol):
@@ -387,8 +394,19 @@ def lesson(plan: Plan, taught: Mapping[str, str], step: int) -> str:
     """
     told = {key: value for key, value in _options(plan).items() if key not in WORDS}
     starts = np.cumsum([0, *(phase.steps for phase in plan.phases)])
-    told["phases"] = [asdict(p) for p, start in zip(plan.phases, starts) if start < step]
+    told["phases"] = [_told(p) for p, start in zip(plan.phases, starts) if start < step]
     return json.dumps({**told, "learned from": dict(taught)}, sort_keys=True)
+
+
+def _told(phase: Phase) -> dict[str, float]:
+    """What a phase was told; the usual weight of the cross entropy is left out.
+
+    A checkpoint from before it could be another goes on.
+    """
+    told = asdict(phase)
+    if phase.entropy == Phase.entropy:
+        del told["entropy"]
+    return told
 
 
 def _options(plan: Any) -> dict[str, Any]:

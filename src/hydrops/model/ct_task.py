@@ -189,7 +189,8 @@ class JointTask:
             logits, heat = network(image)
         parts = overlap_losses(logits, label)
         parts["landmarks"] = landmark_loss(heat.float(), points)
-        loss = parts["entropy"] + phase.dice * parts["dice"] + LANDMARK_WEIGHT * parts["landmarks"]
+        overlap = phase.overlap(parts["entropy"], parts["dice"])
+        loss = overlap + LANDMARK_WEIGHT * parts["landmarks"]
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
     def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:

@@ -56,7 +56,7 @@ class _Slices(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self.options.seed, 17, self.first + index])
         chosen = int(rng.integers(len(self.pool)))
-        fine = torch.from_numpy(self.pool.fractions[chosen]).float() / 255.0
+        fine = self.pool.shares(chosen)
         mrc = draw_images(fine, rng, self.options.missing_second_image, self.phase.spread)[0]
         volumes, _ = onto_crop(fine, self.pool.landmarks[chosen])
         selected = rng.random() < self.phase.selected
@@ -142,7 +142,7 @@ class SliceTask:
             "entropy": soft_cross_entropy(logits, target),
             "dice": soft_dice_loss(torch.softmax(logits, dim=1), target),
         }
-        loss = parts["entropy"] + phase.dice * parts["dice"]
+        loss = phase.overlap(parts["entropy"], parts["dice"])
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
     def validate(self, network: torch.nn.Module, phase: Phase) -> dict[str, float]:
@@ -151,7 +151,7 @@ class SliceTask:
         rows = []
         for index in range(len(self.validation)):
             rng, side = np.random.default_rng([11, index]), SIDES[index % 2]
-            fractions = torch.from_numpy(self.validation.fractions[index]).float() / 255.0
+            fractions = self.validation.shares(index)
             mrc = draw_images(fractions, rng, 1.0, phase.spread)[:1]
             fractions, _ = onto_crop(fractions, self.validation.landmarks[index])
             mrc = mrc.flip(1) if side == "left" else mrc

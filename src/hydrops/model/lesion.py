@@ -162,7 +162,7 @@ class LesionTask:
         with mixed_precision(image.device):
             logits = network(image)
         parts = overlap_losses(logits, label)
-        loss = parts["entropy"] + phase.dice * parts["dice"]
+        loss = phase.overlap(parts["entropy"], parts["dice"])
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
     def validate(self, network: torch.nn.Module, _phase: Phase) -> dict[str, float]:

@@ -297,7 +297,8 @@ def write_card(
         taught += f""" and of the real labyrinths {", ".join(training["train_specimens"])}
 (validation: {", ".join(training["validation_specimens"])})"""
     phases = ", then ".join(
-        f"{phase['steps']} steps (spread {phase['spread']}, Dice loss {phase['dice']})"
+        f"{phase['steps']} steps (spread {phase['spread']}, Dice loss {phase['dice']}"
+        + (f", cross entropy {phase['entropy']})" if phase.get("entropy", 1.0) != 1.0 else ")")
         for phase in training["phases"]
     )
     given = f"volume fractions of {', '.join(LABELS[1:])}"

@@ -309,21 +309,25 @@ def _field(rng: np.random.Generator, width_mm: float) -> npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Pool:
-    """Geometries in memory.
+    """Geometries, in memory or mapped from disk.
 
     Parameters
     ----------
     fractions
-        (n, 10, x, y, z) uint8.
+        n of (10, x, y, z) uint8.
     landmarks
         (n, 3, 3) float32.
     """
 
-    fractions: npt.NDArray[np.uint8]
+    fractions: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
     landmarks: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.landmarks)
+
+    def shares(self, index: int) -> torch.Tensor:
+        """Volume fractions (10, x, y, z) of one, 0 to 1."""
+        return torch.from_numpy(np.array(self.fractions[index])).float() / 255.0
 
 
 @dataclass(frozen=True)
@@ -338,30 +342,33 @@ class PoolJob:
 
 def write_pool_part(folder: Path, job: PoolJob, crops: int) -> Path:
     """Draw one ear and its crops into a part of a pool; a part that is there is left alone."""
-    path = folder / f"{job.source}-{job.part:04d}.npz"
+    path = folder / f"{job.source}-{job.part:04d}.npy"
     if path.is_file():
         return path
     torch.set_num_threads(1)
     rng = np.random.default_rng(job.seeds)
     ear = draw_ear(rng, "right") if job.specimen is None else specimen_ear(job.specimen, rng)
     geometries = [draw_geometry(ear, rng) for _ in range(crops)]
-    with placed(path) as temporary, temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            fractions=np.stack([g.fractions for g in geometries]),
-            landmarks=np.stack([g.landmarks for g in geometries]),
-        )
+    # What tells that the part is there comes last.
+    for target, values in (
+        (_landmarks_beside(path), [g.landmarks for g in geometries]),
+        (path, [g.fractions for g in geometries]),
+    ):
+        with placed(target) as temporary, temporary.open("wb") as stream:
+            np.save(stream, np.stack(values))
     return path
 
 
+def _landmarks_beside(path: Path) -> Path:
+    """Where the landmarks of a part of a pool are."""
+    return path.with_name(f"landmarks_{path.name}")
+
+
 def read_pool(paths: Sequence[Path]) -> Pool:
-    """Read parts of a pool into memory, one after another, for together they fill gigabytes."""
-    marks = [np.load(path)["landmarks"] for path in paths]
-    ends = np.cumsum([len(part) for part in marks])
-    fractions = np.empty((int(ends[-1]), TISSUE_CHANNELS, *FINE_SHAPE), np.uint8)
-    for path, part, end in zip(paths, marks, ends):
-        fractions[end - len(part) : end] = np.load(path)["fractions"]
-    return Pool(fractions, np.concatenate(marks))
+    """Parts of a pool, whose fractions are mapped from disk: together they fill gigabytes."""
+    parts = [np.load(path, mmap_mode="r") for path in paths]
+    marks = [np.load(_landmarks_beside(path)) for path in paths]
+    return Pool([crop for part in parts for crop in part], np.concatenate(marks))
 
 
 def draw_images(

@@ -160,7 +160,7 @@ def pool_folder(options: TrainOptions, training: Path) -> Path:
 def trained_parts(options: TrainOptions, training: Path) -> list[Path]:
     """Parts of its pool that a training learned from, as far as they are there."""
     sources = {"phantom", *(f"specimen-{name}" for name in options.train_specimens)}
-    parts = sorted(pool_folder(options, training).glob("*-*.npz"))
+    parts = sorted(pool_folder(options, training).glob("*-*.npy"))
     return [path for path in parts if path.stem.rsplit("-", 1)[0] in sources]
 
 
@@ -257,7 +257,7 @@ class _Samples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self.options.seed, 7, self.first + index])
         chosen = int(rng.integers(len(self.pool)))
-        fractions = torch.from_numpy(self.pool.fractions[chosen]).float() / 255.0
+        fractions = self.pool.shares(chosen)
         images = draw_images(fractions, rng, self.options.missing_second_image, self.spread)
         inside, points = onto_crop(fractions[:6], self.pool.landmarks[chosen])
         target = torch.cat([1.0 - inside.sum(0, keepdim=True), inside])
@@ -302,8 +302,7 @@ class PairedTask:
             else landmark_loss(heat.float(), points, SIGMA_VOXELS),
         }
         loss = (
-            parts["entropy"]
-            + phase.dice * parts["dice"]
+            phase.overlap(parts["entropy"], parts["dice"])
             + RATIO_WEIGHT * parts["ratio"]
             + LANDMARK_WEIGHT * parts["landmarks"]
         )
@@ -352,7 +351,7 @@ def validate(
     network.eval()
     rows = []
     for index in range(len(pool)):
-        fractions = torch.from_numpy(pool.fractions[index]).float() / 255.0
+        fractions = pool.shares(index)
         images = draw_images(fractions, np.random.default_rng([11, index]), 0.0, spread)
         with mixed_precision(where):
             logits, heat = network(images[None].to(where))
