@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -312,6 +313,11 @@ def test_a_killed_training_goes_on_where_it_was(
 def test_a_pool_that_was_drawn_otherwise_is_another(tiny: TrainOptions, tmp_path: Path) -> None:
     make_pools(tiny, tmp_path / "no specimens", tmp_path / "run", 1)
     assert [path.name for path in trained_parts(tiny, tmp_path / "run")] == ["phantom-0000.npy"]
+    opened = len(os.listdir("/dev/fd"))
+    pool = simulate.read_pool(trained_parts(tiny, tmp_path / "run"))
+    assert len(pool) == tiny.crops_per_ear
+    assert pool.shares(len(pool) - 1).shape == (simulate.TISSUE_CHANNELS, *FINE_SHAPE)
+    assert len(os.listdir("/dev/fd")) == opened
     for other in ({"seed": 1}, {"crops_per_ear": 3}):
         assert trained_parts(dataclasses.replace(tiny, **other), tmp_path / "run") == []
 

@@ -474,7 +474,7 @@ def _sampled(
     )  # fmt: skip
 
 
-def box_around(mask: npt.NDArray[np.bool_], margin: Sequence[float]) -> tuple[slice, ...]:
+def box_around(mask: Mask, margin: Sequence[float]) -> tuple[slice, ...]:
     """The box of a mask (x, y, z) that holds something, and so many voxels around it."""
     places = [np.flatnonzero(mask.any(others)) for others in ((1, 2), (0, 2), (0, 1))]
     return tuple(

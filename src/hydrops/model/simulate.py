@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -307,19 +308,26 @@ def _field(rng: np.random.Generator, width_mm: float) -> npt.NDArray[np.float32]
     return np.asarray(fine / fine.std(), np.float32)
 
 
+class Crops(Protocol):
+    """Fractions of crops, by number."""
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[np.uint8]:
+        """Those of one."""
+
+
 @dataclass(frozen=True)
 class Pool:
-    """Geometries, in memory or mapped from disk.
+    """Geometries, in memory or read from disk one by one.
 
     Parameters
     ----------
     fractions
-        n of (10, x, y, z) uint8.
+        n of (10, x, y, z) uint8, see `Geometry`.
     landmarks
         (n, 3, 3) float32.
     """
 
-    fractions: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
+    fractions: Crops
     landmarks: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -327,7 +335,7 @@ class Pool:
 
     def shares(self, index: int) -> torch.Tensor:
         """Volume fractions (10, x, y, z) of one, 0 to 1."""
-        return torch.from_numpy(np.array(self.fractions[index])).float() / 255.0
+        return torch.from_numpy(self.fractions[index]).float() / 255.0
 
 
 @dataclass(frozen=True)
@@ -364,11 +372,25 @@ def _landmarks_beside(path: Path) -> Path:
     return path.with_name(f"landmarks_{path.name}")
 
 
+class _OnDisk:
+    """Fractions of the crops of a pool's parts, which together fill gigabytes.
+
+    A part is opened for each of its crops anew: mapped for good, each would keep a file open, and
+    there are more of them than a system may allow.
+    """
+
+    def __init__(self, paths: Sequence[Path], counts: Sequence[int]) -> None:
+        self.places = [(path, n) for path, count in zip(paths, counts) for n in range(count)]
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[np.uint8]:
+        path, number = self.places[index]
+        return np.array(np.load(path, mmap_mode="r")[number])
+
+
 def read_pool(paths: Sequence[Path]) -> Pool:
-    """Parts of a pool, whose fractions are mapped from disk: together they fill gigabytes."""
-    parts = [np.load(path, mmap_mode="r") for path in paths]
+    """Parts of a pool, of which the landmarks alone are kept in memory."""
     marks = [np.load(_landmarks_beside(path)) for path in paths]
-    return Pool([crop for part in parts for crop in part], np.concatenate(marks))
+    return Pool(_OnDisk(paths, [len(part) for part in marks]), np.concatenate(marks))
 
 
 def draw_images(

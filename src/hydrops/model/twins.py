@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine
-from scipy import ndimage
 
 from hydrops.arrays import Values
 from hydrops.errors import HydropsError
+from hydrops.images import box_around
 
 if TYPE_CHECKING:
     from hydrops.model.cases import Case
@@ -45,7 +45,7 @@ class _Trace:
     @staticmethod
     def of(case: Case) -> _Trace:
         """What tells a case apart."""
-        box = ndimage.find_objects(case.label.astype(np.uint8))[0]
+        box = box_around(case.label, (0, 0, 0))
         begin = tuple(side.start for side in box)
         return _Trace(
             case,

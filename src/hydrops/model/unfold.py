@@ -154,7 +154,7 @@ def unfold(mi2: FloatGrid, summed: FloatGrid, mrc: FloatGrid) -> FloatGrid:
     bright = mrc > LEAST_FLUID
     # Logarithm of the likelihood, but for what is the same at all places.
     line = np.stack([np.clip(PLACES, -1.0, 1.0), np.maximum(1.0, np.abs(PLACES))], 1)
-    # By NumPy alone: threads of a BLAS would wait for those of the network.
+    # Not by a BLAS, whose threads would wait for those of the network.
     likely = np.einsum("pk,kn->pn", line, np.stack([difference[bright], total[bright]]))
     likely -= 0.5 * (line**2).sum(1, keepdims=True)
     share = torch.softmax(torch.from_numpy(likely) / SPREAD**2, dim=0).numpy()
